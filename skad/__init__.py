@@ -1,0 +1,33 @@
+"""Visual anomaly detection as ordinary scikit-learn estimators.
+
+Public names are loaded on first use: importing ``skad`` costs nothing and brings in neither
+torch nor timm nor faiss.
+
+Examples
+--------
+>>> import skad
+>>> skad.PatchCoreDetector().get_params()["levels"]
+(2, 3)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from skad._version import __version__
+
+if TYPE_CHECKING:
+    from skad._patchcore import PatchCoreDetector
+
+__all__ = ["PatchCoreDetector", "__version__"]
+
+_HOMES = {"PatchCoreDetector": "skad._patchcore"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'skad' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,37 @@
+"""The memory of a detector: which vectors to keep, and how to find the nearest of them.
+
+Knows tensors and arrays, nothing of estimators or images.
+
+- `coreset`: choosing few vectors that cover all (greedy k-centre);
+- `search`: exact nearest neighbours in torch, others through faiss;
+- `scores`: the papers' formulas from distances to scores;
+- `memory_bank`: the vectors kept, together with their search.
+"""
+
+from skad._bank.coreset import (
+    covering_radius,
+    greedy_k_center,
+    project,
+    projection_matrix,
+    random_projection,
+    select_coreset,
+    select_projected,
+)
+from skad._bank.memory_bank import MemoryBank
+from skad._bank.scores import mean_of_nearest, reweighting_weights
+from skad._bank.search import check_index, exact_search
+
+__all__ = [
+    "MemoryBank",
+    "check_index",
+    "covering_radius",
+    "exact_search",
+    "greedy_k_center",
+    "mean_of_nearest",
+    "project",
+    "projection_matrix",
+    "random_projection",
+    "reweighting_weights",
+    "select_coreset",
+    "select_projected",
+]

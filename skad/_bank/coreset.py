@@ -1,0 +1,393 @@
+"""Choosing few vectors that cover all: random projection and greedy k-centre.
+
+The selection is the textbook's, pick by pick; only the order of the arithmetic differs. A plain
+loop reads all N vectors for every pick and so waits for memory. Here a round takes the rows that
+are farthest from all picks, runs the greedy rule among these few for as long as it provably
+equals the rule over all rows, and then brings all N distances up to date with one matrix product.
+
+References
+----------
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, algorithm 1.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from skad._bank._distances import (
+    blocks,
+    full_precision,
+    rounded_centre,
+    rows_per_product,
+    squared_norms,
+)
+
+Progress = Callable[[int], object]
+
+METHODS = ("greedy", "approximate", "random")
+
+# Largest products that stay in a CPU core's cache with their result.
+_ROWS, _PICKS = 2048, 256
+# Below any squared distance: a row that has been picked never is the farthest again.
+_PICKED = -1.0
+
+
+def projection_matrix(
+    n_features: int, out_dim: int | None, generator: torch.Generator
+) -> torch.Tensor | None:
+    """Matrix of the random projection psi, or None where vectors are to be kept as they are.
+
+    Parameters
+    ----------
+    n_features : int
+        Length d of the vectors.
+    out_dim : int or None
+        Length after projection; None projects nothing. Neither does ``out_dim >= d``: projecting
+        upwards would only cost time.
+    generator : torch.Generator
+        On the CPU, so that every device gets the same matrix. Not touched when None is returned.
+
+    Returns
+    -------
+    tensor of shape (out_dim, d), float32, on the CPU; or None
+        Entries independent and uniform in ``(-1/sqrt(d), 1/sqrt(d))``, as in PatchCore's code.
+    """
+    if out_dim is None or n_features <= out_dim:
+        return None
+    if out_dim < 1:
+        raise ValueError(f"out_dim must be at least 1 or None, got {out_dim}")
+    bound = n_features**-0.5
+    return torch.empty(out_dim, n_features).uniform_(-bound, bound, generator=generator)
+
+
+def project(X: torch.Tensor, matrix: torch.Tensor | None, *, block_rows: int = 784) -> torch.Tensor:
+    """Project rows, block by block.
+
+    The last bits of a matrix product depend on its shape. Where `block_rows` is the number of
+    rows of one image, every image is projected by itself, and the result is bitwise the same
+    whether images come all at once or batch by batch.
+
+    Parameters
+    ----------
+    X : tensor of shape (N, d), floating
+    matrix : tensor of shape (out_dim, d) or None
+        From `projection_matrix`; None returns `X` itself.
+    block_rows : int, default=784
+        Rows of one matrix product.
+
+    Returns
+    -------
+    tensor of shape (N, out_dim), of the type and on the device of `X`
+    """
+    if matrix is None:
+        return X
+    to_lower = matrix.to(X).T
+    projected = X.new_empty(X.shape[0], matrix.shape[0])
+    with torch.no_grad(), full_precision(X):
+        for rows in blocks(X.shape[0], block_rows):
+            projected[rows] = X[rows] @ to_lower
+    return projected
+
+
+def random_projection(
+    X: torch.Tensor, out_dim: int | None, generator: torch.Generator, *, block_rows: int = 784
+) -> torch.Tensor:
+    """Project rows to `out_dim` dimensions at random; see `projection_matrix` and `project`."""
+    return project(X, projection_matrix(X.shape[1], out_dim, generator), block_rows=block_rows)
+
+
+def select_coreset(
+    X: ArrayLike | torch.Tensor,
+    n_select: int,
+    *,
+    method: str = "greedy",
+    projection_dim: int | None = 128,
+    n_starts: int = 10,
+    generator: torch.Generator,
+    block_rows: int = 784,
+    progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """Choose the rows to keep.
+
+    Parameters
+    ----------
+    X : tensor or array of shape (N, d), float32 or float64
+    n_select : int
+        Rows to keep, 1 to N. N keeps all in their order, without any work.
+    method : {"greedy", "approximate", "random"}
+        "greedy" is the textbook rule from a random start. "approximate" is the rule behind
+        PatchCore's published tables: distances begin at the mean distance to `n_starts` random
+        rows, which themselves are not selected. "random" draws rows without replacement.
+    projection_dim : int or None, default=128
+        Distances are measured after a random projection to this length; None: on `X` itself.
+    n_starts : int, default=10
+        Random rows of the "approximate" rule.
+    generator : torch.Generator
+        On the CPU. Draws first the projection (not for "random"), then rows.
+    block_rows : int, default=784
+        See `project`.
+    progress : callable, optional
+        Called once a round with the number of rows selected so far.
+
+    Returns
+    -------
+    ndarray of shape (n_select,), int64
+        Distinct row numbers in order of selection.
+
+    Raises
+    ------
+    ValueError
+        If `n_select` is not in 1..N, `method` is unknown or `X` holds NaN or infinite values.
+    """
+    rows = _as_floating(X)
+    _check_selection(rows.shape[0], n_select, method, n_starts)
+    if method != "random" and n_select < rows.shape[0]:
+        rows = random_projection(rows, projection_dim, generator, block_rows=block_rows)
+    return select_projected(
+        rows, n_select, method=method, n_starts=n_starts, generator=generator, progress=progress
+    )
+
+
+def select_projected(
+    X: torch.Tensor,
+    n_select: int,
+    *,
+    method: str = "greedy",
+    n_starts: int = 10,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """Choose rows among vectors that are projected already.
+
+    This is `select_coreset` after its projection, for a fit that never holds all full vectors:
+    `projection_matrix` first, `project` batch by batch, then this with the same generator
+    selects the same rows. Parameters, result and errors are those of `select_coreset`. The
+    method "random" looks at ``len(X)`` alone.
+    """
+    n_rows = X.shape[0]
+    _check_selection(n_rows, n_select, method, n_starts)
+    if n_select == n_rows:
+        return np.arange(n_rows, dtype=np.int64)
+    if method == "random":
+        return torch.randperm(n_rows, generator=generator)[:n_select].numpy()
+    if method == "greedy":
+        start = int(torch.randint(n_rows, (1,), generator=generator))
+        return greedy_k_center(X, n_select, start=start, progress=progress)
+    starts = torch.randperm(n_rows, generator=generator)[:n_starts].tolist()
+    anchor = _mean_distance_to(X, starts)
+    return greedy_k_center(X, n_select, anchor=anchor, progress=progress)
+
+
+def greedy_k_center(
+    X: ArrayLike | torch.Tensor,
+    n_select: int,
+    *,
+    start: int | None = None,
+    anchor: ArrayLike | torch.Tensor | None = None,
+    block_size: int = 1024,
+    progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """Greedy k-centre: every pick is the row farthest from all picks before it.
+
+    Exact up to rounding: in float64 the picks are those of the plain loop, in float32 rows that
+    are equally far to within rounding may come in another order. Among equals the first row wins.
+
+    Parameters
+    ----------
+    X : tensor or array of shape (N, d), float32 or float64, on any device
+    n_select : int
+        Number of picks, 1 to N.
+    start : int, optional
+        First pick (the textbook rule). Row 0 when neither `start` nor `anchor` is given.
+    anchor : tensor or array of shape (N,), optional
+        Euclidean distances to begin with, instead of a first pick. They are never discarded: a
+        row's distance is the smaller of its anchor and of its distance to any pick.
+    block_size : int, default=1024
+        Rows a round looks at. Changes the time taken, not the picks.
+    progress : callable, optional
+        Called once a round with the number of picks so far.
+
+    Returns
+    -------
+    ndarray of shape (n_select,), int64
+        Distinct row numbers in order of selection, also where rows are duplicates.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, both `start` and `anchor` are given, or `X` or `anchor`
+        holds NaN or infinite values.
+
+    References
+    ----------
+    Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985.
+    """
+    rows = _as_floating(X)
+    _check_selection(rows.shape[0], n_select)
+    if start is not None and anchor is not None:
+        raise ValueError("give either start or anchor, not both")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    picks: list[int] = []
+    with torch.no_grad(), full_precision(rows):
+        cover = _Cover(rows, anchor)
+        if anchor is None:
+            picks = cover.add(_checked_start(0 if start is None else start, rows.shape[0]))
+        while len(picks) < n_select:
+            picks += cover.add(_round_of_picks(cover, block_size, n_select - len(picks)))
+            if progress is not None:
+                progress(len(picks))
+    return np.asarray(picks, dtype=np.int64)
+
+
+def covering_radius(
+    X: ArrayLike | torch.Tensor, selected: ArrayLike, *, block_rows: int = 4096
+) -> float:
+    """Largest Euclidean distance of any row to its nearest selected row, in float64.
+
+    Parameters
+    ----------
+    X : tensor or array of shape (N, d)
+    selected : array-like of int, shape (n,)
+        Row numbers, at least one.
+    block_rows : int, default=4096
+        Rows measured at a time; bounds the memory.
+
+    Returns
+    -------
+    float
+    """
+    rows = _as_floating(X).detach().cpu()
+    chosen = torch.as_tensor(np.asarray(selected, dtype=np.int64))
+    if chosen.numel() == 0:
+        raise ValueError("selected is empty")
+    centre = rounded_centre(rows).double()
+    centres = rows[chosen].double() - centre
+    bias = squared_norms(centres)
+    gaps = torch.empty(rows.shape[0], dtype=torch.float64)
+    for block in blocks(rows.shape[0], block_rows):
+        points = rows[block].double() - centre
+        gaps[block] = _nearest_gap(points, squared_norms(points), centres, bias)
+    gaps[chosen] = 0.0
+    # Differences once more for the row that decides, free of the product's cancellation.
+    farthest = rows[int(gaps.argmax())].double() - centre
+    return float(torch.linalg.vector_norm(centres - farthest, dim=1).amin())
+
+
+class _Cover:
+    """All rows, centred, each with its squared distance (`gaps`) to the nearest pick."""
+
+    def __init__(self, rows: torch.Tensor, anchor: ArrayLike | torch.Tensor | None) -> None:
+        self.points = rows - rounded_centre(rows)
+        self.norms = squared_norms(self.points)
+        if anchor is None:
+            self.gaps = torch.full_like(self.norms, torch.inf)
+        else:
+            self.gaps = _checked_anchor(anchor, self.norms).square()
+
+    def add(self, picks: torch.Tensor) -> list[int]:
+        """Bring the gaps of all rows up to date with new picks; returns the picks."""
+        step = rows_per_product(self.points.device, _ROWS)
+        centres, bias = self.points[picks], self.norms[picks]
+        for block in blocks(self.points.shape[0], step):
+            nearest = _nearest_gap(self.points[block], self.norms[block], centres, bias)
+            torch.minimum(self.gaps[block], nearest, out=self.gaps[block])
+        self.gaps[picks] = _PICKED
+        return picks.tolist()
+
+    def farthest(self, size: int) -> tuple[torch.Tensor, float, int]:
+        """Rows with the largest gaps in ascending order, and the best row left outside.
+
+        Returns the rows, and of the row outside them its gap and number. Equal gaps are
+        admitted lowest row first.
+        """
+        n_rows = self.gaps.shape[0]
+        if n_rows <= size:
+            return torch.arange(n_rows, device=self.gaps.device), -torch.inf, n_rows
+        threshold = torch.topk(self.gaps, size + 1).values[-1]
+        above = (self.gaps > threshold).nonzero()[:, 0]
+        level = (self.gaps == threshold).nonzero()[:, 0]
+        n_level = size - above.shape[0]
+        rows = torch.cat([above, level[:n_level]]).sort().values
+        return rows, float(threshold), int(level[n_level])
+
+
+def _round_of_picks(cover: _Cover, size: int, budget: int) -> torch.Tensor:
+    """Next picks, in order, found among the `size` rows farthest from all picks so far.
+
+    Gaps only ever shrink. So while the best row inside is at least as far as the best row
+    outside was at the beginning of the round, it is the farthest row of all.
+    """
+    rows, rival_gap, rival_row = cover.farthest(size)
+    points, norms = cover.points[rows], cover.norms[rows]
+    between = torch.addmm(norms, points, points.T, alpha=-2).add_(norms[:, None]).clamp_(min=0)
+    # One small step a pick: numpy on the CPU beats any device's launch times.
+    distances, gaps = between.cpu().numpy(), cover.gaps[rows].cpu().numpy()
+    numbers = rows.tolist()
+    picks: list[int] = []
+    while len(picks) < budget:
+        best = int(gaps.argmax())
+        if gaps[best] < rival_gap or (gaps[best] == rival_gap and numbers[best] > rival_row):
+            break
+        picks.append(best)
+        np.minimum(gaps, distances[best], out=gaps)
+        gaps[best] = _PICKED
+    return rows[picks]
+
+
+def _nearest_gap(
+    points: torch.Tensor, norms: torch.Tensor, centres: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """Squared distance of each point to its nearest centre; `bias`: the centres' squared norms."""
+    step = rows_per_product(points.device, _PICKS)
+    best = points.new_full((points.shape[0],), torch.inf)
+    for some in blocks(centres.shape[0], step):
+        product = torch.addmm(bias[some], points, centres[some].T, alpha=-2)
+        torch.minimum(best, product.amin(1), out=best)
+    return best.add_(norms).clamp_(min=0)
+
+
+def _mean_distance_to(X: torch.Tensor, starts: list[int]) -> torch.Tensor:
+    """Mean Euclidean distance of each row to the start rows, shape (N,)."""
+    total = X.new_zeros(X.shape[0])
+    with torch.no_grad():
+        for block in blocks(X.shape[0], rows_per_product(X.device, _ROWS)):
+            for start in starts:
+                total[block] += torch.linalg.vector_norm(X[block] - X[start], dim=1)
+    return total.div_(len(starts))
+
+
+def _as_floating(X: ArrayLike | torch.Tensor) -> torch.Tensor:
+    rows = torch.as_tensor(X)
+    if rows.ndim != 2 or rows.shape[0] == 0:
+        raise ValueError(f"expected a non-empty array of shape (N, d), got {tuple(rows.shape)}")
+    keeps_its_type = rows.dtype in (torch.float32, torch.float64)
+    return rows if keeps_its_type else rows.float()
+
+
+def _check_selection(
+    n_rows: int, n_select: int, method: str = "greedy", n_starts: int = 10
+) -> None:
+    if not 1 <= n_select <= n_rows:
+        raise ValueError(f"n_select must be between 1 and the {n_rows} rows, got {n_select}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+    if n_starts < 1:
+        raise ValueError(f"n_starts must be at least 1, got {n_starts}")
+
+
+def _checked_start(start: int, n_rows: int) -> torch.Tensor:
+    if not 0 <= start < n_rows:
+        raise ValueError(f"start must be a row number below {n_rows}, got {start}")
+    return torch.tensor([start])
+
+
+def _checked_anchor(anchor: ArrayLike | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    values = torch.as_tensor(anchor).to(like)
+    if values.shape != like.shape:
+        raise ValueError(f"anchor must have shape {tuple(like.shape)}, got {tuple(values.shape)}")
+    if not bool(((values >= 0) & values.isfinite()).all()):
+        raise ValueError("anchor must hold finite distances of at least 0")
+    return values

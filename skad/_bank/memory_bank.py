@@ -1,0 +1,310 @@
+"""The vectors a detector remembers, together with their search."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from skad._bank._distances import blocks
+from skad._bank.scores import reweighting_weights
+from skad._bank.search import (
+    ExactSearch,
+    FaissSearch,
+    Found,
+    check_k,
+    distances_to,
+    joined,
+    measured,
+)
+
+Built = TypeVar("Built")
+
+# Queries of one matrix product where the caller names no image size.
+_ROWS = 1024
+# Bank vectors whose neighbours are found together. Fixed groups, so that a vector's neighbours
+# do not depend on which others were asked for.
+_GROUP = 128
+
+
+class MemoryBank:
+    """Vectors of good patches, and the search for the nearest of them.
+
+    What a search needs is prepared at first use, once a device, and never pickled: a pickle
+    holds two numpy arrays and a string. One bank may be used from several threads.
+
+    Parameters
+    ----------
+    vectors : array-like of shape (M, d)
+        Kept as float32, C-contiguous.
+    sources : array-like of shape (M,), int
+        Number of the image each vector comes from.
+    index : str, default="auto"
+        "auto" searches exactly in torch. Anything else is a factory string of faiss ("Flat",
+        "IVF64,Flat", "HNSW32", "IVF64,Flat;nprobe=8"), searched on the CPU.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (M, d), float32
+    sources : ndarray of shape (M,), int64
+    index : str
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, there is no vector, or one holds NaN or infinite values.
+
+    Examples
+    --------
+    >>> bank = MemoryBank([[0.0, 0.0], [3.0, 4.0]], sources=[0, 1])
+    >>> distances, ids = bank.search([[0.0, 1.0]], k=2)
+    >>> ids.tolist()
+    [[0, 1]]
+    """
+
+    def __init__(self, vectors: ArrayLike, sources: ArrayLike, index: str = "auto") -> None:
+        self.vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        self.sources = np.ascontiguousarray(sources, dtype=np.int64)
+        self.index = index
+        if self.vectors.ndim != 2 or len(self.vectors) == 0:
+            raise ValueError(f"expected vectors of shape (M, d), got {self.vectors.shape}")
+        if self.sources.shape != (len(self.vectors),):
+            raise ValueError(
+                f"expected one source for each of the {len(self.vectors)} vectors, "
+                f"got shape {self.sources.shape}"
+            )
+        if not np.isfinite(self.vectors).all():
+            raise ValueError("the vectors hold NaN or infinite values")
+        self._forget()
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"vectors": self.vectors, "sources": self.sources, "index": self.index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def search(
+        self,
+        queries: ArrayLike | torch.Tensor,
+        k: int,
+        *,
+        exclude_source: int | None = None,
+        rows_per_block: int | None = None,
+    ) -> Found:
+        """Nearest vectors of every query, on the device of the queries.
+
+        Queries are searched in blocks of one image. Every block goes through the same arithmetic
+        in the same shapes, so that its result is bitwise independent of the images beside it.
+
+        Parameters
+        ----------
+        queries : tensor or array of shape (q, d) or (n_images, patches, d)
+            Taken as float32.
+        k : int
+            Neighbours, 1 to the number of vectors searched.
+        exclude_source : int, optional
+            Leave out the vectors of this image. Such a search is always exact.
+        rows_per_block : int, optional
+            Rows of one image in queries of shape (q, d). Three-dimensional queries tell it
+            themselves.
+
+        Returns
+        -------
+        distances : ndarray of shape (q, k) or (n_images, patches, k), float64
+            Euclidean (not squared), ascending.
+        ids : ndarray of the same shape, int64
+            Row numbers in `vectors`.
+
+        Raises
+        ------
+        ValueError
+            If fewer than `k` vectors are left to search, or shapes do not fit.
+        ImportError
+            If `index` needs faiss and faiss is not installed.
+        """
+        asked = self._as_queries(queries)
+        flat = asked.reshape(-1, asked.shape[-1])
+        size = asked.shape[1] if asked.ndim == 3 else rows_per_block or _ROWS
+        mask = self._mask(exclude_source)
+        check_k(k, len(self) - (0 if mask is None else int(mask.sum())))
+        exact = self._exact(flat.device)
+        excluded = None if mask is None else torch.from_numpy(mask).to(flat.device)
+        by_faiss = self.index != "auto" and mask is None
+        found = []
+        for some in blocks(len(flat), max(1, size)):
+            rows = flat[some]
+            if by_faiss:
+                proposed = self._by_faiss(exact, rows, k)
+            else:
+                proposed = exact.candidates(rows, k, excluded)
+            found.append(measured(rows, exact.vectors, proposed))
+        distances, ids = joined(found, k)
+        shape = (*asked.shape[:-1], k)
+        return distances.reshape(shape), ids.reshape(shape)
+
+    def neighbours(self, b: int) -> NDArray[np.int64]:
+        """Numbers of the `b` bank vectors nearest to each bank vector, itself first.
+
+        Parameters
+        ----------
+        b : int
+            Neighbours, the vector itself included; 1 to M.
+
+        Returns
+        -------
+        ndarray of shape (M, b), int64
+            Column 0 is 0..M-1, also where vectors are duplicates. Exact whatever `index` says.
+
+        Raises
+        ------
+        ValueError
+            If `b` is not in 1..M.
+        """
+        check_k(b, len(self))
+        return self._neighbours_of(np.arange(len(self)), b, torch.device("cpu"))
+
+    def reweight(
+        self,
+        queries: ArrayLike | torch.Tensor,
+        distances: ArrayLike,
+        ids: ArrayLike,
+        b: int,
+        *,
+        exclude_source: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Weights of PatchCore's Eq. 7 for queries whose nearest vectors are known.
+
+        Parameters
+        ----------
+        queries : tensor or array of shape (..., d)
+        distances, ids : array-like of shape (..., k)
+            From `search`; only the nearest (column 0) is used.
+        b : int
+            Bank vectors around the nearest one, itself included. At most all are used.
+        exclude_source : int, optional
+            Leave the vectors of this image out of the neighbourhood, as `search` did.
+
+        Returns
+        -------
+        ndarray of shape (...), float64
+            In ``[1 - 1/b, 1)``; multiply the distance by it.
+
+        Raises
+        ------
+        ValueError
+            If `b` is below 2, or fewer than two vectors are there.
+        """
+        mask = self._mask(exclude_source)
+        n_left = len(self) - (0 if mask is None else int(mask.sum()))
+        if min(b, n_left) < 2:
+            raise ValueError(
+                f"re-weighting needs b >= 2 neighbours and as many vectors, got b={b} and "
+                f"{n_left} vectors: every weight would be zero"
+            )
+        asked = torch.as_tensor(queries, dtype=torch.float32).detach()
+        flat = asked.reshape(-1, asked.shape[-1])
+        nearest = np.asarray(distances, dtype=np.float64)[..., 0]
+        matches = np.asarray(ids, dtype=np.int64)[..., 0].ravel()
+        around = self._neighbours_of(matches, min(b, n_left), flat.device, mask)
+        vectors = self._exact(flat.device).vectors
+        to_neighbours = distances_to(flat, vectors, torch.from_numpy(around).to(flat.device))
+        return reweighting_weights(nearest, to_neighbours.reshape(*nearest.shape, -1))
+
+    def _neighbours_of(
+        self,
+        matches: NDArray[np.int64],
+        b: int,
+        device: torch.device,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """Rows `matches` of the table of neighbours, found group by group as they are needed."""
+        around = np.empty((len(matches), b), dtype=np.int64)
+        groups = matches // _GROUP
+        for group in np.unique(groups):
+            table = self._group(int(group), b, device, mask)
+            here = groups == group
+            around[here] = table[matches[here] - group * _GROUP]
+        return around
+
+    def _group(
+        self, group: int, b: int, device: torch.device, mask: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Neighbours of one group of consecutive bank vectors; cached where none is left out."""
+        if mask is not None:
+            return self._search_group(group, b, device, mask)
+        key = ("neighbours", b, str(device), group)
+        return self._once(key, lambda: self._search_group(group, b, device, None))
+
+    def _search_group(
+        self, group: int, b: int, device: torch.device, mask: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Find the neighbours of one group of consecutive bank vectors, themselves first."""
+        exact = self._exact(device)
+        own = np.arange(group * _GROUP, min((group + 1) * _GROUP, len(self)))
+        rows = exact.vectors[own[0] : own[-1] + 1]
+        excluded = None if mask is None else torch.from_numpy(mask).to(device)
+        _, ids = measured(rows, exact.vectors, exact.candidates(rows, b, excluded))
+        return _itself_first(ids, own)
+
+    def _by_faiss(self, exact: ExactSearch, rows: torch.Tensor, k: int) -> torch.Tensor:
+        index = self._once(("faiss",), lambda: FaissSearch(self.vectors, self.index))
+        ids = torch.from_numpy(index.candidates(np.ascontiguousarray(rows.cpu()), k))
+        ids = ids.to(rows.device)
+        # An inverted list may hold fewer than k vectors: such queries are searched exactly.
+        short = (ids < 0).any(dim=1)
+        if bool(short.any()):
+            ids[short] = exact.candidates(rows[short], k)
+        return ids
+
+    def _exact(self, device: torch.device) -> ExactSearch:
+        return self._once(("exact", str(device)), lambda: ExactSearch(self._tensor(device)))
+
+    def _tensor(self, device: torch.device) -> torch.Tensor:
+        # A worker process may see the vectors through a read-only memory map, which torch
+        # warns about; only such a bank is copied.
+        vectors = self.vectors if self.vectors.flags.writeable else self.vectors.copy()
+        return torch.from_numpy(vectors).to(device)
+
+    def _once(self, key: tuple[Any, ...], build: Callable[[], Built]) -> Built:
+        """Return what is cached under `key`; the first thread to ask builds it."""
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = build()
+            return self._cache[key]
+
+    def _forget(self) -> None:
+        self._cache: dict[tuple[Any, ...], Any] = {}
+        # Reentrant: neighbours are built from an exact search, which is built under it too.
+        self._lock = threading.RLock()
+
+    def _mask(self, exclude_source: int | None) -> NDArray[np.bool_] | None:
+        return None if exclude_source is None else self.sources == exclude_source
+
+    def _as_queries(self, queries: ArrayLike | torch.Tensor) -> torch.Tensor:
+        asked = torch.as_tensor(queries, dtype=torch.float32).detach()
+        if asked.ndim not in (2, 3) or asked.shape[-1] != self.vectors.shape[1]:
+            raise ValueError(
+                f"expected queries of shape (q, {self.vectors.shape[1]}) or (n_images, patches, "
+                f"{self.vectors.shape[1]}), got {tuple(asked.shape)}"
+            )
+        return asked
+
+
+def _itself_first(ids: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put every vector at the head of its own neighbours; the others keep their order.
+
+    A vector can be missing where duplicates fill its list, or where it is excluded: the farthest
+    then makes room.
+    """
+    is_own = ids == own[:, None]
+    missing = ~is_own.any(axis=1)
+    ids[missing, -1] = own[missing]
+    is_own[missing, -1] = True
+    order = np.argsort(~is_own, axis=1, kind="stable")
+    return np.take_along_axis(ids, order, axis=1)

@@ -1,0 +1,285 @@
+"""Finding the nearest vectors: exactly in torch, or by any index of faiss.
+
+Both ways only propose row numbers. The distances are then measured again from the differences of
+the vectors themselves, so that they carry neither the cancellation of a matrix product nor
+faiss's squares, and a vector's distance to itself is exactly zero.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from skad._bank._distances import (
+    blocks,
+    full_precision,
+    rounded_centre,
+    rows_per_product,
+    squared_norms,
+)
+
+Found = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+# Bank vectors of one matrix product: with one image's patches the result stays in cache.
+_COLUMNS = 2048
+# Numbers held at a time while distances are measured again; fits a CPU core's cache.
+_DIFFERENCES = 1 << 16
+
+
+class ExactSearch:
+    """Exact search over vectors on one device; centred vectors and norms are prepared once.
+
+    Parameters
+    ----------
+    vectors : tensor of shape (M, d), float32
+        Kept by reference; a centred copy is made.
+    """
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        self.vectors = vectors
+        self.centre = rounded_centre(vectors)
+        self._points = vectors - self.centre
+        self._norms = squared_norms(self._points)
+
+    def candidates(
+        self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Row numbers of the k nearest vectors, shape (q, k), int64, in no promised order.
+
+        Parameters
+        ----------
+        queries : tensor of shape (q, d), float32, on the device of the vectors
+        k : int
+            At most the number of vectors not excluded.
+        exclude : tensor of shape (M,), bool, optional
+            Vectors to leave out.
+        """
+        bias = self._norms
+        if exclude is not None:
+            bias = bias.masked_fill(exclude, torch.inf)
+        best: list[torch.Tensor] = []
+        rows: list[torch.Tensor] = []
+        with torch.no_grad(), full_precision(queries):
+            centred = queries - self.centre
+            step = rows_per_product(bias.device, _COLUMNS)
+            for some in blocks(bias.shape[0], step):
+                # The query's own norm is left out: it does not change the order.
+                product = torch.addmm(bias[some], centred, self._points[some].T, alpha=-2)
+                values, columns = _smallest(product, min(k, product.shape[1]))
+                best.append(values)
+                rows.append(columns + some.start)
+            if len(best) == 1:
+                return rows[0]
+            _, winners = _smallest(torch.cat(best, 1), k)
+            return torch.cat(rows, 1).gather(1, winners)
+
+
+class FaissSearch:
+    """Search by an index of faiss on the CPU, trained and filled deterministically.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (M, d), float32, C-contiguous
+    index : str
+        Factory string of faiss, such as "Flat", "IVF64,Flat" or "HNSW32". What follows a
+        semicolon is set as search parameters: "IVF64,Flat;nprobe=8".
+
+    Raises
+    ------
+    ImportError
+        If faiss is not installed.
+    ValueError
+        If faiss refuses the string, or cannot train such an index on so few vectors.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], index: str) -> None:
+        faiss = _import_faiss()
+        self._index = _make_index(faiss, index, vectors.shape[1])
+        # Both training and the building of graphs depend on the number of threads.
+        n_threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            self._index.train(vectors)
+            self._index.add(vectors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"faiss cannot build index={index!r} from {len(vectors)} vectors of length "
+                f"{vectors.shape[1]}; choose a simpler one, such as 'Flat'"
+            ) from error
+        finally:
+            faiss.omp_set_num_threads(n_threads)
+
+    def candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """Row numbers of the k vectors the index finds, shape (q, k); -1 where it finds fewer."""
+        return self._index.search(queries, k)[1]
+
+
+def check_index(index: str, n_features: int | None = None) -> None:
+    """Refuse an unusable `index` before any work is done.
+
+    Parameters
+    ----------
+    index : str
+        "auto" or a factory string of faiss; see `FaissSearch`.
+    n_features : int, optional
+        Length of the vectors, where known: some indexes need it to be a multiple.
+
+    Raises
+    ------
+    TypeError
+        If `index` is not a string.
+    ImportError
+        If the index needs faiss and faiss is not installed.
+    ValueError
+        If faiss refuses the string.
+    """
+    if not isinstance(index, str):
+        raise TypeError(f"index must be a string, got {type(index).__name__}")
+    if index != "auto":
+        # 960 is a multiple of every usual number of sub-quantisers.
+        _make_index(_import_faiss(), index, 960 if n_features is None else n_features)
+
+
+def exact_search(
+    queries: ArrayLike | torch.Tensor,
+    vectors: ArrayLike | torch.Tensor,
+    k: int,
+    *,
+    exclude: ArrayLike | torch.Tensor | None = None,
+    rows_per_block: int = 1024,
+) -> Found:
+    """Exact k nearest vectors of every query, on the device of the queries.
+
+    Parameters
+    ----------
+    queries : tensor or array of shape (q, d), float32
+    vectors : tensor or array of shape (M, d), float32
+    k : int
+        1 to the number of vectors that are not excluded.
+    exclude : array-like of shape (M,), bool, optional
+        Vectors to leave out.
+    rows_per_block : int, default=1024
+        Queries of one matrix product.
+
+    Returns
+    -------
+    distances : ndarray of shape (q, k), float64
+        Euclidean, ascending.
+    ids : ndarray of shape (q, k), int64
+        Row numbers in `vectors`; the lower first where distances are equal.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or fewer than `k` vectors are left.
+    """
+    asked = torch.as_tensor(queries, dtype=torch.float32).detach()
+    bank = torch.as_tensor(vectors, dtype=torch.float32, device=asked.device).detach()
+    mask = None
+    if exclude is not None:
+        mask = torch.as_tensor(exclude, dtype=torch.bool, device=asked.device)
+    if asked.ndim != 2 or bank.ndim != 2 or asked.shape[1] != bank.shape[1]:
+        raise ValueError(
+            f"expected queries (q, d) and vectors (M, d), got {tuple(asked.shape)} "
+            f"and {tuple(bank.shape)}"
+        )
+    check_k(k, bank.shape[0] - (0 if mask is None else int(mask.sum())))
+    search = ExactSearch(bank)
+    found = [
+        measured(asked[some], bank, search.candidates(asked[some], k, mask))
+        for some in blocks(asked.shape[0], rows_per_block)
+    ]
+    return joined(found, k)
+
+
+def check_k(k: int, n_vectors: int) -> None:
+    """Refuse a number of neighbours that the vectors at hand cannot give."""
+    if not 1 <= k <= n_vectors:
+        raise ValueError(f"k must be between 1 and the {n_vectors} vectors searched, got {k}")
+
+
+def joined(found: list[Found], k: int) -> Found:
+    """Results of consecutive blocks of queries as one; of no block as arrays of no row."""
+    distances = [np.empty((0, k))] + [block[0] for block in found]
+    ids = [np.empty((0, k), dtype=np.int64)] + [block[1] for block in found]
+    return np.concatenate(distances), np.concatenate(ids)
+
+
+def measured(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) -> Found:
+    """Distances to proposed vectors, measured from differences and sorted.
+
+    Parameters
+    ----------
+    queries : tensor of shape (q, d), float32
+    vectors : tensor of shape (M, d), float32
+    ids : tensor of shape (q, k), int64
+        All on one device.
+
+    Returns
+    -------
+    distances, ids : ndarrays of shape (q, k), float64 and int64
+        Ascending; the lower row number first where distances are equal.
+    """
+    distances = distances_to(queries, vectors, ids)
+    numbers = ids.cpu().numpy()
+    if numbers.shape[1] > 1:
+        order = np.lexsort((numbers, distances), axis=1)
+        distances = np.take_along_axis(distances, order, axis=1)
+        numbers = np.take_along_axis(numbers, order, axis=1)
+    return distances, numbers
+
+
+def distances_to(
+    queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor
+) -> NDArray[np.float64]:
+    """Euclidean distance of query i to ``vectors[ids[i]]``, shape (q, k), float64.
+
+    Computed in float64 on the CPU. Elsewhere in float32, since most GPUs are slow in float64 and
+    some have none; differences keep full relative accuracy.
+    """
+    on_cpu = queries.device.type == "cpu"
+    dtype = torch.float64 if on_cpu else torch.float32
+    per_row = max(1, ids.shape[1] * queries.shape[1])
+    step = rows_per_product(queries.device, max(1, _DIFFERENCES // per_row))
+    out = torch.empty(ids.shape, dtype=dtype, device=queries.device)
+    with torch.no_grad():
+        for some in blocks(ids.shape[0], step):
+            away = vectors[ids[some]].to(dtype) - queries[some, None].to(dtype)
+            torch.sum(away.mul_(away), dim=2, out=out[some])
+    return out.sqrt_().cpu().double().numpy()
+
+
+def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the k smallest of every row, and their columns."""
+    if k == 1:  # a plain minimum is faster than topk
+        lowest = values.min(dim=1, keepdim=True)
+        return lowest.values, lowest.indices
+    return values.topk(k, dim=1, largest=False, sorted=False)
+
+
+def _import_faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            'this index needs faiss: pip install "skad[cpu]", or use index="auto", '
+            "which searches exactly without it"
+        ) from error
+    return faiss
+
+
+def _make_index(faiss: ModuleType, index: str, n_features: int) -> Any:
+    """Empty faiss index for Euclidean distances from a factory string."""
+    factory, _, parameters = index.partition(";")
+    try:
+        made = faiss.index_factory(n_features, factory, faiss.METRIC_L2)
+        if parameters:
+            faiss.ParameterSpace().set_index_parameters(made, parameters)
+    except RuntimeError as error:
+        raise ValueError(
+            f"faiss does not accept index={index!r} for vectors of length {n_features}; "
+            "use 'auto', 'Flat' or another factory string of faiss, such as 'IVF64,Flat'"
+        ) from error
+    return made

@@ -1,0 +1,130 @@
+"""Progress of long steps: scikit-learn's callback protocol where it exists, and ``verbose``.
+
+scikit-learn 1.9 introduced callbacks (``sklearn.callback``, experimental). Everything that depends
+on them stands in this file; with an older scikit-learn the same code runs and only ``verbose``
+reports.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for scikit-learn's mixin where that does not exist yet."""
+
+    def with_callbacks(method: Callable) -> Callable:
+        """Return the method itself: there are no callbacks to tear down."""
+        return method
+
+
+# Told how many units of a stage are done.
+Advance = Callable[[int], None]
+
+_SECONDS_BETWEEN_LINES = 2.0
+
+
+class FitProgress:
+    """Reports the stages of one ``fit`` and the steps inside each stage.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that is being fitted; its ``verbose`` is read.
+    n_stages : int
+        Number of stages that will be entered.
+    X, y : object
+        What ``fit`` was given; handed to the callbacks that ask for it.
+    """
+
+    def __init__(self, estimator: Any, n_stages: int, X: Any = None, y: Any = None) -> None:
+        self.estimator = estimator
+        self._data = {"X": X, "y": y}
+        self._context = None
+        if hasattr(estimator, "_init_callback_context"):
+            self._context = estimator._init_callback_context(max_subtasks=n_stages)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Surround the whole fit."""
+        if self._context is not None:
+            self._context.call_on_fit_task_begin(estimator=self.estimator, **self._data)
+        yield
+        if self._context is not None:
+            self._context.call_on_fit_task_end(estimator=self.estimator, **self._data)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """Enter a stage of `total` units; yields ``advance(done)``, called with the units done so far."""
+        lines = _StageLines(self.estimator, name, total)
+        ticks = _StageTicks(self.estimator, self._context, name, total)
+        ticks.begin()
+
+        def advance(done: int) -> None:
+            ticks.update(done)
+            lines.update(done)
+
+        yield advance
+        ticks.end()
+        lines.finish()
+
+
+class _StageTicks:
+    """A stage as scikit-learn's callbacks see it: a task of at most 100 equal subtasks.
+
+    The cap keeps the tree of contexts small when a stage counts picks or images by the thousand.
+    """
+
+    def __init__(self, estimator: Any, parent: Any, name: str, total: int) -> None:
+        self.estimator, self.name, self.total = estimator, name, max(total, 1)
+        self.n_ticks, self.ticked = min(self.total, 100), 0
+        self.context = None
+        if parent is not None:
+            self.context = parent.subcontext(task_name=name, max_subtasks=self.n_ticks)
+
+    def begin(self) -> None:
+        if self.context is not None:
+            self.context.call_on_fit_task_begin(estimator=self.estimator)
+
+    def update(self, done: int) -> None:
+        if self.context is None:
+            return
+        while self.ticked < min(done, self.total) * self.n_ticks // self.total:
+            self.ticked += 1
+            step = self.context.subcontext(task_name=f"{self.name} step")
+            step.call_on_fit_task_begin(estimator=self.estimator)
+            step.call_on_fit_task_end(estimator=self.estimator)
+
+    def end(self) -> None:
+        if self.context is not None:
+            self.context.call_on_fit_task_end(estimator=self.estimator)
+
+
+class _StageLines:
+    """The lines that ``verbose`` prints: 1, one a stage; 2, also one every other second."""
+
+    def __init__(self, estimator: Any, name: str, total: int) -> None:
+        self.prefix = f"[{type(estimator).__name__}] {name}"
+        self.verbose = int(estimator.verbose)
+        self.total = total
+        self.start = self.last = time.perf_counter()
+
+    def update(self, done: int) -> None:
+        now = time.perf_counter()
+        if self.verbose >= 2 and now - self.last >= _SECONDS_BETWEEN_LINES:
+            self.last = now
+            print(
+                f"{self.prefix}: {done} of {self.total}, {now - self.start:.1f} s", file=sys.stderr
+            )
+
+    def finish(self) -> None:
+        if self.verbose >= 1:
+            seconds = time.perf_counter() - self.start
+            print(f"{self.prefix}: {self.total} in {seconds:.1f} s", file=sys.stderr)

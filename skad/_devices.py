@@ -1,0 +1,64 @@
+"""Every decision about the device and the numerical precision of the networks.
+
+Nothing else in skad asks what hardware there is.
+"""
+
+from __future__ import annotations
+
+import torch
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn the ``device`` parameter of a detector into a torch device that exists here.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` (CUDA if there is one, else the CPU) or any name torch knows: ``"cpu"``,
+        ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If torch does not know the name or the device is not available on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:<number>'."
+        ) from error
+    if not _is_available(resolved):
+        raise ValueError(
+            f"device={device!r} is not available on this machine; use device='auto' or 'cpu' "
+            "(set_params(device='cpu') also works on a fitted detector)."
+        )
+    return resolved
+
+
+def _is_available(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return True
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which the backbone runs: plain float32, or bfloat16 matrix products.
+
+    bfloat16 is never chosen silently: a detector fitted on one machine would score differently
+    on another.
+    """
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)

@@ -1,0 +1,167 @@
+"""Patch embedding: feature maps of several levels -> one vector per cell of the patch grid.
+
+Every step of PatchCore's embedding is linear: the p x p neighbourhood, the adaptive pooling along
+the flattened (channel, y, x) axis, the bilinear alignment of deeper levels, the final pooling over
+the stacked levels. Linear operations on channels and on space commute, so all pooling is folded
+into one sparse operator a level that runs at the level's own resolution, before the alignment. That
+takes a ninth of the memory of the unfold route (p = 3) and gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def pooling_bins(n: int, m: int) -> list[tuple[int, int]]:
+    """Half-open bins of one-dimensional adaptive average pooling from `n` values to `m`.
+
+    Output i is the mean of entries ``floor(i n / m)`` to ``ceil((i + 1) n / m) - 1``; bins overlap
+    when n / m is not an integer.
+
+    Examples
+    --------
+    >>> pooling_bins(10, 4)
+    [(0, 3), (2, 5), (5, 8), (7, 10)]
+    """
+    return [(i * n // m, -((-(i + 1) * n) // m)) for i in range(m)]
+
+
+def concat(maps: list[torch.Tensor], patch_size: int) -> torch.Tensor:
+    """Paper-style embedding: p x p mean a channel, levels joined by concatenation.
+
+    Parameters
+    ----------
+    maps : list of torch.Tensor of shape (B, C_j, h_j, w_j)
+        Shallow to deep; the first fixes the grid.
+    patch_size : int
+        p, odd. The neighbourhood is zero padded and always divided by p^2, as in the official code.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, h, w, sum C_j)
+    """
+    grid = maps[0].shape[-2:]
+    pooled = [F.avg_pool2d(level, patch_size, 1, patch_size // 2) for level in maps]
+    return torch.cat([_align(level, grid).permute(0, 2, 3, 1) for level in pooled], dim=-1)
+
+
+def _align(level: torch.Tensor, grid: torch.Size) -> torch.Tensor:
+    if level.shape[-2:] == grid:
+        return level
+    return F.interpolate(level, size=grid, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class _LevelOperator:
+    """One level's share of the adaptive embedding: outputs ``start`` to ``start + T_j``.
+
+    Term i adds, to every output t, input channel ``channels[i, t]`` filtered with the p x p
+    ``kernels[i, t]``. An output touches the few channels that its bins straddle.
+    """
+
+    start: int
+    channels: torch.Tensor  # (n_terms, T_j) int64
+    kernels: torch.Tensor  # (n_terms, T_j, 1, p, p)
+
+    def __call__(self, level: torch.Tensor) -> torch.Tensor:
+        padding = self.kernels.shape[-1] // 2
+        total = None
+        for channels, kernels in zip(self.channels, self.kernels, strict=True):
+            term = F.conv2d(level[:, channels], kernels, padding=padding, groups=len(channels))
+            total = term if total is None else total.add_(term)
+        return total
+
+
+class AdaptiveEmbedding:
+    """The official code's embedding: adaptive pooling to P values a level, then to T in all.
+
+    Parameters
+    ----------
+    channels : sequence of int
+        Channels C_j of each level, shallow to deep.
+    patch_size : int
+        p, odd; zero padding of (p - 1) / 2.
+    pretrain_dim, target_dim : int
+        P and T of the official code. Any positive values: with P larger than C_j p^2 values repeat.
+    dtype : torch.dtype, default=torch.float32
+    device : torch.device or None
+
+    Notes
+    -----
+    The official PatchCore code unfolds p x p neighbourhoods, aligns every entry bilinearly, pools
+    the flat (channel, y, x) vector of each level to P, stacks the levels and pools to T.
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        patch_size: int,
+        pretrain_dim: int,
+        target_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> None:
+        self.target_dim = target_dim
+        final = pooling_bins(pretrain_dim * len(channels), target_dim)
+        self.operators = [
+            _level_operator(c, j, patch_size, pretrain_dim, final, dtype, device)
+            for j, c in enumerate(channels)
+        ]
+
+    def __call__(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Embed; shapes as for :func:`concat`, with T values a cell."""
+        batch, (height, width) = maps[0].shape[0], maps[0].shape[-2:]
+        out = maps[0].new_zeros(batch, height, width, self.target_dim)
+        for operator, level in zip(self.operators, maps, strict=True):
+            aligned = _align(operator(level), maps[0].shape[-2:])
+            stop = operator.start + aligned.shape[1]
+            # Added, not assigned: a bin of the final pooling may straddle two levels.
+            out[..., operator.start : stop] += aligned.permute(0, 2, 3, 1)
+        return out
+
+
+def _level_operator(
+    n_channels: int,
+    level: int,
+    patch_size: int,
+    pretrain_dim: int,
+    final: list[tuple[int, int]],
+    dtype: torch.dtype,
+    device: torch.device | None,
+) -> _LevelOperator:
+    first, last = level * pretrain_dim, (level + 1) * pretrain_dim
+    outputs = [t for t, (a, b) in enumerate(final) if a < last and b > first]
+    level_bins = pooling_bins(n_channels * patch_size**2, pretrain_dim)
+    rows = [_output_weights(final[t], first, last, level_bins) for t in outputs]
+    area = patch_size**2
+    touched = [sorted({entry // area for entry in row}) for row in rows]
+    n_terms = max(len(channels) for channels in touched)
+    channels = np.zeros((n_terms, len(outputs)), dtype=np.int64)
+    kernels = np.zeros((n_terms, len(outputs), area))
+    for t, (row, own) in enumerate(zip(rows, touched, strict=True)):
+        channels[: len(own), t] = own
+        for entry, weight in row.items():
+            kernels[own.index(entry // area), t, entry % area] = weight
+    shape = (n_terms, len(outputs), 1, patch_size, patch_size)
+    return _LevelOperator(
+        start=outputs[0],
+        channels=torch.from_numpy(channels).to(device),
+        kernels=torch.from_numpy(kernels.reshape(shape)).to(device=device, dtype=dtype),
+    )
+
+
+def _output_weights(
+    stacked: tuple[int, int], first: int, last: int, level_bins: list[tuple[int, int]]
+) -> dict[int, float]:
+    """Weights of one output over the flat (channel, y, x) entries of one level."""
+    weights: dict[int, float] = {}
+    start, stop = stacked
+    for pooled in range(max(start, first), min(stop, last)):
+        a, b = level_bins[pooled - first]
+        for entry in range(a, b):
+            weights[entry] = weights.get(entry, 0.0) + 1 / ((stop - start) * (b - a))
+    return weights

@@ -1,0 +1,178 @@
+"""From a batch of pixels to patch embeddings, on one device, in fixed shapes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from skad._devices import autocast
+from skad._features.backbones import FeatureNet, load_backbone
+from skad._features.embedding import AdaptiveEmbedding, concat
+
+
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What decides the embedding of an image, apart from the weights themselves.
+
+    Parameters
+    ----------
+    backbone : str or None
+        timm's name; None for a network of the user's own.
+    levels : tuple of int
+    image_size : int
+        Side of the square canvas, in pixels.
+    patch_size : int
+    aggregation : {"concat", "adaptive"}
+    pretrain_dim, target_dim : int
+        Used by ``"adaptive"`` alone.
+    precision : {"float32", "bfloat16"}
+    """
+
+    backbone: str | None
+    levels: tuple[int, ...]
+    image_size: int
+    patch_size: int
+    aggregation: str
+    pretrain_dim: int
+    target_dim: int
+    precision: str
+
+
+def patch_extractor(
+    spec: FeatureSpec,
+    backbone: str | nn.Module,
+    weights: str | os.PathLike[str] | None,
+    device: torch.device,
+) -> PatchExtractor:
+    """Return the extractor for a specification, built once for every backbone in memory.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    backbone, weights, device
+        As for :func:`skad._features.load_backbone`.
+
+    Returns
+    -------
+    PatchExtractor
+    """
+    net = load_backbone(backbone, weights, spec.levels, device)
+    with _lock:
+        if spec not in net.shared:
+            net.shared[spec] = PatchExtractor(spec, net, device)
+        return net.shared[spec]
+
+
+class PatchExtractor:
+    """Embeds the patches of images with a frozen backbone.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    net : FeatureNet
+    device : torch.device
+
+    Attributes
+    ----------
+    grid : tuple of two ints
+        Rows and columns (h, w) of the patch grid.
+    dim : int
+        Length d of an embedding.
+    digest : str
+        Fingerprint of the backbone's weights.
+
+    Raises
+    ------
+    ValueError
+        If the image is too small for the levels, or the backbone cannot take images of this size.
+    """
+
+    def __init__(self, spec: FeatureSpec, net: FeatureNet, device: torch.device) -> None:
+        self.spec = spec
+        self.device = device
+        self.net = net
+        self.digest = net.digest
+        self._batch_invariant: dict[tuple, bool] = {}
+        self._check_image_size(net)
+        maps = self._first_maps()
+        self.grid = (maps[0].shape[-2], maps[0].shape[-1])
+        self.embedding = self._make_embedding([level.shape[1] for level in maps])
+        self.dim = self.embedding(maps).shape[-1]
+
+    def _check_image_size(self, net: FeatureNet) -> None:
+        if net.strides is not None and self.spec.image_size < max(net.strides):
+            raise ValueError(
+                f"image_size={self.spec.image_size} is smaller than the stride {max(net.strides)} of "
+                f"the deepest level of levels={self.spec.levels}: nothing would be left of the image. "
+                "Use a larger image_size or shallower levels."
+            )
+
+    def _first_maps(self) -> list[torch.Tensor]:
+        size = self.spec.image_size
+        try:
+            maps = self._maps(np.zeros((1, size, size, 3), dtype=np.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(
+                f"the backbone cannot take images of {size} x {size} pixels: {error}"
+            ) from error
+        if not maps or any(level.ndim != 4 for level in maps):
+            shapes = [tuple(level.shape) for level in maps]
+            raise ValueError(
+                "the backbone must return feature maps of shape (batch, channels, height, width), "
+                f"shallow to deep; it returned {shapes}."
+            )
+        return maps
+
+    def _make_embedding(self, channels: list[int]) -> Callable[[list[torch.Tensor]], torch.Tensor]:
+        spec = self.spec
+        if spec.aggregation == "concat":
+            return lambda maps: concat(maps, spec.patch_size)
+        return AdaptiveEmbedding(
+            channels, spec.patch_size, spec.pretrain_dim, spec.target_dim, device=self.device
+        )
+
+    def _maps(self, pixels: np.ndarray) -> list[torch.Tensor]:
+        batch = torch.from_numpy(pixels).to(self.device)
+        with torch.inference_mode(), autocast(self.device, self.spec.precision):
+            return [level.float() for level in self.net(batch)]
+
+    def embed(self, pixels: np.ndarray) -> torch.Tensor:
+        """Patch embeddings of a batch.
+
+        On the CPU an image has bitwise the same embedding in every batch.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (B, S, S, 3)
+            uint8, or float32 in 0..1.
+
+        Returns
+        -------
+        torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
+            Row-major over the grid.
+        """
+        if len(pixels) == 1 or self.device.type != "cpu":
+            return self._embed(pixels)
+        # Whether a backbone's kernels round alike in a batch and alone depends on shapes and on the
+        # threads, not on the pixels: it is tried out once, and images go one by one where they don't.
+        key = (len(pixels), pixels.dtype, torch.get_num_threads())
+        if self._batch_invariant.get(key, False):
+            return self._embed(pixels)
+        single = torch.cat([self._embed(pixels[i : i + 1]) for i in range(len(pixels))])
+        if key not in self._batch_invariant:
+            self._batch_invariant[key] = torch.equal(single, self._embed(pixels))
+        return single
+
+    def _embed(self, pixels: np.ndarray) -> torch.Tensor:
+        maps = self._maps(pixels)
+        with torch.inference_mode():
+            return self.embedding(maps).flatten(1, 2)

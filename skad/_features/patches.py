@@ -1,0 +1,163 @@
+"""All patches of the training images, held in memory or embedded again whenever they are needed.
+
+Both kinds answer the same three questions (project, take, image by image) with the same numbers:
+every image is embedded and projected in the same fixed shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from skad._features.extractor import PatchExtractor
+
+# Yields (pixels of a batch, patch mask of each of its images or None for the whole grid).
+Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray | None]]]]
+Advance = Callable[[int], None]
+
+
+def embed_images(
+    extractor: PatchExtractor, batches: Batches, advance: Advance | None = None
+) -> Iterator[torch.Tensor]:
+    """Embed image after image.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    batches : callable
+        Opens the stream of batches.
+    advance : callable or None
+        Told the number of images done.
+
+    Yields
+    ------
+    torch.Tensor of shape (n_patches of the image, d), float32
+        Patches that lie in padding are left out.
+    """
+    done = 0
+    for pixels, masks in batches():
+        for embedding, mask in zip(extractor.embed(pixels), masks, strict=True):
+            yield embedding if mask is None else embedding[torch.from_numpy(mask.ravel())]
+        done += len(masks)
+        if advance is not None:
+            advance(done)
+
+
+class TrainingPatches(Protocol):
+    """The patches of n images, N in all; ``sources[i]`` is the image that patch i was cut from."""
+
+    sources: np.ndarray
+
+    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
+        """(N, p) projections with a (d, p) matrix; the embeddings themselves if it is None."""
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """(len(indices), d) float32 embeddings, in the order asked for."""
+
+    def per_image(self) -> Iterator[np.ndarray]:
+        """The (n_i, d) float32 embeddings of image after image."""
+
+
+class PatchesInMemory:
+    """Every embedding, written once into one preallocated array.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    batches : callable
+    n_images : int
+    advance : callable or None
+    """
+
+    def __init__(
+        self, extractor: PatchExtractor, batches: Batches, n_images: int, advance: Advance | None
+    ) -> None:
+        self.device = extractor.device
+        height, width = extractor.grid
+        # np.empty commits no page before it is written, so a generous N costs nothing.
+        rows = np.empty((n_images * height * width, extractor.dim), dtype=np.float32)
+        ends = [0]
+        for embedding in embed_images(extractor, batches, advance):
+            end = ends[-1] + len(embedding)
+            rows[ends[-1] : end] = embedding.cpu().numpy()
+            ends.append(end)
+        self.ends = np.array(ends)
+        self.rows = rows[: ends[-1]]
+        self.sources = np.repeat(np.arange(n_images), np.diff(self.ends))
+
+    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
+        """Project image by image, as the streamed kind does, so that both select the same rows."""
+        if matrix is None:
+            return torch.from_numpy(self.rows).to(self.device)
+        matrix = matrix.to(self.device)
+        projected = torch.empty((len(self.rows), matrix.shape[1]), device=self.device)
+        for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
+            block = torch.from_numpy(self.rows[start:end]).to(self.device)
+            torch.matmul(block, matrix, out=projected[start:end])
+        return projected
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Fetch embeddings by their row numbers."""
+        return self.rows[indices]
+
+    def per_image(self) -> Iterator[np.ndarray]:
+        """Yield each image's own slice of the array."""
+        for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
+            yield self.rows[start:end]
+
+
+class PatchesStreamed:
+    """Embeddings that are never all in memory: each question runs the backbone over the images.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    batches : callable
+    n_images : int
+    advance : callable or None
+        Told of the images embedded, over all passes.
+    """
+
+    def __init__(
+        self, extractor: PatchExtractor, batches: Batches, n_images: int, advance: Advance | None
+    ) -> None:
+        self.extractor = extractor
+        self.batches = batches
+        self.n_images = n_images
+        self.advance = advance
+        self.sources = np.empty(0, dtype=np.int64)
+
+    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
+        """Embed all images and keep only their projections."""
+        device = self.extractor.device
+        matrix = None if matrix is None else matrix.to(device)
+        height, width = self.extractor.grid
+        dim = self.extractor.dim if matrix is None else matrix.shape[1]
+        projected = torch.empty((self.n_images * height * width, dim), device=device)
+        ends = [0]
+        for embedding in embed_images(self.extractor, self.batches, self.advance):
+            end = ends[-1] + len(embedding)
+            projected[ends[-1] : end] = embedding if matrix is None else embedding @ matrix
+            ends.append(end)
+        self.sources = np.repeat(np.arange(self.n_images), np.diff(ends))
+        return projected[: ends[-1]]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Embed all images again and keep only the rows asked for."""
+        wanted = np.argsort(indices, kind="stable")
+        taken = np.empty((len(indices), self.extractor.dim), dtype=np.float32)
+        start = 0
+        for rows in self.per_image():
+            first, last = np.searchsorted(indices[wanted], [start, start + len(rows)])
+            here = wanted[first:last]
+            taken[here] = rows[indices[here] - start]
+            start += len(rows)
+        return taken
+
+    def per_image(self) -> Iterator[np.ndarray]:
+        """Embed image after image."""
+        for embedding in embed_images(self.extractor, self.batches, self.advance):
+            yield embedding.cpu().numpy()

@@ -1,0 +1,196 @@
+"""Weights of a backbone: found on disk or on the hub, read safely, matched tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+
+# DenseNet files of torchvision's first generation write `norm.1` where the modules say `norm1`.
+_OLD_DENSENET_KEY = re.compile(r"\.(norm|conv)\.([12])\.")
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_PROBE_SECONDS = 5.0
+
+
+class MissingWeightsError(FileNotFoundError, ValueError):
+    """Weights that are neither on this machine nor to be had: a bad value of a parameter."""
+
+
+def hub_file(hub_id: str) -> Path:
+    """Return the local file of a backbone's weights on the Hugging Face hub; download it if need be.
+
+    Parameters
+    ----------
+    hub_id : str
+        Repository, e.g. ``"timm/wide_resnet50_2.tv_in1k"``.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    MissingWeightsError
+        If the file is not in the local cache and the hub does not answer. The hub's own client
+        retries for most of a minute before it says so; one short request decides here.
+    """
+    import huggingface_hub
+
+    filename = "model.safetensors"
+    cached = huggingface_hub.try_to_load_from_cache(hub_id, filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    url = huggingface_hub.hf_hub_url(hub_id, filename)
+    try:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        huggingface_hub.get_session().head(url, timeout=_PROBE_SECONDS)
+        return Path(huggingface_hub.hf_hub_download(hub_id, filename))
+    except Exception as error:  # every HTTP client has its own hierarchy of errors
+        raise MissingWeightsError(_offline_message(hub_id, filename, error)) from error
+
+
+def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return (
+        f"The pretrained weights of {hub_id.split('/')[-1]!r} are not on this machine and cannot be "
+        f"downloaded ({type(error).__name__}: {error}). Either pass weights='/path/to/{filename}' "
+        f"(a .safetensors or .pth file), or run the same call once on a machine that can download: "
+        f"the file then lies at {folder / '<revision>' / filename} and can be copied to the same "
+        "place here, or anywhere for weights=."
+    )
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read a ``.safetensors`` or a PyTorch file; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        On the CPU.
+
+    Raises
+    ------
+    MissingWeightsError
+        If there is no such file.
+    ValueError
+        If the file is not what its name says, or holds no tensors.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MissingWeightsError(f"weights={os.fspath(path)!r}: there is no such file.")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError) as error:
+        raise ValueError(_unreadable(file, error)) from error
+    except Exception as error:
+        # safetensors raises a class of its own that derives from Exception alone.
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise ValueError(_unreadable(file, error)) from error
+    return _tensors(content, file)
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    return (
+        f"weights={str(file)!r} cannot be read as weights: {error}. "
+        "It must be a .safetensors file, or a .pth/.pt state dict of tensors alone."
+    )
+
+
+def _tensors(content: object, file: Path) -> dict[str, torch.Tensor]:
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {}
+    if isinstance(content, dict):
+        tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise ValueError(f"weights={str(file)!r} holds no tensors: expected a state dict.")
+    return {str(key).removeprefix("module."): value for key, value in tensors.items()}
+
+
+def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str) -> None:
+    """Copy into `model` every tensor it needs; what it does not need may be absent or left over.
+
+    timm's feature extractors rename modules (``features.norm0`` becomes ``features_norm0``), so
+    names are compared with dots and underscores taken as equal.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Truncated after the last level in use, so that a partial file suffices.
+    state_dict : dict of str to torch.Tensor
+    origin : str
+        Where the tensors come from, for the error message.
+
+    Raises
+    ------
+    ValueError
+        If a needed tensor is missing or has another shape; the message names it.
+    """
+    given = {_plain(key): value for key, value in state_dict.items()}
+    needed = {
+        key: tensor
+        for key, tensor in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    missing = [key for key in needed if _plain(key) not in given]
+    if missing:
+        raise ValueError(
+            f"{origin} lacks {len(missing)} of the {len(needed)} tensors that the backbone needs up "
+            f"to its last level: {_some(missing)}. Is it the file of another network?"
+        )
+    misfits = [
+        f"{key} {tuple(given[_plain(key)].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in needed.items()
+        if given[_plain(key)].shape != tensor.shape
+    ]
+    if misfits:
+        raise ValueError(f"{origin} holds tensors of other shapes: {_some(misfits)}.")
+    model.load_state_dict({key: given[_plain(key)] for key in needed}, strict=False)
+
+
+def _plain(key: str) -> str:
+    return _OLD_DENSENET_KEY.sub(r".\1\2.", key).replace(".", "_")
+
+
+def _some(items: list[str], shown: int = 5) -> str:
+    text = ", ".join(items[:shown])
+    return text if len(items) <= shown else f"{text} and {len(items) - shown} more"
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Fingerprint of every tensor of a network, to recognise it again on another machine.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits (BLAKE2b over names, shapes, dtypes and bytes).
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for key, tensor in sorted(model.state_dict().items()):
+        if key.endswith("num_batches_tracked"):
+            continue
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

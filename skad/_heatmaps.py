@@ -1,0 +1,69 @@
+"""From a grid of patch scores to a smooth map, as one linear operator an axis.
+
+Bilinear up-sampling and Gaussian smoothing are both linear and separable, so the whole way from the
+(h, w) grid to the (S, S) canvas is ``rows @ grid @ columns.T`` with two small matrices that are
+computed once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+
+def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = False) -> np.ndarray:
+    """Up-sample a grid of scores bilinearly and smooth it.
+
+    Parameters
+    ----------
+    grid : ndarray of shape (h, w), float64
+        Patch scores; NaN in padding, which must surround a full rectangle of scores.
+    size : int
+        Side S of the canvas, in pixels.
+    sigma : float
+        Standard deviation of the Gaussian in pixels (4 in the papers); 0: none. Its radius is
+        int(4 sigma + 0.5) and edge pixels repeat outside, as in ``scipy.ndimage.gaussian_filter``.
+    align_corners : bool, default=False
+        Convention of the up-sampling: False in PatchCore, True in ReContrast.
+
+    Returns
+    -------
+    ndarray of shape (S, S), float32
+    """
+    grid = fill_padding(grid)
+    rows = _operator(grid.shape[0], size, float(sigma), align_corners)
+    columns = _operator(grid.shape[1], size, float(sigma), align_corners)
+    return (rows @ grid @ columns.T).astype(np.float32)
+
+
+def fill_padding(grid: np.ndarray) -> np.ndarray:
+    """Repeat the border of the scored rectangle into the NaN padding around it."""
+    inside = ~np.isnan(grid)
+    if inside.all():
+        return grid
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    near_rows = np.clip(np.arange(grid.shape[0]), rows[0], rows[-1])
+    near_columns = np.clip(np.arange(grid.shape[1]), columns[0], columns[-1])
+    return grid[np.ix_(near_rows, near_columns)]
+
+
+@lru_cache(maxsize=32)
+def _operator(n_cells: int, size: int, sigma: float, align_corners: bool) -> np.ndarray:
+    """(size, n_cells) matrix of one axis: up-sampling, then smoothing, of each unit vector."""
+    up = _bilinear(n_cells, size, align_corners)
+    return gaussian_filter1d(up, sigma, axis=0) if sigma > 0 else up
+
+
+def _bilinear(n_cells: int, size: int, align_corners: bool) -> np.ndarray:
+    if align_corners:
+        positions = np.linspace(0, n_cells - 1, size)
+    else:
+        positions = np.clip((np.arange(size) + 0.5) * n_cells / size - 0.5, 0, n_cells - 1)
+    below = np.minimum(np.floor(positions).astype(int), max(n_cells - 2, 0))
+    share = positions - below
+    matrix = np.zeros((size, n_cells))
+    matrix[np.arange(size), below] += 1 - share
+    matrix[np.arange(size), np.minimum(below + 1, n_cells - 1)] += share
+    return matrix

@@ -1,0 +1,260 @@
+"""How an image of any size meets the square canvas of a network, and how a map finds back.
+
+All modes are one placement: the image is resized to ``rows.resized x columns.resized`` and laid on
+the canvas at an offset, which is negative where the canvas crops. Coordinates are those of pixel
+centres (pixel k of a side of n covers k..k+1, its centre is at k + 1/2), as in
+``align_corners=False``; tests of what lies inside are done on integers, so no rounding decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+_MODES = ("squash", "pad", "crop")
+# The papers' 224 of 256 and 320 of 366.
+_CROP_RATIO = 0.875
+
+
+class _Side(NamedTuple):
+    """One side of an image on the canvas."""
+
+    length: int  # of the image
+    resized: int
+    offset: int  # of the resized image's first pixel on the canvas
+    canvas: int
+
+    def content(self) -> tuple[int, int]:
+        """Canvas pixels that hold the image, half-open."""
+        return max(0, self.offset), min(self.canvas, self.offset + self.resized)
+
+    def visible(self) -> slice:
+        """Resized pixels that the canvas shows."""
+        start, stop = self.content()
+        return slice(start - self.offset, stop - self.offset)
+
+    def padding(self) -> tuple[int, int]:
+        start, stop = self.content()
+        return start, self.canvas - stop
+
+    def seen(self) -> slice:
+        """Image pixels whose centre lies within the canvas, the edge included."""
+        centres = (2 * np.arange(self.length) + 1) * self.resized  # in 1 / (2 * length)
+        start, stop = (2 * self.length * (edge - self.offset) for edge in self.content())
+        inside = np.flatnonzero((centres >= start) & (centres <= stop))
+        return slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
+
+    def sampling(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each seen pixel: its two neighbours on the canvas and the weight of the second."""
+        seen = self.seen()
+        centres = np.arange(seen.start, seen.stop) + 0.5
+        start, stop = self.content()
+        position = centres * self.resized / self.length + self.offset - 0.5
+        position = np.clip(position, start, stop - 1)
+        first = position.astype(np.intp)
+        weight = (position - first).astype(np.float32)
+        return first, np.minimum(first + 1, stop - 1), weight
+
+    def cells(self, grid: int) -> tuple[int, int]:
+        """Cells of a grid over the canvas whose centre lies on the image, half-open."""
+        centres = (2 * np.arange(grid) + 1) * self.canvas  # in 1 / (2 * grid)
+        start, stop = self.content()
+        inside = np.flatnonzero((centres >= 2 * grid * start) & (centres <= 2 * grid * stop))
+        if inside.size:
+            return int(inside[0]), int(inside[-1]) + 1
+        # A sliver of an image between two centres: the cell that holds its middle.
+        middle = (start + stop) * grid // (2 * self.canvas)
+        return middle, middle + 1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How images are brought to the square canvas that a network sees.
+
+    Parameters
+    ----------
+    mode : {"squash", "pad", "crop"}
+        "squash" resizes to the canvas and does not keep the aspect. "pad" resizes the longer side
+        to the canvas and repeats the edge pixels on both sides of the shorter. "crop" is the
+        papers': the shorter side is resized to `resize`, and the centre is cut out.
+    image_size : int
+        Side S of the canvas.
+    resize : int, default=None
+        For "crop" only: length of the shorter side before the cut. None is ``S / 0.875``,
+        rounded: 256 for 224, 366 for 320.
+
+    Raises
+    ------
+    ValueError
+        If the mode is unknown, a size is no positive integer, or `resize` is less than
+        `image_size` or given for another mode.
+    """
+
+    mode: str
+    image_size: int
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise ValueError(f"geometry must be one of {_MODES}; got {self.mode!r}.")
+        _check_size("image_size", self.image_size)
+        if self.resize is None:
+            return
+        _check_size("resize", self.resize)
+        if self.mode != "crop":
+            raise ValueError(f"resize is for geometry 'crop' only; got it with {self.mode!r}.")
+        if self.resize < self.image_size:
+            raise ValueError(
+                f"resize must be image_size at least, or there is nothing to crop; got "
+                f"resize={self.resize} and image_size={self.image_size}."
+            )
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Bring an image to the canvas.
+
+        Parameters
+        ----------
+        image : ndarray of shape (H, W, 3)
+            uint8 or float32, any size.
+
+        Returns
+        -------
+        ndarray of shape (S, S, 3)
+            Of the same type. Bilinear with antialiasing; uint8 is rounded, as in the official
+            pipelines. An image that has the size already is given back as it is.
+        """
+        rows, columns = self._sides(*image.shape[:2])
+        resized = _resized(image, rows.resized, columns.resized)
+        shown = resized[rows.visible(), columns.visible()]
+        padding = (rows.padding(), columns.padding(), (0, 0))
+        return np.pad(shown, padding, mode="edge") if np.any(padding) else shown
+
+    def content(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Tell where on the canvas the image is.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image.
+
+        Returns
+        -------
+        top, bottom, left, right : int
+            Canvas pixels, half-open: the whole canvas but for "pad".
+        """
+        rows, columns = self._sides(height, width)
+        return (*rows.content(), *columns.content())
+
+    def restore(self, canvas_map: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Bring a map of the canvas back to the coordinates of the image.
+
+        Every pixel centre of the image is looked up on the canvas, bilinearly, never beyond the
+        edge of the image's content.
+
+        Parameters
+        ----------
+        canvas_map : ndarray of shape (S, S)
+            One value for each pixel of the canvas.
+        height, width : int
+            Of the image.
+
+        Returns
+        -------
+        ndarray of shape (height, width) of float32
+            NaN where the centre of the pixel lies outside the crop; no NaN in the other modes.
+
+        Raises
+        ------
+        ValueError
+            If the map has not the shape of the canvas.
+        """
+        if canvas_map.shape != (self.image_size, self.image_size):
+            raise ValueError(
+                f"canvas_map must have the shape of the canvas, {(self.image_size,) * 2}; "
+                f"got {canvas_map.shape}."
+            )
+        rows, columns = self._sides(height, width)
+        restored = np.full((height, width), np.nan, dtype=np.float32)
+        above, below, weight = rows.sampling()
+        values = np.asarray(canvas_map, dtype=np.float32)
+        values = _between(values[above], values[below], weight[:, None])
+        left, right, weight = columns.sampling()
+        values = _between(values[:, left], values[:, right], weight)
+        restored[rows.seen(), columns.seen()] = values
+        return restored
+
+    def valid_cells(
+        self, height: int, width: int, grid_height: int, grid_width: int
+    ) -> tuple[int, int, int, int]:
+        """Tell which cells of a patch grid over the canvas see the image and not its padding.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image.
+        grid_height, grid_width : int
+            Of the grid of patches that covers the canvas.
+
+        Returns
+        -------
+        r0, r1, c0, c1 : int
+            Half-open ranges of the cells whose centre lies on the image, one cell at least; the
+            whole grid but for "pad".
+        """
+        rows, columns = self._sides(height, width)
+        return (*rows.cells(grid_height), *columns.cells(grid_width))
+
+    def _sides(self, height: int, width: int) -> tuple[_Side, _Side]:
+        """Place an image on the canvas."""
+        size = self.image_size
+        if self.mode == "squash":
+            return _Side(height, size, 0, size), _Side(width, size, 0, size)
+        if self.mode == "pad":
+            longer = max(height, width)
+            rows, columns = (max(1, round(n * size / longer)) for n in (height, width))
+            return (
+                _Side(height, rows, (size - rows) // 2, size),
+                _Side(width, columns, (size - columns) // 2, size),
+            )
+        shorter, target = min(height, width), self._shorter_side()
+        # torchvision's roundings: int() for the longer side, round() for the cut.
+        rows, columns = (target * n // shorter for n in (height, width))
+        return (
+            _Side(height, rows, -round((rows - size) / 2), size),
+            _Side(width, columns, -round((columns - size) / 2), size),
+        )
+
+    def _shorter_side(self) -> int:
+        return round(self.image_size / _CROP_RATIO) if self.resize is None else self.resize
+
+
+def _check_size(name: str, size: object) -> None:
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"{name} must be a positive integer; got {size!r}.")
+
+
+def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Interpolate, overwriting both: full-size maps are worth the two temporaries saved."""
+    second -= first
+    second *= weight
+    first += second
+    return first
+
+
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    size = (width, height)
+    if image.dtype == np.uint8:
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    # Pillow has no float RGB.
+    resized = np.empty((height, width, 3), dtype=np.float32)
+    for channel in range(3):
+        picture = Image.fromarray(np.ascontiguousarray(image[:, :, channel]))
+        resized[:, :, channel] = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    return resized

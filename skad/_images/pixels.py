@@ -1,0 +1,201 @@
+"""Numbers of any type and layout -> the canonical image.
+
+The canonical image is uint8 (H, W, 3) where 8 bits hold the image exactly, else float32 (H, W, 3)
+in 0..1. One image must become the same pixels whether it comes as a file, as a uint8 array or as
+floats divided by 255: only then are the scores bitwise equal, so the type of the numbers is
+settled here, by their values, before anything is resized.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_CHANNELS = (1, 3, 4)
+# Resizing and colour conversion leave floats a few ulps outside 0..1.
+_OVERSHOOT = 1e-6
+# In units of 1/255. float32 keeps k/255 to 2e-5; the nearest 16-bit level is 4e-3 away.
+_EIGHT_BIT_TOLERANCE = 1e-3
+
+
+def canonical(array: np.ndarray, name: str) -> np.ndarray:
+    """Bring one image of any accepted type and layout into canonical form.
+
+    Parameters
+    ----------
+    array : ndarray of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
+        bool; uint8 (0..255); uint16 (0..65535); other integers, all within 0..255; floats, all
+        within 0..1. A fourth channel is alpha and is dropped.
+    name : str
+        How errors call the image.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3)
+        uint8 (0..255) or float32 (0..1). May be a view of `array`: not to be written into.
+
+    Raises
+    ------
+    ValueError
+        If layout, type or range is none of the above, or a value is NaN or infinite.
+    """
+    channels = _colour_channels(array, name)
+    pixels = _scaled(channels, name)
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def strip(row: np.ndarray, name: str) -> np.ndarray:
+    """Show one row of a table as a grey image that is one pixel high.
+
+    Parameters
+    ----------
+    row : ndarray of shape (F,)
+        bool, uint8 and uint16 are scaled by their range. Floats and all other integers are
+        measurements, not pixels: they are taken as they are.
+    name : str
+        How errors call the image.
+
+    Returns
+    -------
+    ndarray of shape (1, F, 3)
+        uint8 or float32.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite, or beyond float32.
+    """
+    if _has_pixel_range(row.dtype):
+        return canonical(row[None, :], name)
+    with np.errstate(over="ignore"):  # reported below, with the name of the image
+        values = row.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: contains NaN, infinity or a value too large for float32.")
+    return np.repeat(values[None, :, None], 3, axis=2)
+
+
+def check_pixels(array: np.ndarray, name: str) -> None:
+    """Raise what `canonical` would raise, without making the image.
+
+    Parameters
+    ----------
+    array : ndarray
+        See `canonical`.
+    name : str
+        How errors call the image.
+
+    Raises
+    ------
+    ValueError
+        See `canonical`.
+    """
+    _check_numbers(_colour_channels(array, name), name)
+
+
+def _colour_channels(array: np.ndarray, name: str) -> np.ndarray:
+    """View an image as (H, W, 1) or (H, W, 3), without alpha."""
+    if array.ndim == 2:
+        channels = array[:, :, None]
+    elif array.ndim == 3 and array.shape[2] in _CHANNELS:
+        channels = array[:, :, :3]
+    else:
+        raise ValueError(f"{name}: {_layout_problem(array.shape)}")
+    if channels.size == 0:
+        raise ValueError(f"{name}: has no pixels.")
+    return channels
+
+
+def _layout_problem(shape: tuple[int, ...]) -> str:
+    wanted = "an image must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+    if len(shape) == 3 and shape[0] in _CHANNELS:
+        return (
+            f"{wanted}, channels last (NHWC); got {shape}, which looks channels-first. "
+            "Transpose it: np.moveaxis(image, 0, -1), or image.permute(1, 2, 0) for a tensor."
+        )
+    return f"{wanted}; got {shape}."
+
+
+def check_batch_layout(shape: tuple[int, ...]) -> None:
+    """Check the shape of many images in one array.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n, H, W) is grey, (n, H, W, C) has 1, 3 or 4 channels.
+
+    Raises
+    ------
+    ValueError
+        If the shape is neither, with the remedy for the two usual slips: channels first, and one
+        colour image in place of many.
+    """
+    wanted = "images in one array must have the shape (n, H, W) or (n, H, W, C) with C 1, 3 or 4"
+    if len(shape) == 4 and shape[3] in _CHANNELS:
+        return
+    if len(shape) == 4 and shape[1] in _CHANNELS:
+        raise ValueError(
+            f"{wanted}, channels last (NHWC); got {shape}, which looks like NCHW. Transpose it: "
+            "np.moveaxis(X, 1, -1), or X.permute(0, 2, 3, 1) for a tensor."
+        )
+    if len(shape) != 3:
+        raise ValueError(f"{wanted} (NHWC); got {shape}.")
+    if shape[2] in (3, 4):
+        raise ValueError(
+            f"{wanted} (NHWC); got {shape}, which looks like one colour image: wrap it in a "
+            "list, [image]."
+        )
+
+
+def _has_pixel_range(dtype: np.dtype[Any]) -> bool:
+    """Whether the type alone says what white is."""
+    return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
+
+
+def _check_numbers(array: np.ndarray, name: str) -> None:
+    """Refuse types that are no pixels and values outside their range."""
+    if _has_pixel_range(array.dtype):
+        return
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: pixels must be numbers or bool; got dtype {array.dtype}.")
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{name}: contains NaN or infinity.")
+    found = f"got {low:.6g}..{high:.6g} as {array.dtype}"
+    if array.dtype.kind == "f" and (low < -_OVERSHOOT or high > 1 + _OVERSHOOT):
+        raise ValueError(f"{name}: floats must lie in 0..1; {found}. Divide by 255, or pass uint8.")
+    if array.dtype.kind != "f" and (low < 0 or high > 255):
+        raise ValueError(
+            f"{name}: integers must lie in 0..255 unless they are uint16; {found}. "
+            "Pass 16-bit images as uint16, others as floats in 0..1."
+        )
+
+
+def _scaled(array: np.ndarray, name: str) -> np.ndarray:
+    """Scale pixels by the range of their type: uint8 where that is exact, else float32 in 0..1."""
+    _check_numbers(array, name)
+    kind, itemsize = array.dtype.kind, array.dtype.itemsize
+    if kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if kind == "u" and itemsize == 2:
+        return _from_16_bit(array)
+    if kind == "f":
+        return _from_float(array)
+    return array.astype(np.uint8, copy=False)
+
+
+def _from_16_bit(array: np.ndarray) -> np.ndarray:
+    # 65535 / 255 = 257: these are the 16-bit levels that 8 bits hold.
+    if not (array % 257).any():
+        return (array // 257).astype(np.uint8)
+    return array.astype(np.float32) / np.float32(65535)
+
+
+def _from_float(array: np.ndarray) -> np.ndarray:
+    # float64 stays in this test: the tolerance is about the values, not about the cast. Half
+    # precision is widened, or 255 levels could not be told apart.
+    levels = array.astype(np.promote_types(array.dtype, np.float32), copy=False) * 255
+    rounded = np.rint(levels)
+    if (np.abs(levels - rounded) < _EIGHT_BIT_TOLERANCE).all():
+        return np.clip(rounded, 0, 255).astype(np.uint8)
+    return np.clip(array.astype(np.float32, copy=False), 0, 1)

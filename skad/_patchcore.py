@@ -1,0 +1,485 @@
+"""PatchCore: a memory bank of good patches, scored by the distance to the nearest of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+
+from skad._bank import MemoryBank, mean_of_nearest, projection_matrix, reweight, select_projected
+from skad._base import BaseImageDetector, BatchScores, TrainingScores
+from skad._callbacks import Advance, FitProgress
+from skad._devices import resolve_device
+from skad._features import (
+    FeatureSpec,
+    PatchesInMemory,
+    PatchesStreamed,
+    PatchExtractor,
+    TrainingPatches,
+    patch_extractor,
+)
+from skad._heatmaps import render
+from skad._images import ImageBatch, ImageSource
+
+_MEMORY = re.compile(r"\s*([0-9.]+)\s*([kMGT]?)i?B?\s*", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+class PatchCoreDetector(BaseImageDetector):
+    """PatchCore: nearest-neighbour distance to a coreset of good patches.
+
+    A frozen backbone embeds every patch of the good images; a greedy k-centre coreset of these
+    vectors is the memory bank. An image is as anomalous as its most anomalous patch, and a patch as
+    anomalous as it is far from the bank.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
+        A model of timm's by its name and tag, or a network of your own whose forward pass takes
+        (B, 3, S, S) images (ImageNet mean and standard deviation) and returns feature maps, shallow
+        to deep.
+    weights : "pretrained", path-like or None, default="pretrained"
+        "pretrained": from the local cache of the Hugging Face hub, downloaded on first use. A path:
+        a .safetensors or .pth file; it may hold just the stages in use. None: random weights, always
+        the same (for tests). Ignored for a network of your own.
+    levels : tuple of int, default=(2, 3)
+        Hierarchy levels, shallow to deep; level j of a ResNet has stride 2^(j+1). The first fixes
+        the patch grid, the forward pass stops at the last.
+    patch_size : int, default=3
+        Side p of the neighbourhood around a grid point, odd.
+    aggregation : {"concat", "adaptive"}, default="concat"
+        "concat": mean over the neighbourhood, levels concatenated. "adaptive": the official code's
+        adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values a
+        level, then to `target_dim` in all.
+    pretrain_dim, target_dim : int, default=1024
+        P and T of the official code; used by ``aggregation="adaptive"`` alone.
+    coreset_size : float or int, default=0.01
+        Size of the memory bank: a share of all patches in (0, 1], or a number of vectors.
+    coreset_method : {"greedy", "approximate", "random"}, default="greedy"
+        "greedy": exact greedy k-centre from a random first patch. "approximate": the rule of the
+        official code, whose distances are capped by the mean distance to `n_starts` random patches.
+        "random": patches drawn at random.
+    projection_dim : int or None, default=128
+        Dimension of the random projection in which the coreset is selected; None: no projection.
+        The bank always holds the unprojected vectors.
+    n_starts : int, default=10
+        Used by ``coreset_method="approximate"`` alone.
+    n_neighbors : int, default=1
+        A patch's score is the mean distance to this many nearest vectors of the bank.
+    distance : {"euclidean", "squared"}, default="euclidean"
+        The paper's distance, or its square, which the official code reports.
+    b : int or None, default=None
+        Re-weight the image score by the neighbourhood of `b` bank vectors around the matched one
+        (Eq. 7 of the paper, the matched vector counted in), at least 2. None: no re-weighting, as
+        in the official code.
+    geometry : {"squash", "pad", "crop"}, default="squash"
+        How an image meets the network: "squash" resizes it to a square; "pad" keeps the aspect
+        and never scores the padding; "crop" is the papers' centre crop, which does not see the rim.
+    image_size : int, default=256
+        Side of the square that the network sees, in pixels.
+    resize : int or None, default=None
+        Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
+        by ``geometry="crop"`` alone.
+    image_shape : tuple (H, W) or (H, W, C), default=None
+        Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
+        pixel high.
+    smoothing : float, default=4.0
+        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square.
+    index : str, default="auto"
+        Nearest-neighbour search. "auto": exact; "Flat": exact, by faiss; any other faiss factory
+        string, e.g. ``"IVF256,Flat"`` or ``"HNSW32"``, for large banks.
+    max_memory : int, str or None, default=None
+        Bytes (or "4GB") that embeddings may take during ``fit``. Where they would take more, only
+        projections are kept and the images are embedded three times; the result is the same.
+    contamination : "auto" or float, default="auto"
+        "auto": the threshold keeps `target_false_alarm_rate`, from leave-one-image-out scores. A
+        float in (0, 0.5]: scikit-learn's percentile of the training scores.
+    target_false_alarm_rate : float, default=0.05
+        Share of good images that may be called defective, in (0, 1).
+    batch_size : int, default=8
+        Images a forward pass. Does not change the scores.
+    device : str, default="auto"
+        "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Precision of the backbone.
+    n_jobs : int or None, default=None
+        Threads that read and resize images; None and -1: as many as the CPUs allow, at most 8.
+    random_state : int, RandomState instance or None, default=None
+        For the projection and the first patch of the coreset.
+    verbose : int, default=0
+        1: a line a stage of ``fit``; 2: also its progress. scikit-learn's callbacks
+        (``set_callbacks``, from scikit-learn 1.9) report progress as well.
+
+    Attributes
+    ----------
+    bank_ : MemoryBank
+        ``bank_.vectors`` (M, d) float32 and ``bank_.sources`` (M,), the training image of each.
+    offset_ : float
+        Threshold on ``score_samples``.
+    calibration_scores_ : ndarray of shape (n_images_,) or None
+        Out-of-sample ``score_samples`` of the good training images, ascending; None if there was
+        only one.
+    heatmap_threshold_ : float
+        Heat maps of good images stay below it, but for the share of false alarms.
+    n_images_ : int
+        Number of good images learned from.
+    n_features_in_ : int
+        Number of columns; only if X held rows.
+    geometry_, feature_spec_, weights_digest_
+        What the features of a new image depend on.
+
+    See Also
+    --------
+    sklearn.neighbors.LocalOutlierFactor : Density of neighbours, for rows of features.
+
+    Notes
+    -----
+    Values that reproduce published rows (MVTec AD, image AUROC in %):
+
+    ====================================  ======  ==============================================
+    row                                   figure  parameters beyond the defaults
+    ====================================  ======  ==============================================
+    official code, WRN-50, 10 %, 224 px   99.2    geometry="crop", image_size=224,
+                                                  aggregation="adaptive", distance="squared",
+                                                  coreset_method="approximate", coreset_size=0.1
+    PatchCore-25 %                        99.1    the same with coreset_size=0.25
+    PatchCore-10 %                        98.9    the same with coreset_size=0.1
+    PatchCore-1 %                         99.0    the same with coreset_size=0.01
+    WRN-101, 280 px, 1 %                  99.4    the same with backbone="wide_resnet101_2.tv_in1k",
+                                                  image_size=280, coreset_size=0.01
+    ====================================  ======  ==============================================
+
+    References
+    ----------
+    .. [1] K. Roth, L. Pemula, J. Zepeda, B. Schoelkopf, T. Brox, P. Gehler, "Towards Total Recall in
+       Industrial Anomaly Detection", CVPR 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skad import PatchCoreDetector
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.integers(90, 110, size=(8, 32, 32, 3), dtype=np.uint8)
+    >>> damaged = good.copy()
+    >>> damaged[:, 8:20, 8:20] = 255
+    >>> det = PatchCoreDetector(
+    ...     "resnet10t", weights=None, image_size=32, coreset_size=0.5, random_state=0,
+    ...     target_false_alarm_rate=0.2,
+    ... ).fit(good[:6])
+    >>> det.predict(damaged[:2])
+    array([-1, -1])
+    >>> det.predict_heatmap(damaged[:2]).shape
+    (2, 32, 32)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseImageDetector._parameter_constraints,
+        "backbone": [str, torch.nn.Module],
+        "weights": [StrOptions({"pretrained"}), str, os.PathLike, None],
+        "levels": ["array-like"],
+        "patch_size": [Interval(Integral, 1, None, closed="left")],
+        "aggregation": [StrOptions({"concat", "adaptive"})],
+        "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
+        "target_dim": [Interval(Integral, 1, None, closed="left")],
+        "coreset_size": [
+            Interval(RealNotInt, 0, 1, closed="right"),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "coreset_method": [StrOptions({"greedy", "approximate", "random"})],
+        "projection_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "distance": [StrOptions({"euclidean", "squared"})],
+        "b": [Interval(Integral, 2, None, closed="left"), None],
+        "index": [str],
+        "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
+    }
+    _stages = ("extraction", "coreset", "calibration")
+
+    def __init__(
+        self,
+        backbone="wide_resnet50_2.tv_in1k",
+        *,
+        weights="pretrained",
+        levels=(2, 3),
+        patch_size=3,
+        aggregation="concat",
+        pretrain_dim=1024,
+        target_dim=1024,
+        coreset_size=0.01,
+        coreset_method="greedy",
+        projection_dim=128,
+        n_starts=10,
+        n_neighbors=1,
+        distance="euclidean",
+        b=None,
+        geometry="squash",
+        image_size=256,
+        resize=None,
+        image_shape=None,
+        smoothing=4.0,
+        index="auto",
+        max_memory=None,
+        contamination="auto",
+        target_false_alarm_rate=0.05,
+        batch_size=8,
+        device="auto",
+        precision="float32",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.levels = levels
+        self.patch_size = patch_size
+        self.aggregation = aggregation
+        self.pretrain_dim = pretrain_dim
+        self.target_dim = target_dim
+        self.coreset_size = coreset_size
+        self.coreset_method = coreset_method
+        self.projection_dim = projection_dim
+        self.n_starts = n_starts
+        self.n_neighbors = n_neighbors
+        self.distance = distance
+        self.b = b
+        self.geometry = geometry
+        self.image_size = image_size
+        self.resize = resize
+        self.image_shape = image_shape
+        self.smoothing = smoothing
+        self.index = index
+        self.max_memory = max_memory
+        self.contamination = contamination
+        self.target_false_alarm_rate = target_false_alarm_rate
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---------------------------------------------------------------- fitting
+
+    def _fit_images(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
+        self.geometry_ = self._make_geometry()
+        self.feature_spec_ = self._make_feature_spec()
+        extractor = self._extractor()
+        self.weights_digest_ = extractor.digest
+        images.check(self._smallest_side())
+        n_select = self._bank_size(self._count_patches(images, extractor))
+        generator = self._make_generator()
+        matrix = self._make_projection(extractor.dim, generator)
+
+        with progress.stage("extraction", len(images)) as advance:
+            patches = self._collect(images, extractor, matrix, advance)
+            projected = patches.project(matrix)
+        with progress.stage("coreset", n_select) as advance:
+            selected = select_projected(
+                projected,
+                n_select,
+                method=self.coreset_method,
+                n_starts=self.n_starts,
+                generator=generator,
+                progress=advance,
+            )
+            del projected
+            self.bank_ = MemoryBank(
+                patches.take(selected), patches.sources[selected], index=self.index
+            )
+        with progress.stage("calibration", len(images)) as advance:
+            return self._score_training(patches, images, advance)
+
+    def _make_feature_spec(self) -> FeatureSpec:
+        if self.patch_size % 2 == 0:
+            raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
+        return FeatureSpec(
+            backbone=self.backbone if isinstance(self.backbone, str) else None,
+            levels=tuple(int(level) for level in self.levels),
+            image_size=int(self.image_size),
+            patch_size=int(self.patch_size),
+            aggregation=self.aggregation,
+            pretrain_dim=int(self.pretrain_dim),
+            target_dim=int(self.target_dim),
+            precision=self.precision,
+        )
+
+    def _make_generator(self) -> torch.Generator:
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return torch.Generator().manual_seed(int(seed))
+
+    def _make_projection(self, dim: int, generator: torch.Generator) -> torch.Tensor | None:
+        if self.projection_dim is None or self.projection_dim >= dim:
+            return None
+        return projection_matrix(dim, self.projection_dim, generator)
+
+    def _count_patches(self, images: ImageSource, extractor: PatchExtractor) -> int:
+        height, width = extractor.grid
+        if self.geometry_.mode != "pad":
+            return len(images) * height * width
+        cells = (
+            self.geometry_.valid_cells(*images.shape(i), height, width) for i in range(len(images))
+        )
+        return sum((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in cells)
+
+    def _bank_size(self, n_patches: int) -> int:
+        size = self.coreset_size
+        n_select = size if isinstance(size, Integral) else max(1, int(n_patches * size))
+        needed = max(self.n_neighbors, self.b or 1)
+        if n_select > n_patches or n_select < needed:
+            raise ValueError(
+                f"coreset_size={size} gives a bank of {n_select} vectors out of {n_patches} patches; "
+                f"it must hold between {needed} (n_neighbors={self.n_neighbors}, b={self.b}) and "
+                f"{n_patches}. Change coreset_size, or fit on more images."
+            )
+        return int(n_select)
+
+    def _collect(
+        self,
+        images: ImageSource,
+        extractor: PatchExtractor,
+        matrix: torch.Tensor | None,
+        advance: Advance,
+    ) -> TrainingPatches:
+        def batches():
+            for batch in self._iter_batches(images):
+                yield batch.pixels, self._patch_masks(batch)
+
+        kind = PatchesStreamed if self._must_stream(images, extractor, matrix) else PatchesInMemory
+        return kind(extractor, batches, len(images), advance)
+
+    def _must_stream(
+        self, images: ImageSource, extractor: PatchExtractor, matrix: torch.Tensor | None
+    ) -> bool:
+        if self.max_memory is None:
+            return False
+        limit = _n_bytes(self.max_memory)
+        n_patches = self._count_patches(images, extractor)
+        projected = 0 if matrix is None else 4 * n_patches * matrix.shape[1]
+        whole = 4 * n_patches * extractor.dim
+        if projected + whole <= limit:
+            return False
+        if matrix is None or projected > limit:
+            raise ValueError(
+                f"max_memory={self.max_memory!r} is too little for {n_patches} patches: their "
+                f"projections alone take {(projected or whole) / 1e9:.2f} GB. Raise max_memory, set "
+                "a small projection_dim, or fit on fewer images."
+            )
+        return True
+
+    def _score_training(
+        self, patches: TrainingPatches, images: ImageSource, advance: Advance
+    ) -> TrainingScores:
+        n_images, device = len(images), resolve_device(self.device)
+        leave_out = n_images > 1
+        if leave_out:
+            self._check_leave_one_out()
+        held_out, in_sample, peaks = (np.empty(n_images) for _ in range(3))
+        for i, rows in enumerate(patches.per_image()):
+            queries = torch.from_numpy(rows).to(device)
+            scored = self._score_patches(queries, exclude_source=i if leave_out else None)
+            held_out[i] = scored[1]
+            mask = None if self.geometry_.mode != "pad" else self._patch_mask(*images.shape(i))
+            peaks[i] = self._render(self._on_grid(scored[0], mask)).max()
+            if self.contamination != "auto":
+                in_sample[i] = self._score_patches(queries)[1]
+            advance(i + 1)
+        return TrainingScores(
+            out_of_sample=held_out if leave_out else None,
+            in_sample=None if self.contamination == "auto" else in_sample,
+            heatmap_peaks=peaks,
+        )
+
+    def _check_leave_one_out(self) -> None:
+        """Every image must leave enough of the bank to others to be scored without its own."""
+        needed = max(self.n_neighbors, self.b or 1)
+        own = np.bincount(self.bank_.sources)
+        if len(self.bank_.sources) - own.max() < needed:
+            raise ValueError(
+                f"image {own.argmax()} alone holds {own.max()} of the {len(self.bank_.sources)} "
+                f"vectors of the bank; without them fewer than {needed} remain to score it by. "
+                "Raise coreset_size or fit on more images."
+            )
+
+    # ---------------------------------------------------------------- scoring
+
+    def _score_batch(self, batch: ImageBatch) -> BatchScores:
+        extractor = self._extractor()
+        if extractor.digest != self.weights_digest_:
+            raise ValueError(
+                "the backbone's weights are not those this detector was fitted with: its scores "
+                "would be wrong. Pass the original file with set_params(weights=...), or fit again."
+            )
+        image, grids = np.empty(len(batch.shapes)), []
+        embeddings = extractor.embed(batch.pixels)
+        for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
+            inside = rows if mask is None else rows[torch.from_numpy(mask.ravel())]
+            patches, image[i] = self._score_patches(inside)
+            grids.append(self._on_grid(patches, mask))
+        return BatchScores(image, np.stack(grids))
+
+    def _score_patches(
+        self, rows: torch.Tensor, exclude_source: int | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Score the patches of one image, and the image itself (Eq. 6 and 7 of the paper)."""
+        distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
+        patches = mean_of_nearest(distances, squared=self.distance == "squared")
+        top = int(patches.argmax())
+        if self.b is None:
+            return patches, float(patches[top])
+        # Eq. 7 weighs the distance to the one nearest vector, by the neighbours of that vector.
+        matched = torch.from_numpy(self.bank_.vectors[ids[top, :1]]).to(rows.device)
+        _, around = self.bank_.search(matched, self.b, exclude_source=exclude_source)
+        query = rows[top].double().cpu().numpy()
+        to_around = np.linalg.norm(query - self.bank_.vectors[around[0]].astype(float), axis=1)
+        return patches, float(reweight(distances[top, :1], to_around[None])[0] * patches[top])
+
+    def _on_grid(self, patches: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        """Lay patch scores out on the (h, w) grid, NaN in padding."""
+        shape = self._extractor().grid
+        if mask is None:
+            return patches.reshape(shape)
+        grid = np.full(shape, np.nan)
+        grid[mask] = patches
+        return grid
+
+    def _patch_masks(self, batch: ImageBatch) -> list[np.ndarray | None]:
+        if self.geometry_.mode != "pad":
+            return [None] * len(batch.shapes)
+        return [self._patch_mask(height, width) for height, width in batch.shapes]
+
+    def _patch_mask(self, height: int, width: int) -> np.ndarray:
+        """(h, w) bool: the patches of an image that do not lie in padding."""
+        mask = np.zeros(self._extractor().grid, dtype=bool)
+        r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *mask.shape)
+        mask[r0:r1, c0:c1] = True
+        return mask
+
+    def _render(self, grid: np.ndarray) -> np.ndarray:
+        return render(grid, self.geometry_.image_size, self.smoothing)
+
+    # -------------------------------------------------------------- extractor
+
+    def _extractor(self) -> PatchExtractor:
+        return patch_extractor(
+            self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
+        )
+
+    def _smallest_side(self) -> int:
+        strides = self._extractor().net.strides
+        return max(strides) if strides is not None else 1
+
+
+def _n_bytes(limit: int | str) -> int:
+    """Bytes from a number or a text such as "4GB" (decimal) or "500 MiB" (read as decimal too)."""
+    if isinstance(limit, Integral):
+        return int(limit)
+    match = _MEMORY.fullmatch(limit)
+    if match is None:
+        raise ValueError(f"max_memory={limit!r} is neither a number of bytes nor like '4GB'.")
+    return int(float(match[1]) * 1000 ** _POWERS[match[2].upper()])

@@ -1,0 +1,213 @@
+"""Order, bounds and endings of the stream."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from joblib import Parallel, delayed
+from PIL import Image
+
+from skad._images import Geometry, as_image_source, iter_batches
+
+SQUASH = Geometry("squash", 8)
+
+
+class Counting:
+    """A source that counts, and may be slow or fail."""
+
+    def __init__(self, n, fail_at=None, seconds=0.0):
+        self.n, self.fail_at, self.seconds = n, fail_at, seconds
+        self.loads = 0
+        self.threads = set()
+        self.lock = threading.Lock()
+
+    def __len__(self):
+        return self.n
+
+    def load(self, i):
+        with self.lock:
+            self.loads += 1
+            self.threads.add(threading.current_thread().name)
+        time.sleep(self.seconds * (1 + (i * 7) % 5))  # out of order
+        if i == self.fail_at:
+            raise ValueError(f"image {i}: broken")
+        return np.full((8, 8, 3), i % 256, dtype=np.uint8)
+
+
+def image_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("skad-images")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_survives():
+    yield
+    assert not image_threads()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(23)]
+    for i, path in enumerate(paths):
+        Image.fromarray(rng.integers(0, 256, (10 + i, 30 - i, 3)).astype(np.uint8)).save(path)
+    return paths
+
+
+# --------------------------------------------------------------------------- content
+
+
+@pytest.mark.parametrize("n_workers", [0, 1, 2, 4, None])
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+def test_order_and_shapes(paths, n_workers, batch_size):
+    source = as_image_source(paths)
+    batches = list(iter_batches(source, SQUASH, batch_size, n_workers=n_workers))
+    assert [b.start for b in batches] == list(range(0, 23, batch_size))
+    assert [len(b.pixels) for b in batches][:-1] == [batch_size] * (len(batches) - 1)
+    assert [s for b in batches for s in b.shapes] == [(10 + i, 30 - i) for i in range(23)]
+    expected = np.stack([SQUASH.apply(source.load(i)) for i in range(23)])
+    np.testing.assert_array_equal(np.concatenate([b.pixels for b in batches]), expected)
+    assert all(b.pixels.dtype == np.uint8 for b in batches)
+
+
+def test_slow_images_keep_their_place():
+    batches = iter_batches(Counting(40, seconds=0.001), SQUASH, 7, n_workers=4)
+    seen = np.concatenate([b.pixels[:, 0, 0, 0] for b in batches])
+    np.testing.assert_array_equal(seen, np.arange(40))
+
+
+@pytest.mark.parametrize("mode", ["squash", "pad", "crop"])
+def test_worker_count_changes_nothing(paths, mode):
+    source, geometry = as_image_source(paths), Geometry(mode, 16)
+    none, four = (list(iter_batches(source, geometry, 4, n_workers=n)) for n in (0, 4))
+    for a, b in zip(none, four, strict=True):
+        np.testing.assert_array_equal(a.pixels, b.pixels)
+        assert (a.start, a.shapes) == (b.start, b.shapes)
+
+
+def test_floats_and_8_bits_in_one_batch():
+    eight = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    fine = np.random.default_rng(1).uniform(size=(8, 8, 3))
+    first, second, third = iter_batches(
+        as_image_source([eight, fine, eight, eight, fine]), SQUASH, 2, n_workers=2
+    )
+    assert first.pixels.dtype == np.float32
+    np.testing.assert_array_equal(first.pixels[0], eight.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(first.pixels[1], fine.astype(np.float32))
+    assert second.pixels.dtype == np.uint8
+    assert third.pixels.dtype == np.float32
+    assert third.pixels.shape == (1, 8, 8, 3)
+
+
+def test_batches_do_not_alias_the_users_array():
+    images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    (batch,) = iter_batches(as_image_source(images), SQUASH, 2)
+    assert not np.shares_memory(batch.pixels, images)
+
+
+def test_empty_subset(paths):
+    source = as_image_source(paths).subset([])
+    assert list(iter_batches(source, SQUASH, 4)) == []
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_workers", "message"),
+    [(0, 1, "batch_size"), (2.5, 1, "batch_size"), (1, -1, "n_workers"), (1, 1.5, "n_workers")],
+)
+def test_bad_numbers_fail_at_the_call(batch_size, n_workers, message):
+    with pytest.raises(ValueError, match=message):
+        iter_batches(Counting(3), SQUASH, batch_size, n_workers=n_workers)
+
+
+# --------------------------------------------------------------------------- work ahead
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_bounded_work_ahead(n_workers):
+    source, batch_size = Counting(200), 10
+    stream = iter_batches(source, SQUASH, batch_size, n_workers=n_workers)
+    assert source.loads == 0
+    for consumed, _ in enumerate(stream, start=1):
+        time.sleep(0.01)  # let the workers run as far ahead as they may
+        assert source.loads <= (consumed + 1) * batch_size + n_workers
+        if consumed == 5:
+            assert source.loads >= (consumed + 1) * batch_size
+            break
+    stream.close()
+
+
+def test_no_workers_means_no_threads():
+    source = Counting(20)
+    next(iter_batches(source, SQUASH, 4, n_workers=0))
+    assert source.threads == {threading.current_thread().name}
+    assert source.loads == 4
+
+
+def test_no_more_threads_than_images():
+    source = Counting(2, seconds=0.01)
+    stream = iter_batches(source, SQUASH, 1, n_workers=8)
+    next(stream)
+    assert len(image_threads()) <= 2
+    stream.close()
+
+
+# --------------------------------------------------------------------------- endings
+
+
+@pytest.mark.parametrize("n_workers", [0, 4])
+def test_an_error_comes_in_its_turn(n_workers):
+    stream = iter_batches(Counting(50, fail_at=17), SQUASH, 5, n_workers=n_workers)
+    with pytest.raises(ValueError, match=r"^image 17: broken"):
+        list(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_the_batches_before_an_error_arrive():
+    starts = []
+    stream = iter_batches(Counting(50, fail_at=17), SQUASH, 5, n_workers=4)
+    with pytest.raises(ValueError, match="image 17"):  # noqa: PT012
+        for batch in stream:
+            starts.append(batch.start)
+    assert starts == [0, 5, 10]
+
+
+def test_a_damaged_file_among_many(paths):
+    paths[11].write_bytes(paths[11].read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"^image 11 \('.*11\.png'\): "):
+        list(iter_batches(as_image_source(paths), SQUASH, 4, n_workers=2))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_in_the_consumer_cancels_the_rest(error):
+    source = Counting(10_000, seconds=0.0005)
+    stream = iter_batches(source, SQUASH, 50, n_workers=4)
+    started = time.perf_counter()
+    with pytest.raises(error):  # noqa: PT012
+        try:
+            for _ in stream:
+                raise error
+        finally:
+            stream.close()
+    assert time.perf_counter() - started < 2
+    assert source.loads < 200
+
+
+def test_a_dropped_stream_ends():
+    source = Counting(10_000, seconds=0.0005)
+    stream = iter_batches(source, SQUASH, 50, n_workers=4)
+    next(stream)
+    del stream
+    assert not image_threads()
+    assert source.loads < 200
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_streams_in_joblib(paths, backend):
+    source = as_image_source(paths)
+    expected = sum(int(b.pixels.sum()) for b in iter_batches(source, SQUASH, 4))
+    sums = Parallel(n_jobs=2, backend=backend)(
+        delayed(lambda: sum(int(b.pixels.sum()) for b in iter_batches(source, SQUASH, 4)))()
+        for _ in range(3)
+    )
+    assert sums == [expected] * 3

@@ -1,0 +1,54 @@
+"""Small detectors and images that all tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skad import PatchCoreDetector
+
+SHARED = Path(os.environ.get("SKAD_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def make_detector(**params) -> PatchCoreDetector:
+    """A detector with a tiny random backbone that fits in a fraction of a second."""
+    defaults = {
+        "backbone": "resnet10t",
+        "weights": None,
+        "image_size": 32,
+        "coreset_size": 0.25,
+        "target_false_alarm_rate": 0.2,
+        "random_state": 0,
+    }
+    return PatchCoreDetector(**{**defaults, **params})
+
+
+@pytest.fixture
+def detector() -> PatchCoreDetector:
+    return make_detector()
+
+
+@pytest.fixture(scope="session")
+def good() -> np.ndarray:
+    """Twelve images of 40 x 48 pixels with a common texture: (12, 40, 48, 3) uint8."""
+    rng = np.random.default_rng(0)
+    wave = 110 + 40 * np.sin(np.arange(48) / 3)[None, None, :, None]
+    noise = rng.normal(0, 8, size=(12, 40, 48, 3))
+    return np.clip(wave + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def defective(good) -> np.ndarray:
+    """Four of the good images with a bright square at rows 8 to 20, columns 30 to 42."""
+    images = good[:4].copy()
+    images[:, 8:20, 30:42] = 250
+    return images
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and weights; tests that need it are skipped without."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no real images at {SHARED} (set SKAD_SHARED)")
+    return SHARED
