@@ -1,9 +1,9 @@
-"""Fit on the good images of a folder in MVTec layout, score its test images, draw the worst.
+r"""Fit on the good images of a folder in MVTec layout, score its test images, draw the worst.
 
 Run, for instance::
 
     python examples/inspect_folder.py parts/bottle
-    python examples/inspect_folder.py parts/* --backbone resnet18 --weights resnet18.safetensors \\
+    python examples/inspect_folder.py parts/* --backbone resnet18 --weights resnet18.safetensors \
         --geometry squash pad crop --seeds 0 1 2 --markdown
 
 See ``skad.datasets.load_folder`` for the layout. Pixel AUROC needs ``ground_truth``.

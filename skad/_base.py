@@ -152,16 +152,16 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return self.fit(X, y).predict(X)
 
     def _calibrate(self, scores: TrainingScores) -> None:
-        out_of_sample = scores.out_of_sample
-        self.calibration_scores_ = None if out_of_sample is None else np.sort(-out_of_sample)
-        if self.contamination == "auto":
+        held_out = scores.out_of_sample
+        self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
+        if self.calibration_scores_ is not None and self.contamination == "auto":
             rate = self.target_false_alarm_rate
             _warn_if_too_few(self.n_images_, rate)
-            self.offset_ = _conformal_offset(-out_of_sample, rate)
+            self.offset_ = _conformal_offset(self.calibration_scores_, rate)
             self.heatmap_threshold_ = -_conformal_offset(-scores.heatmap_peaks, rate)
         else:
             share = 100 * self.contamination
-            self.offset_ = float(np.percentile(-scores.in_sample, share))
+            self.offset_ = float(np.percentile(-np.asarray(scores.in_sample), share))
             self.heatmap_threshold_ = -float(np.percentile(-scores.heatmap_peaks, share))
 
     def _frozen_params(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     # ---------------------------------------------------------------- scoring
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Normality of each image: minus the anomaly score of the paper.
+        """Score the normality of each image: minus the anomaly score of the paper.
 
         Parameters
         ----------
@@ -241,8 +241,8 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         """Conformal p-value of each image among the good training images.
 
         The share of out-of-sample training scores that are at least as anomalous, the image itself
-        counted in. A good image gets a value of at most p in a share of at most p of all cases; calling an image
-        defective when its value is at most 0.01 raises at most 1 % false alarms.
+        counted in. Calling an image defective when its value is at most 0.01 raises at most 1 % false
+        alarms, as long as good images keep coming from where the training images came from.
 
         Parameters
         ----------
@@ -360,7 +360,8 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return iter_batches(images, self.geometry_, self.batch_size, n_workers=n_workers)
 
     def _make_geometry(self) -> Geometry:
-        return Geometry(self.geometry, self.image_size, self.resize)
+        resize = self.resize if self.geometry == "crop" else None
+        return Geometry(self.geometry, self.image_size, resize)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

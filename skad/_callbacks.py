@@ -62,7 +62,7 @@ class FitProgress:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:
-        """Enter a stage of `total` units; yields ``advance(done)``, called with the units done so far."""
+        """Enter a stage of `total` units; yields a function to call with the units done."""
         lines = _StageLines(self.estimator, name, total)
         ticks = _StageTicks(self.estimator, self._context, name, total)
         ticks.begin()

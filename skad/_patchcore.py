@@ -11,7 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
-from skad._bank import MemoryBank, mean_of_nearest, projection_matrix, reweight, select_projected
+from skad._bank import MemoryBank, check_index, mean_of_nearest, projection_matrix, select_projected
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance, FitProgress
 from skad._devices import resolve_device
@@ -272,9 +272,10 @@ class PatchCoreDetector(BaseImageDetector):
         extractor = self._extractor()
         self.weights_digest_ = extractor.digest
         images.check(self._smallest_side())
+        check_index(self.index, extractor.dim)
         n_select = self._bank_size(self._count_patches(images, extractor))
         generator = self._make_generator()
-        matrix = self._make_projection(extractor.dim, generator)
+        matrix = projection_matrix(extractor.dim, self.projection_dim, generator)
 
         with progress.stage("extraction", len(images)) as advance:
             patches = self._collect(images, extractor, matrix, advance)
@@ -313,11 +314,6 @@ class PatchCoreDetector(BaseImageDetector):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return torch.Generator().manual_seed(int(seed))
 
-    def _make_projection(self, dim: int, generator: torch.Generator) -> torch.Tensor | None:
-        if self.projection_dim is None or self.projection_dim >= dim:
-            return None
-        return projection_matrix(dim, self.projection_dim, generator)
-
     def _count_patches(self, images: ImageSource, extractor: PatchExtractor) -> int:
         height, width = extractor.grid
         if self.geometry_.mode != "pad":
@@ -329,7 +325,7 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _bank_size(self, n_patches: int) -> int:
         size = self.coreset_size
-        n_select = size if isinstance(size, Integral) else max(1, int(n_patches * size))
+        n_select = int(size) if isinstance(size, Integral) else max(1, int(n_patches * size))
         needed = max(self.n_neighbors, self.b or 1)
         if n_select > n_patches or n_select < needed:
             raise ValueError(
@@ -337,7 +333,7 @@ class PatchCoreDetector(BaseImageDetector):
                 f"it must hold between {needed} (n_neighbors={self.n_neighbors}, b={self.b}) and "
                 f"{n_patches}. Change coreset_size, or fit on more images."
             )
-        return int(n_select)
+        return n_select
 
     def _collect(
         self,
@@ -360,7 +356,7 @@ class PatchCoreDetector(BaseImageDetector):
             return False
         limit = _n_bytes(self.max_memory)
         n_patches = self._count_patches(images, extractor)
-        projected = 0 if matrix is None else 4 * n_patches * matrix.shape[1]
+        projected = 0 if matrix is None else 4 * n_patches * matrix.shape[0]
         whole = 4 * n_patches * extractor.dim
         if projected + whole <= limit:
             return False
@@ -432,12 +428,14 @@ class PatchCoreDetector(BaseImageDetector):
         top = int(patches.argmax())
         if self.b is None:
             return patches, float(patches[top])
-        # Eq. 7 weighs the distance to the one nearest vector, by the neighbours of that vector.
-        matched = torch.from_numpy(self.bank_.vectors[ids[top, :1]]).to(rows.device)
-        _, around = self.bank_.search(matched, self.b, exclude_source=exclude_source)
-        query = rows[top].double().cpu().numpy()
-        to_around = np.linalg.norm(query - self.bank_.vectors[around[0]].astype(float), axis=1)
-        return patches, float(reweight(distances[top, :1], to_around[None])[0] * patches[top])
+        weight = self.bank_.reweight(
+            rows[top : top + 1],
+            distances[top : top + 1],
+            ids[top : top + 1],
+            self.b,
+            exclude_source=exclude_source,
+        )
+        return patches, float(weight[0] * patches[top])
 
     def _on_grid(self, patches: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Lay patch scores out on the (h, w) grid, NaN in padding."""
@@ -477,7 +475,7 @@ class PatchCoreDetector(BaseImageDetector):
 
 def _n_bytes(limit: int | str) -> int:
     """Bytes from a number or a text such as "4GB" (decimal) or "500 MiB" (read as decimal too)."""
-    if isinstance(limit, Integral):
+    if not isinstance(limit, str):
         return int(limit)
     match = _MEMORY.fullmatch(limit)
     if match is None:

@@ -94,7 +94,7 @@ class TestInput:
         [
             ([], "0 sample"),
             ("part.png", "list"),
-            (["no-such-file.png"], "no-such-file.png"),
+            (["no-such-file.png"] * 2, r"image 0 .*no-such-file\.png"),
             (np.full((3, 40, 48), 1.5), "0..1|0 and 1|255"),
             (np.zeros((3, 3, 40, 48)), "NHWC|n, H, W"),
             ([np.zeros((40, 48)), np.full((40, 48), np.nan)], "image 1"),
@@ -263,7 +263,9 @@ class TestGuards:
 
     def test_a_parameter_changed_after_fit_is_refused(self, good):
         det = make_detector().fit(good).set_params(n_neighbors=3, levels=(1, 2))
-        with pytest.raises(ValueError, match=r"levels, n_neighbors changed after fit.*levels=\(2, 3\)"):
+        with pytest.raises(
+            ValueError, match=r"levels, n_neighbors changed after fit.*levels=\(2, 3\)"
+        ):
             det.predict(good)
         det.set_params(n_neighbors=1, levels=(2, 3)).predict(good)
 

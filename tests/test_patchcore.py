@@ -80,7 +80,9 @@ class TestBank:
 class TestScores:
     def test_distance_to_the_nearest_vector(self, good, defective):
         det = make_detector().fit(good)
-        expected = [distances(embed(det, x), det.bank_.vectors).min(axis=1).max() for x in defective]
+        expected = [
+            distances(embed(det, x), det.bank_.vectors).min(axis=1).max() for x in defective
+        ]
         np.testing.assert_allclose(-det.score_samples(defective), expected, rtol=1e-12)
 
     @pytest.mark.parametrize("k", [1, 3])
@@ -189,7 +191,12 @@ class TestRefusals:
 
         make_detector().fit(good)
         monkeypatch.setattr(PatchExtractor, "embed", lambda *_: pytest.fail("work has started"))
-        for params in ({"coreset_size": 193}, {"b": 1}, {"max_memory": "1 kB"}, {"index": "Nonsense7"}):
+        for params in (
+            {"coreset_size": 193},
+            {"b": 1},
+            {"max_memory": "1 kB"},
+            {"index": "Nonsense7"},
+        ):
             with pytest.raises((ValueError, TypeError)):
                 make_detector(**params).fit(good)
         with pytest.raises(ValueError, match="image 3"):

@@ -18,7 +18,7 @@ from skad._bank.coreset import (
     select_projected,
 )
 from skad._bank.memory_bank import MemoryBank
-from skad._bank.scores import mean_of_nearest, reweighting_weights
+from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index, exact_search
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "project",
     "projection_matrix",
     "random_projection",
-    "reweighting_weights",
+    "reweight",
     "select_coreset",
     "select_projected",
 ]

@@ -87,7 +87,8 @@ def project(X: torch.Tensor, matrix: torch.Tensor | None, *, block_rows: int = 7
     projected = X.new_empty(X.shape[0], matrix.shape[0])
     with torch.no_grad(), full_precision(X):
         for rows in blocks(X.shape[0], block_rows):
-            projected[rows] = X[rows] @ to_lower
+            # The copy gives every block the same alignment, on which the last bits depend too.
+            projected[rows] = X[rows].clone() @ to_lower
     return projected
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skad._bank._distances import blocks
-from skad._bank.scores import reweighting_weights
+from skad._bank.scores import reweight
 from skad._bank.search import (
     ExactSearch,
     FaissSearch,
@@ -214,7 +214,7 @@ class MemoryBank:
         around = self._neighbours_of(matches, min(b, n_left), flat.device, mask)
         vectors = self._exact(flat.device).vectors
         to_neighbours = distances_to(flat, vectors, torch.from_numpy(around).to(flat.device))
-        return reweighting_weights(nearest, to_neighbours.reshape(*nearest.shape, -1))
+        return reweight(nearest, to_neighbours.reshape(*nearest.shape, -1))
 
     def _neighbours_of(
         self,

@@ -31,7 +31,7 @@ def mean_of_nearest(distances: ArrayLike, squared: bool) -> NDArray[np.float64]:
     return np.mean(values * values if squared else values, axis=-1)
 
 
-def reweighting_weights(nearest: ArrayLike, to_neighbours: ArrayLike) -> NDArray[np.float64]:
+def reweight(nearest: ArrayLike, to_neighbours: ArrayLike) -> NDArray[np.float64]:
     """Weights of PatchCore's Eq. 7, which is ReConPatch's Eq. 10.
 
     With ``m*`` the bank vector nearest to a patch ``q`` and ``N_b`` the b bank vectors nearest

@@ -47,6 +47,8 @@ class _OneDnnConv2d(nn.Conv2d):
     two round differently: the features of an image would depend on its neighbours in the batch.
     """
 
+    padding: tuple[int, ...]
+
     def _conv_forward(self, x, weight, bias):
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.dtype != torch.float32:
             return super()._conv_forward(x, weight, bias)
@@ -82,6 +84,9 @@ class FeatureNet(nn.Module):
     strides : sequence of int or None
         Pixels of the image per cell of each map, where known.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -164,9 +169,8 @@ def load_backbone(
     key = _cache_key(backbone, weights, levels, device)
     with _lock:
         if key not in _cache:
-            _cache[key] = _build(backbone, weights, tuple(levels)).to(
-                device, memory_format=torch.channels_last
-            )
+            net = _build(backbone, weights, tuple(levels)).to(device)
+            _cache[key] = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             while len(_cache) > _N_CACHED:
                 _cache.popitem(last=False)
         _cache.move_to_end(key)

@@ -69,11 +69,11 @@ class _LevelOperator:
 
     def __call__(self, level: torch.Tensor) -> torch.Tensor:
         padding = self.kernels.shape[-1] // 2
-        total = None
-        for channels, kernels in zip(self.channels, self.kernels, strict=True):
-            term = F.conv2d(level[:, channels], kernels, padding=padding, groups=len(channels))
-            total = term if total is None else total.add_(term)
-        return total
+        terms = [
+            F.conv2d(level[:, channels], kernels, padding=padding, groups=len(channels))
+            for channels, kernels in zip(self.channels, self.kernels, strict=True)
+        ]
+        return sum(terms[1:], start=terms[0])
 
 
 class AdaptiveEmbedding:

@@ -15,7 +15,6 @@ from skad._devices import autocast
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, concat
 
-
 _lock = threading.Lock()
 
 

@@ -52,13 +52,13 @@ class TrainingPatches(Protocol):
     sources: np.ndarray
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """(N, p) projections with a (d, p) matrix; the embeddings themselves if it is None."""
+        """Return (N, p) projections by a (p, d) matrix; the embeddings themselves if it is None."""
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """(len(indices), d) float32 embeddings, in the order asked for."""
+        """Return (len(indices), d) float32 embeddings, in the order asked for."""
 
     def per_image(self) -> Iterator[np.ndarray]:
-        """The (n_i, d) float32 embeddings of image after image."""
+        """Yield the (n_i, d) float32 embeddings of image after image."""
 
 
 class PatchesInMemory:
@@ -92,11 +92,11 @@ class PatchesInMemory:
         """Project image by image, as the streamed kind does, so that both select the same rows."""
         if matrix is None:
             return torch.from_numpy(self.rows).to(self.device)
-        matrix = matrix.to(self.device)
-        projected = torch.empty((len(self.rows), matrix.shape[1]), device=self.device)
+        to_lower = matrix.to(self.device).T
+        projected = torch.empty((len(self.rows), to_lower.shape[1]), device=self.device)
         for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
             block = torch.from_numpy(self.rows[start:end]).to(self.device)
-            torch.matmul(block, matrix, out=projected[start:end])
+            projected[start:end] = block @ to_lower
         return projected
 
     def take(self, indices: np.ndarray) -> np.ndarray:
@@ -133,14 +133,14 @@ class PatchesStreamed:
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Embed all images and keep only their projections."""
         device = self.extractor.device
-        matrix = None if matrix is None else matrix.to(device)
+        to_lower = None if matrix is None else matrix.to(device).T
         height, width = self.extractor.grid
-        dim = self.extractor.dim if matrix is None else matrix.shape[1]
+        dim = self.extractor.dim if to_lower is None else to_lower.shape[1]
         projected = torch.empty((self.n_images * height * width, dim), device=device)
         ends = [0]
         for embedding in embed_images(self.extractor, self.batches, self.advance):
             end = ends[-1] + len(embedding)
-            projected[ends[-1] : end] = embedding if matrix is None else embedding @ matrix
+            projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
             ends.append(end)
         self.sources = np.repeat(np.arange(self.n_images), np.diff(ends))
         return projected[: ends[-1]]

@@ -85,11 +85,6 @@ class ImageSource:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} images>"
 
-    @property
-    def is_strip(self) -> bool:
-        """Whether the images are rows of a table without an image shape, one pixel high."""
-        return isinstance(self._items, _Rows) and self._items.image_shape is None
-
     def _position(self, i: int) -> int:
         """Place of image `i` in the user's X."""
         return range(len(self._items))[i] if self._index is None else int(self._index[i])
@@ -209,14 +204,14 @@ class _Rows(Sequence[Any]):
 
     def __init__(self, rows: np.ndarray, image_shape: tuple[int, ...] | None) -> None:
         self._rows = rows
-        self.image_shape = image_shape
+        self._image_shape = image_shape
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, i: Any) -> Any:
         row = self._rows[i]
-        return decode.Strip(row) if self.image_shape is None else row.reshape(self.image_shape)
+        return decode.Strip(row) if self._image_shape is None else row.reshape(self._image_shape)
 
 
 def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> ImageSource:

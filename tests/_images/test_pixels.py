@@ -23,6 +23,13 @@ def test_one_value_between_the_levels_makes_floats():
     np.testing.assert_array_equal(pixels[:, :, 1], values.astype(np.float32))
 
 
+@pytest.mark.parametrize("row", [0, 1, 50, 99])
+def test_no_value_between_the_levels_is_overlooked(row):
+    values = np.zeros((100, 4))
+    values[row, 2] = 0.5
+    assert canonical(values, "x")[row, 2, 0] == 0.5
+
+
 def test_half_precision_is_float():
     values = np.linspace(0, 1, 16).reshape(4, 4).astype(np.float16)
     pixels = canonical(values, "x")

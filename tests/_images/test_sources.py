@@ -171,7 +171,6 @@ def test_strips_take_measurements_as_they_are(dtype):
     rows = np.array([[0, 1, -3], [300, 2, 1]], dtype=dtype)
     source = as_image_source(rows)
     source.check(min_side=32)
-    assert source.is_strip
     assert source.shape(1) == (1, 3)
     assert source.load(1).dtype == np.float32
     np.testing.assert_array_equal(source.load(1)[0, :, 0], [300, 2, 1])
@@ -207,7 +206,6 @@ def test_image_shape_must_be_a_shape(shape):
 
 def test_image_shape_is_only_for_rows(image):
     assert as_image_source([image], image_shape=(2, 2)).shape(0) == (9, 7)
-    assert not as_image_source(np.zeros((2, 4)), image_shape=(2, 2)).is_strip
 
 
 # --------------------------------------------------------------------------- errors

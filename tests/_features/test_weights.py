@@ -1,0 +1,200 @@
+"""Weights: the hub and its absence, files of every kind, names, fingerprints."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from skad._features.backbones import _create, load_backbone
+from skad._features.weights import (
+    MissingWeightsError,
+    load_weights,
+    read_state_dict,
+    weights_digest,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def state():
+    """A whole ResNet-10-T's tensors, as a full checkpoint would hold them."""
+    from skad._features._timm import import_timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        return import_timm().create_model("resnet10t").state_dict()
+
+
+def save(state, path):
+    if path.suffix == ".safetensors":
+        save_file({k: v.contiguous() for k, v in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("partial", [False, True])
+def test_whole_and_partial_files_load(state, tmp_path, name, partial):
+    if partial:
+        state = {k: v for k, v in state.items() if not k.startswith(("layer4", "fc"))}
+    net = load_backbone("resnet10t", save(state, tmp_path / name), (2, 3), CPU)
+    loaded = net.body.state_dict()["layer3.0.conv1.weight"]
+    torch.testing.assert_close(loaded, state["layer3.0.conv1.weight"])
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_wrapped_and_prefixed_checkpoints(state, tmp_path, wrapper):
+    wrapped = {wrapper: {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
+    plain = load_backbone("resnet10t", save(state, tmp_path / "a.pth"), (2, 3), CPU)
+    packed = load_backbone("resnet10t", save(wrapped, tmp_path / "b.pth"), (2, 3), CPU)
+    assert packed.digest == plain.digest
+
+
+def test_half_precision_files_load_as_float32(state, tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    net = load_backbone("resnet10t", save(half, tmp_path / "half.safetensors"), (2,), CPU)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_old_densenet_names_load():
+    model = _create("densenet121", (1,))
+    state = model.state_dict()
+    old = {}
+    for key, value in state.items():
+        key = key.replace("features_", "features.")
+        for n in "12":
+            key = key.replace(f".norm{n}.", f".norm.{n}.").replace(f".conv{n}.", f".conv.{n}.")
+        old[key] = value
+    assert any(".norm.1." in key for key in old)
+    load_weights(model, old, "file")
+
+
+def test_missing_and_misshapen_tensors_are_named(state, tmp_path):
+    del state["layer3.0.conv1.weight"]
+    with pytest.raises(ValueError, match=r"lacks 1 of the \d+ tensors.*layer3\.0\.conv1\.weight"):
+        load_backbone("resnet10t", save(state, tmp_path / "a.pth"), (2, 3), CPU)
+    state["layer3.0.conv1.weight"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight \(2, 2\) instead of"):
+        load_backbone("resnet10t", save(state, tmp_path / "b.pth"), (2, 3), CPU)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_files_that_are_not_weights(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        read_state_dict(tmp_path / name)
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "hacked"), "w"))
+
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        read_state_dict(tmp_path / "evil.pth")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_file_without_tensors(tmp_path):
+    with pytest.raises(ValueError, match="holds no tensors"):
+        read_state_dict(save({"epoch": 1}, tmp_path / "empty.pth"))
+    with pytest.raises(MissingWeightsError, match="no such file"):
+        read_state_dict(tmp_path / "absent.pth")
+
+
+def test_the_fingerprint_sees_every_value():
+    net = torch.nn.Linear(3, 2)
+    before = weights_digest(net)
+    assert weights_digest(net) == before
+    net.bias.data[0] += 1e-6
+    assert weights_digest(net) != before
+
+
+def run_with_hub(code, tmp_path, endpoint):
+    """Run code in a fresh process whose hub lies at `endpoint`; the hub's names are read at import."""
+    environment = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "cache"),
+        "PATH": "/usr/bin:/bin",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_offline_fails_at_once_and_names_the_remedies(tmp_path):
+    code = """
+        import time, torch
+        from skad._features.backbones import load_backbone
+        import huggingface_hub, skad._features._timm as t; t.import_timm()
+        start = time.perf_counter()
+        try:
+            load_backbone("resnet18.tv_in1k", "pretrained", (2, 3), torch.device("cpu"))
+        except OSError as error:
+            print(isinstance(error, ValueError), error)
+        print("seconds", time.perf_counter() - start)
+    """
+    result = run_with_hub(code, tmp_path, "http://127.0.0.1:9")
+    assert "True The pretrained weights of 'resnet18.tv_in1k'" in result.stdout, result.stderr
+    assert "weights='/path/to/model.safetensors'" in result.stdout
+    assert str(tmp_path / "cache" / "hub" / "models--timm--resnet18.tv_in1k") in result.stdout
+    assert float(result.stdout.split()[-1]) < 10
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """The few answers of a model hub that a download needs."""
+
+    content = b""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.send_header("ETag", '"0123456789abcdef"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
+
+    def do_GET(self):
+        if not self.path.endswith("model.safetensors"):
+            body = json.dumps({"sha": "0" * 40, "siblings": []}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        self.do_HEAD()
+        self.wfile.write(self.content)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_weights_come_from_the_hub_and_then_from_its_cache(state, tmp_path):
+    full = {k: v for k, v in state.items() if "num_batches" not in k}
+    _Hub.content = save(full, tmp_path / "served.safetensors").read_bytes()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = """
+        import torch
+        from skad._features.backbones import load_backbone
+        print(load_backbone("resnet10t.c3_in1k", "pretrained", (2, 3), torch.device("cpu")).digest)
+    """
+    try:
+        online = run_with_hub(code, tmp_path, f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    expected = load_backbone("resnet10t", tmp_path / "served.safetensors", (2, 3), CPU).digest
+    assert online.stdout.strip() == expected, online.stderr
+    offline = run_with_hub(code, tmp_path, "http://127.0.0.1:9")
+    assert offline.stdout.strip() == expected, offline.stderr

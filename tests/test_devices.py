@@ -1,0 +1,30 @@
+"""Devices and precisions."""
+
+import pytest
+import torch
+
+from skad._devices import autocast, resolve_device
+
+
+def test_auto_finds_something():
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_the_cpu_is_always_there():
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_a_device_that_is_missing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"'cuda:3' is not available.*device='cpu'"):
+        resolve_device("cuda:3")
+    with pytest.raises(ValueError, match="not a torch device"):
+        resolve_device("gpu")
+
+
+def test_precision_is_never_chosen_silently():
+    product = torch.ones(2, 2)
+    with autocast(torch.device("cpu"), "float32"):
+        assert (product @ product).dtype == torch.float32
+    with autocast(torch.device("cpu"), "bfloat16"):
+        assert (product @ product).dtype == torch.bfloat16

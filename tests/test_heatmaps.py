@@ -1,0 +1,56 @@
+"""Heat maps against SciPy's own smoothing and hand-made numbers."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from skad._heatmaps import fill_padding, render
+
+
+def reference(grid, size, sigma, align_corners):
+    canvas = torch.nn.functional.interpolate(
+        torch.from_numpy(grid)[None, None],
+        size=(size, size), mode="bilinear", align_corners=align_corners,
+    )  # fmt: skip
+    return gaussian_filter(canvas[0, 0].numpy(), sigma)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((4, 4), 32), ((7, 5), 60), ((28, 28), 224), ((3, 9), 8)]
+)
+def test_equals_up_sampling_then_smoothing(shape, size, align_corners):
+    grid = np.random.default_rng(0).random(shape)
+    expected = reference(grid, size, 4.0, align_corners)
+    np.testing.assert_allclose(render(grid, size, 4.0, align_corners), expected, rtol=1e-6)
+
+
+def test_hand_made_numbers():
+    grid = np.array([[1.0, 2.0], [2.0, 5.0]])
+    first_row = [1.902386847516893, 1.9438493595294961, 2.0204647531447772, 2.1205697030202475]
+    np.testing.assert_allclose(render(grid, 8, 4.0)[0, :4], first_row, rtol=1e-7)
+    assert render(grid, 8, 4.0).max() == pytest.approx(3.2034034081777163, rel=1e-7)
+    # Smoothing squares is not squaring a smooth map.
+    assert render(grid**2, 8, 4.0)[0, 0] == pytest.approx(5.073006468643266, rel=1e-7)
+
+
+def test_no_smoothing():
+    grid = np.array([[1.0, 2.0], [4.0, 8.0]])
+    assert render(grid, 4, 0.0)[0].tolist() == [1.0, 1.25, 1.75, 2.0]
+    assert render(grid, 4, 0.0, align_corners=True)[3].tolist() == pytest.approx(
+        [4, 16 / 3, 20 / 3, 8]
+    )
+
+
+def test_padding_repeats_the_border():
+    grid = np.full((4, 4), np.nan)
+    grid[1:3, :] = [[1, 2, 3, 4], [5, 6, 7, 8]]
+    filled = fill_padding(grid)
+    np.testing.assert_array_equal(filled[0], filled[1])
+    np.testing.assert_array_equal(filled[3], filled[2])
+    assert not np.isnan(render(grid, 16, 4.0)).any()
+
+
+def test_one_cell():
+    assert np.allclose(render(np.array([[3.0]]), 8, 4.0), 3.0)

@@ -1,0 +1,40 @@
+"""What importing skad costs, and what it brings in."""
+
+import subprocess
+import sys
+
+import skad
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    ).stdout.split()
+
+
+def test_import_brings_in_no_heavy_library():
+    loaded = run(
+        "import sys, skad; print(*[m for m in ('torch', 'timm', 'faiss', 'torchvision', 'matplotlib')"
+        " if m in sys.modules])"
+    )
+    assert loaded == []
+
+
+def test_import_does_next_to_nothing():
+    # Counted in modules, not in seconds: at most skad itself and its version.
+    before_and_after = run(
+        "import sys, importlib; n = set(sys.modules); import skad;"
+        " print(*sorted(m for m in set(sys.modules) - n if m.startswith('skad')))"
+    )
+    assert before_and_after == ["skad", "skad._version"]
+
+
+def test_public_names():
+    assert "PatchCoreDetector" in dir(skad)
+    assert skad.PatchCoreDetector.__module__ == "skad._patchcore"
+    assert not hasattr(skad, "NoSuchDetector")
+
+
+def test_heat_maps_are_drawn_without_pyplot(tmp_path):
+    loaded = run("import sys, skad.inspection; print('matplotlib' in sys.modules)")
+    assert loaded == ["False"]

@@ -1,0 +1,87 @@
+"""Pickles: numpy only, bitwise the same scores, no network, no GPU."""
+
+import io
+import pickle
+import pickletools
+import subprocess
+import sys
+
+import cloudpickle
+import joblib
+import numpy as np
+import pytest
+from conftest import make_detector
+from sklearn.base import clone
+
+
+@pytest.fixture(scope="module")
+def fitted(good):
+    det = make_detector(b=3, geometry="pad").fit(good)
+    det.predict(good)  # whatever a prediction builds must not get into the pickle
+    return det
+
+
+def via_joblib(det):
+    buffer = io.BytesIO()
+    joblib.dump(det, buffer)
+    buffer.seek(0)
+    return joblib.load(buffer)
+
+
+@pytest.mark.parametrize(
+    "round_trip",
+    [
+        lambda det: pickle.loads(pickle.dumps(det)),
+        lambda det: pickle.loads(cloudpickle.dumps(det)),
+        via_joblib,
+    ],
+    ids=["pickle", "cloudpickle", "joblib"],
+)
+def test_scores_survive(fitted, good, defective, round_trip):
+    X = np.concatenate([good, defective])
+    loaded = round_trip(fitted)
+    np.testing.assert_array_equal(loaded.score_samples(X), fitted.score_samples(X))
+    np.testing.assert_array_equal(loaded.predict_heatmap(X), fitted.predict_heatmap(X))
+    np.testing.assert_array_equal(loaded.anomaly_p_value(X), fitted.anomaly_p_value(X))
+    assert loaded.offset_ == fitted.offset_
+
+
+def test_nothing_but_numpy_and_skad_inside(fitted):
+    strings = {
+        arg.split(" ")[0].split(".")[0]
+        for opcode, arg, _ in pickletools.genops(pickle.dumps(fitted, protocol=4))
+        if opcode.name in ("SHORT_BINUNICODE", "GLOBAL") and isinstance(arg, str)
+    }
+    assert {"skad", "numpy"} <= strings
+    assert not strings & {"torch", "faiss", "timm", "cuda", "torchvision"}
+
+
+def test_memory_mapped(fitted, good, tmp_path):
+    path = tmp_path / "detector.joblib"
+    joblib.dump(fitted, path)
+    loaded = joblib.load(path, mmap_mode="r")
+    assert isinstance(loaded.bank_.vectors, np.memmap)
+    np.testing.assert_array_equal(loaded.score_samples(good), fitted.score_samples(good))
+
+
+def test_a_new_process_without_network(fitted, good, tmp_path):
+    joblib.dump((fitted, good), tmp_path / "both.joblib")
+    code = f"""
+import socket
+def refuse(*args, **kwargs):
+    raise RuntimeError("network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import joblib
+det, images = joblib.load({str(tmp_path / "both.joblib")!r})
+print(det.set_params(device="cpu").score_samples(images).tobytes().hex())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.stdout.strip() == fitted.score_samples(good).tobytes().hex(), result.stderr
+
+
+def test_clones_are_unfitted_and_equal(fitted, good):
+    copy = clone(fitted)
+    assert not hasattr(copy, "bank_")
+    np.testing.assert_array_equal(copy.fit(good).bank_.vectors, fitted.bank_.vectors)
