@@ -42,5 +42,5 @@ def test_undefined_and_unusable(maps):
         pixel_auroc([], [])
     with pytest.raises(ValueError, match=r"mask 1 has shape \(9, 7\), its heat map \(3, 7\)"):
         pixel_auroc(masks[:2], [heatmaps[0], heatmaps[1][:3]])
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         pixel_auroc(masks, heatmaps[:-1])

@@ -1,0 +1,161 @@
+"""Time PatchCore step by step against its floor: the backbone's bare forward pass.
+
+Extraction, coreset at 1 % and 10 % (beside the plain loop of bench_coreset.py), scoring at batch 1
+and 8 with a 1 % bank, and the peak memory of a fit. Images are generated, weights are random: times
+do not depend on either. Opponents run in turn, medians are compared.
+
+    python benchmarks/bench_patchcore.py
+    python benchmarks/bench_patchcore.py --backbone resnet18 --images 100 --threads 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from bench_coreset import compare
+
+from skad import PatchCoreDetector
+from skad._bank import projection_matrix
+from skad._features._timm import import_timm
+
+SIZE = 224
+
+
+def make_images(n: int) -> np.ndarray:
+    """Textured images: (n, SIZE, SIZE, 3) uint8."""
+    rng = np.random.default_rng(0)
+    wave = 110 + 50 * np.sin(np.arange(SIZE) / 5)[None, None, :, None]
+    noise = rng.normal(0, 25, size=(n, SIZE // 4, SIZE // 4, 3)).repeat(4, 1).repeat(4, 2)
+    return np.clip(wave + noise, 0, 255).astype(np.uint8)
+
+
+def make_detector(args: argparse.Namespace, **params) -> PatchCoreDetector:
+    return PatchCoreDetector(
+        args.backbone, weights=None, image_size=SIZE, random_state=0, n_jobs=1, **params
+    )
+
+
+def timed(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def bare_forward(args: argparse.Namespace) -> Callable[[torch.Tensor], object]:
+    """Build the backbone as timm has it, without anything of skad's."""
+    model = import_timm().create_model(args.backbone, features_only=True, out_indices=(2, 3)).eval()
+    model = model.to(memory_format=torch.channels_last)
+
+    def run(images: torch.Tensor) -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return run
+
+
+def time_extraction(args: argparse.Namespace, images: np.ndarray) -> None:
+    extractor = make_detector(args).fit(images[:8])._extractor()
+    forward = bare_forward(args)
+    batch = torch.rand(8, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    pixels = np.ascontiguousarray(images[:8])
+    extractor.embed(pixels), forward(batch)
+    rows = [
+        (timed(lambda: forward(batch)), timed(lambda: extractor.embed(pixels))) for _ in range(7)
+    ]
+    floor, ours = (1000 / 8 * statistics.median(column) for column in zip(*rows, strict=True))
+    print(
+        f"extraction, batch 8   {ours:7.1f} ms/image  bare forward {floor:6.1f}  {ours / floor:5.2f}"
+    )
+
+
+def time_scoring(args: argparse.Namespace, images: np.ndarray, detector: PatchCoreDetector) -> None:
+    forward = bare_forward(args)
+    for n in (1, 8):
+        batch = torch.rand(n, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+        X = images[:n]
+        opponents = (partial(forward, batch), partial(detector.score_samples, X))
+        for opponent in opponents:  # the first call tries the batch size out
+            opponent()
+        rows = [[timed(opponent) for opponent in opponents] for _ in range(9)]
+        ratio = statistics.median(ours / floor for floor, ours in rows)
+        floor, ours = (1000 / n * statistics.median(column) for column in zip(*rows, strict=True))
+        print(
+            f"scoring, batch {n}, {len(detector.bank_.vectors)} vectors  {ours:7.1f} ms/image  "
+            f"bare forward {floor:6.1f}  {ratio:5.2f}"
+        )
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_memory(args: argparse.Namespace) -> None:
+    """Peak memory of a fit, in a process of its own, beyond that of a fit on eight images."""
+    for limit in (None, "100MB"):
+        command = [sys.executable, __file__, "--memory-of-fit", str(limit)]
+        command += ["--backbone", args.backbone, "--images", str(args.images)]
+        print(subprocess.run(command, capture_output=True, text=True, check=True).stdout, end="")
+
+
+def report_memory(args: argparse.Namespace) -> None:
+    images = make_images(args.images)
+    limit = None if args.memory_of_fit == "None" else args.memory_of_fit
+    small = make_detector(args).fit(images[:8])
+    before = peak_mb()
+    detector = make_detector(args, max_memory=limit).fit(images)
+    whole = (
+        args.images * np.prod(small._extractor().grid) * detector.bank_.vectors.shape[1] * 4 / 2**20
+    )
+    beyond = peak_mb() - before
+    print(
+        f"memory of a fit, max_memory={limit}: {beyond:.0f} MB beyond the backbone's {before:.0f} MB, "
+        f"{beyond / whole:.2f} of N x d x 4 bytes = {whole:.0f} MB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="wide_resnet50_2")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--memory-of-fit", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.memory_of_fit is not None:
+        report_memory(args)
+        return
+    images = make_images(args.images)
+    print(f"{args.backbone}, {args.images} images of {SIZE} px, {torch.get_num_threads()} threads")
+    time_extraction(args, images)
+    detector = make_detector(args)
+    print(f"fit, 1 %              {timed(lambda: detector.fit(images)):7.1f} s")
+    time_scoring(args, images, detector)
+    measure_memory(args)
+    embed_and_compare(args, detector, images)
+
+
+def embed_and_compare(args: argparse.Namespace, detector: PatchCoreDetector, images) -> None:
+    """Coreset on the real projections of these images, against the plain loop."""
+    extractor = detector._extractor()
+    rows = torch.cat([extractor.embed(images[i : i + 8]) for i in range(0, len(images), 8)])
+    matrix = projection_matrix(extractor.dim, 128, torch.Generator().manual_seed(0))
+    projected = rows.flatten(0, 1) @ matrix.T
+    del rows
+    print(f"coreset of {len(projected)} vectors projected to {projected.shape[1]} dimensions")
+    for ratio in (0.01, 0.1):
+        compare(projected, ratio, args.repeats if ratio < 0.1 else 1)
+
+
+if __name__ == "__main__":
+    main()

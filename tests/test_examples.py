@@ -1,0 +1,94 @@
+"""The scripts of examples/ and benchmarks/ run as they are."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "100"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small folder in MVTec layout, with pixel masks."""
+    root = tmp_path_factory.mktemp("parts") / "plate"
+    rng = np.random.default_rng(0)
+    for place, n, defect in (
+        ("train/good", 20, False),
+        ("test/good", 5, False),
+        ("test/spot", 5, True),
+    ):
+        (root / place).mkdir(parents=True)
+        for i in range(n):
+            image = rng.integers(90, 120, (48, 48)).astype(np.uint8)
+            if defect:
+                image[10:22, 20:32] = 240
+                mask = np.zeros((48, 48), np.uint8)
+                mask[10:22, 20:32] = 255
+                truth = root / "ground_truth" / "spot"
+                truth.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(truth / f"{i:03d}_mask.png")
+            Image.fromarray(image).save(root / place / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    from safetensors.torch import save_file
+
+    from skad._features.backbones import _create
+
+    path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
+    save_file(_create("resnet10t", (2, 3)).state_dict(), path)
+    return path
+
+
+def test_demo_finds_the_damage_and_draws_it(tmp_path):
+    result = run("examples/demo.py", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[1:4]]
+    assert [row[0] for row in rows] == ["brick", "gravel", "grass"]
+    assert min(float(row[1]) for row in rows) > 0.9
+    assert Image.open(tmp_path / "demo.png").size[0] > 500
+
+
+def test_inspect_folder(folder, weights, tmp_path):
+    result = run(
+        "examples/inspect_folder.py", folder, folder, "--backbone", "resnet10t", "--weights", weights,
+        "--image-size", 64, "--coreset-size", 0.2, "--geometry", "squash", "crop", "--markdown",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| plate")]
+    assert [row[1] for row in rows] == ["squash", "squash", "crop", "crop"]
+    assert all(float(row[2]) == 1.0 and float(row[3]) > 0.9 for row in rows)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"plate-squash.png", "plate-crop.png"}
+
+
+def test_inspect_folder_says_what_is_wrong(tmp_path):
+    result = run("examples/inspect_folder.py", tmp_path / "absent")
+    assert result.returncode != 0
+    assert "no images in train/good" in result.stderr
+
+
+def test_benchmarks_run(tmp_path):
+    result = run("benchmarks/bench_coreset.py", "--n", 2000, "--d", 16, "--repeats", 1)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("times faster") == 2
+    result = run(
+        "benchmarks/bench_patchcore.py", "--backbone", "resnet10t", "--images", 9, "--repeats", 1
+    )
+    assert result.returncode == 0, result.stderr
+    for line in ("extraction, batch 8", "scoring, batch 1", "memory of a fit", "times faster"):
+        assert line in result.stdout
