@@ -1,8 +1,8 @@
 """Fit on good tiles of three textures, find damage in tiles that were not seen.
 
 The photographs (brick, gravel, grass) come with scikit-image. Each is cut into tiles; some are
-learned from, the others are scored as they are and once more with a scratch, a stain or a hole. No
-file is downloaded: the backbone has random weights, which is enough for textures. Real parts deserve
+learned from, the others are scored as they are and once more with a scratch, a foreign body or a hole. No
+file is downloaded: the backbone has random weights, enough for textures. Real parts deserve
 trained weights (see README).
 
 Run ``python examples/demo.py [--out FOLDER]``.
@@ -35,22 +35,20 @@ def cut_tiles(photograph: np.ndarray) -> np.ndarray:
 def damage(tile: np.ndarray, kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return a damaged copy of a tile and the mask of the damage."""
     mask = np.zeros(tile.shape, dtype=bool)
-    row, column = rng.integers(16, TILE - 16, size=2)
+    row, column = rng.integers(18, TILE - 18, size=2)
     if kind == 0:  # scratch
         angle = rng.uniform(0, np.pi)
-        dr, dc = (np.array([np.sin(angle), np.cos(angle)]) * 14).astype(int)
-        for shift in range(3):
-            rr, cc = draw.line(row - dr, column - dc + shift, row + dr, column + dc + shift)
-            mask[rr, cc] = True
-        value = 235
-    elif kind == 1:  # stain
-        mask[draw.disk((row, column), 7, shape=tile.shape)] = True
-        value = 0.45 * tile.astype(float) + 20
-    else:  # hole
-        mask[draw.disk((row, column), 5, shape=tile.shape)] = True
-        value = 25
-    damaged = np.where(mask, value, tile).astype(np.uint8)
-    return damaged, mask
+        dr, dc = (np.array([np.sin(angle), np.cos(angle)]) * 16).astype(int)
+        corners = np.array(
+            [[-dr - 2, -dc - 2], [-dr + 2, -dc + 2], [dr + 2, dc + 2], [dr - 2, dc - 2]]
+        )
+        mask[draw.polygon(*(corners + [row, column]).T, shape=tile.shape)] = True
+        look = np.full(tile.shape, 250.0)
+    else:  # foreign body, hole
+        mask[draw.disk((row, column), 9, shape=tile.shape)] = True
+        stripes = np.where(np.indices(tile.shape).sum(axis=0) // 2 % 2, 235.0, 20.0)
+        look = stripes if kind == 1 else np.full(tile.shape, 8.0)
+    return np.where(mask, look, tile).astype(np.uint8), mask
 
 
 def inspect_texture(name: str, seed: int = 0) -> tuple[list, dict[str, float]]:
@@ -79,7 +77,7 @@ def inspect_texture(name: str, seed: int = 0) -> tuple[list, dict[str, float]]:
         "fit_s": fitted - start,
         "score_ms": 1000 * (scored - fitted) / len(scores),
     }
-    shown = [(detector, damaged[i], pairs[i][1]) for i in range(2)]
+    shown = [(detector, damaged[i], pairs[i][1]) for i in (0, 1)]
     return shown, figures
 
 

@@ -45,7 +45,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--geometry", nargs="+", default=["squash"], choices=["squash", "pad", "crop"]
     )
-    parser.add_argument("--image-size", type=int, default=256, help="side of the network's input")
+    parser.add_argument("--image-size", type=int, default=224, help="side of the network's input")
     parser.add_argument("--aggregation", default="concat", choices=["concat", "adaptive"])
     parser.add_argument("--coreset-size", type=float, default=0.01, help="share of all patches")
     parser.add_argument("--coreset-method", default="greedy")

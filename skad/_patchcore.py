@@ -80,7 +80,7 @@ class PatchCoreDetector(BaseImageDetector):
     geometry : {"squash", "pad", "crop"}, default="squash"
         How an image meets the network: "squash" resizes it to a square; "pad" keeps the aspect
         and never scores the padding; "crop" is the papers' centre crop, which does not see the rim.
-    image_size : int, default=256
+    image_size : int, default=224
         Side of the square that the network sees, in pixels.
     resize : int or None, default=None
         Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
@@ -146,17 +146,17 @@ class PatchCoreDetector(BaseImageDetector):
     ==============================  ==================  ==========================================
     row                             published           further parameters
     ==============================  ==================  ==========================================
-    Tables S1 to S3, 25 %           99.1 / 98.1 / 93.4  image_size=224, coreset_size=0.25
-    Tables S1 to S3, 10 %           99.0 / 98.1 / 93.5  image_size=224, coreset_size=0.1
-    Tables S1 to S3, 1 %            99.0 / 98.0 / 93.1  image_size=224, coreset_size=0.01
+    Tables S1 to S3, 25 %           99.1 / 98.1 / 93.4  coreset_size=0.25
+    Tables S1 to S3, 10 %           99.0 / 98.1 / 93.5  coreset_size=0.1
+    Tables S1 to S3, 1 %            99.0 / 98.0 / 93.1  none (image_size=224, coreset_size=0.01)
     Table S4, levels (2, 3)         99.4 / 98.2 / 94.4  image_size=280, resize=320,
                                                         backbone="wide_resnet101_2.tv_in1k"
     Table S4, levels (1, 2, 3)      99.2 / 98.4 / 95.0  the same, levels=(1, 2, 3)
-    Table S5, 1 to 50 images, 10 %  83.4 to 97.5 image  image_size=224, coreset_size=0.1; for one
-                                                        image contamination=0.1
-    Table S6, ResNet-101, 10 %      98.6 / 97.9 / 92.5  image_size=224, coreset_size=0.1,
+    Table S5, 1 to 50 images, 10 %  83.4 to 97.5 image  coreset_size=0.1; for one image also
+                                                        contamination=0.1
+    Table S6, ResNet-101, 10 %      98.6 / 97.9 / 92.5  coreset_size=0.1,
                                                         backbone="resnet101.tv_in1k"
-    official code, 10 %, seed 0     99.2 / 98.1 / 94.4  image_size=224, coreset_size=0.1
+    official code, 10 %, seed 0     99.2 / 98.1 / 94.4  coreset_size=0.1
     official code, 1 %, 320 px      99.3 / 97.8 / 94.3  image_size=320
     official code, p = 5, k = 3     99.0 / 98.4 / 94.2  image_size=320, patch_size=5, n_neighbors=3
     ==============================  ==================  ==========================================
@@ -229,7 +229,7 @@ class PatchCoreDetector(BaseImageDetector):
         distance="euclidean",
         b=None,
         geometry="squash",
-        image_size=256,
+        image_size=224,
         resize=None,
         image_shape=None,
         smoothing=4.0,
