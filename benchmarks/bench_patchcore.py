@@ -40,7 +40,13 @@ def make_images(n: int) -> np.ndarray:
 
 def make_detector(args: argparse.Namespace, **params) -> PatchCoreDetector:
     return PatchCoreDetector(
-        args.backbone, weights=None, image_size=SIZE, random_state=0, n_jobs=1, **params
+        args.backbone,
+        weights=None,
+        image_size=SIZE,
+        aggregation=args.aggregation,
+        random_state=0,
+        n_jobs=1,
+        **params,
     )
 
 
@@ -63,7 +69,7 @@ def bare_forward(args: argparse.Namespace) -> Callable[[torch.Tensor], object]:
 
 
 def time_extraction(args: argparse.Namespace, images: np.ndarray) -> None:
-    extractor = make_detector(args).fit(images[:8])._extractor()
+    extractor = make_detector(args, contamination=0.1).fit(images[:8])._extractor()
     forward = bare_forward(args)
     batch = torch.rand(8, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     pixels = np.ascontiguousarray(images[:8])
@@ -103,13 +109,14 @@ def measure_memory(args: argparse.Namespace) -> None:
     for limit in (None, "100MB"):
         command = [sys.executable, __file__, "--memory-of-fit", str(limit)]
         command += ["--backbone", args.backbone, "--images", str(args.images)]
+        command += ["--aggregation", args.aggregation]
         print(subprocess.run(command, capture_output=True, text=True, check=True).stdout, end="")
 
 
 def report_memory(args: argparse.Namespace) -> None:
     images = make_images(args.images)
     limit = None if args.memory_of_fit == "None" else args.memory_of_fit
-    small = make_detector(args).fit(images[:8])
+    small = make_detector(args, contamination=0.1).fit(images[:8])
     before = peak_mb()
     detector = make_detector(args, max_memory=limit).fit(images)
     whole = (
@@ -125,6 +132,7 @@ def report_memory(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="wide_resnet50_2")
+    parser.add_argument("--aggregation", default="concat", choices=["concat", "adaptive"])
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
@@ -136,7 +144,10 @@ def main() -> None:
         report_memory(args)
         return
     images = make_images(args.images)
-    print(f"{args.backbone}, {args.images} images of {SIZE} px, {torch.get_num_threads()} threads")
+    print(
+        f"{args.backbone}, {args.aggregation}, {args.images} images of {SIZE} px, "
+        f"{torch.get_num_threads()} threads"
+    )
     time_extraction(args, images)
     detector = make_detector(args)
     print(f"fit, 1 %              {timed(lambda: detector.fit(images)):7.1f} s")

@@ -1,8 +1,8 @@
 """Fit on good tiles of three textures, find damage in tiles that were not seen.
 
 The photographs (brick, gravel, grass) come with scikit-image. Each is cut into tiles; some are
-learned from, the others are scored as they are and once more with a scratch, a foreign body or a hole. No
-file is downloaded: the backbone has random weights, enough for textures. Real parts deserve
+learned from, the others are scored as they are and once more with a scratch, a foreign body or a
+hole. No file is downloaded: the backbone has random weights, enough for textures. Real parts deserve
 trained weights (see README).
 
 Run ``python examples/demo.py [--out FOLDER]``.

@@ -1,8 +1,13 @@
 """scikit-learn's own common checks, none of them switched off."""
 
+import numpy as np
 import pytest
 from conftest import make_detector
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 # scikit-learn wants to see outliers among the training images themselves. The threshold from
 # leave-one-image-out scores rightly finds none at low rates: an image that is in the bank looks good.
@@ -18,3 +23,35 @@ DETECTORS = [
 @parametrize_with_checks(DETECTORS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+def test_grid_search_with_labels_in_folds_and_refit(good, defective):
+    X = np.concatenate([good, defective])
+    y = np.repeat([1, -1], [len(good), len(defective)])
+    search = GridSearchCV(
+        make_detector(), {"n_neighbors": [1, 3], "b": [None, 2]}, cv=StratifiedKFold(2)
+    ).fit(X, y)
+    assert search.best_score_ == 1.0
+    # The refit saw the good images only.
+    alone = make_detector(**search.best_params_).fit(good)
+    np.testing.assert_array_equal(search.score_samples(X), alone.score_samples(X))
+
+
+def test_last_step_of_a_pipeline(good, defective):
+    crop = FunctionTransformer(lambda images: images[:, 2:-2])
+    pipeline = make_pipeline(crop, make_detector()).fit(good)
+    alone = make_detector().fit(good[:, 2:-2])
+    np.testing.assert_array_equal(
+        pipeline.score_samples(defective), alone.score_samples(defective[:, 2:-2])
+    )
+    assert (pipeline.predict(defective) == -1).all()
+
+
+def test_no_tag_switches_checks_off():
+    tags = get_tags(make_detector())
+    assert not tags.no_validation
+    assert not tags.non_deterministic
+    assert not tags._skip_test
+    assert tags.estimator_type == "outlier_detector"
+    checks = list(estimator_checks_generator(DETECTORS[0]))
+    assert len(checks) >= 40
