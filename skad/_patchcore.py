@@ -297,6 +297,8 @@ class PatchCoreDetector(BaseImageDetector):
                 method=self.coreset_method,
                 n_starts=self.n_starts,
                 generator=generator,
+                # Without a projection these are the embeddings themselves, which are needed later.
+                overwrite_x=matrix is not None,
                 progress=advance,
             )
             del projected

@@ -158,6 +158,7 @@ def select_projected(
     method: str = "greedy",
     n_starts: int = 10,
     generator: torch.Generator,
+    overwrite_x: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Choose rows among vectors that are projected already.
@@ -175,10 +176,10 @@ def select_projected(
         return torch.randperm(n_rows, generator=generator)[:n_select].numpy()
     if method == "greedy":
         start = int(torch.randint(n_rows, (1,), generator=generator))
-        return greedy_k_center(X, n_select, start=start, progress=progress)
+        return greedy_k_center(X, n_select, start=start, overwrite_x=overwrite_x, progress=progress)
     starts = torch.randperm(n_rows, generator=generator)[:n_starts].tolist()
     anchor = _mean_distance_to(X, starts)
-    return greedy_k_center(X, n_select, anchor=anchor, progress=progress)
+    return greedy_k_center(X, n_select, anchor=anchor, overwrite_x=overwrite_x, progress=progress)
 
 
 def greedy_k_center(
@@ -188,6 +189,7 @@ def greedy_k_center(
     start: int | None = None,
     anchor: ArrayLike | torch.Tensor | None = None,
     block_size: int = 1024,
+    overwrite_x: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Greedy k-centre: every pick is the row farthest from all picks before it.
@@ -207,6 +209,8 @@ def greedy_k_center(
         row's distance is the smaller of its anchor and of its distance to any pick.
     block_size : int, default=1024
         Rows a round looks at. Changes the time taken, not the picks.
+    overwrite_x : bool, default=False
+        Centre `X` in place instead of in a copy, which saves its memory once more.
     progress : callable, optional
         Called once a round with the number of picks so far.
 
@@ -233,7 +237,7 @@ def greedy_k_center(
         raise ValueError(f"block_size must be at least 1, got {block_size}")
     picks: list[int] = []
     with torch.no_grad(), full_precision(rows):
-        cover = _Cover(rows, anchor)
+        cover = _Cover(rows, anchor, overwrite_x)
         if anchor is None:
             picks = cover.add(_checked_start(0 if start is None else start, rows.shape[0]))
         while len(picks) < n_select:
@@ -280,8 +284,11 @@ def covering_radius(
 class _Cover:
     """All rows, centred, each with its squared distance (`gaps`) to the nearest pick."""
 
-    def __init__(self, rows: torch.Tensor, anchor: ArrayLike | torch.Tensor | None) -> None:
-        self.points = rows - rounded_centre(rows)
+    def __init__(
+        self, rows: torch.Tensor, anchor: ArrayLike | torch.Tensor | None, overwrite: bool
+    ) -> None:
+        centre = rounded_centre(rows)
+        self.points = rows.sub_(centre) if overwrite else rows - centre
         self.norms = squared_norms(self.points)
         if anchor is None:
             self.gaps = torch.full_like(self.norms, torch.inf)

@@ -264,3 +264,12 @@ def test_errors_of_the_other_functions():
         projection_matrix(5, 0, seeded())
     with pytest.raises(ValueError, match="empty"):
         covering_radius(X, [])
+
+
+def test_overwriting_saves_a_copy_and_changes_no_pick():
+    X = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    kept, given = X.clone(), X.clone()
+    picks = greedy_k_center(kept, 20, start=3)
+    assert torch.equal(kept, X)
+    assert greedy_k_center(given, 20, start=3, overwrite_x=True).tolist() == picks.tolist()
+    assert not torch.equal(given, X)

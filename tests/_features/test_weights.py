@@ -111,6 +111,21 @@ def test_a_file_without_tensors(tmp_path):
         read_state_dict(tmp_path / "absent.pth")
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet18", "resnet18_layer123.safetensors"),
+        ("densenet169", "densenet169_features.fp16.safetensors"),
+        ("resnet50", "resnet50_keras_layer123.fp16.safetensors"),
+    ],
+)
+def test_real_partial_weights_load(shared, name, file):
+    net = load_backbone(name, shared / "weights" / file, (2, 3), CPU)
+    maps = net(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert [level.shape[-1] for level in maps] == [8, 4]
+    assert all(level.isfinite().all() for level in maps)
+
+
 def test_the_fingerprint_sees_every_value():
     net = torch.nn.Linear(3, 2)
     before = weights_digest(net)
