@@ -119,6 +119,8 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         ValueError, TypeError
             For images or parameters that cannot be used; the message names the item and the remedy.
         """
+        # Whatever fails from here on leaves an unfitted detector, never one with half of a new state.
+        self.__dict__.pop("_params_at_fit", None)
         images = self._open(X, reset=True)
         images = _good_images(images, y)
         if len(images) == 1 and self.contamination == "auto":
@@ -174,7 +176,7 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         }
 
     def _check_unchanged(self) -> None:
-        check_is_fitted(self)
+        check_is_fitted(self, "_params_at_fit")
         now = self._frozen_params()
         changed = [
             name

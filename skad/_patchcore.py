@@ -26,7 +26,7 @@ from skad._features import (
 from skad._heatmaps import render
 from skad._images import ImageBatch, ImageSource
 
-_MEMORY = re.compile(r"\s*([0-9.]+)\s*([kMGT]?)i?B?\s*", re.IGNORECASE)
+_MEMORY = re.compile(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -486,10 +486,11 @@ class PatchCoreDetector(BaseImageDetector):
 
 
 def _n_bytes(limit: int | str) -> int:
-    """Bytes from a number or a text such as "4GB" (decimal) or "500 MiB" (read as decimal too)."""
+    """Bytes from a number or a text such as "4GB" or "500 MiB"."""
     if not isinstance(limit, str):
         return int(limit)
     match = _MEMORY.fullmatch(limit)
     if match is None:
         raise ValueError(f"max_memory={limit!r} is neither a number of bytes nor like '4GB'.")
-    return int(float(match[1]) * 1000 ** _POWERS[match[2].upper()])
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** _POWERS[match[2].upper()])

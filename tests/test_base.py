@@ -269,6 +269,14 @@ class TestGuards:
             det.predict(good)
         det.set_params(n_neighbors=1, levels=(2, 3)).predict(good)
 
+    def test_a_fit_that_fails_leaves_no_mixed_state(self, good):
+        det = make_detector().fit(good)
+        with pytest.raises(ValueError, match="bank of"):
+            det.set_params(geometry="pad", coreset_size=10_000).fit(good)
+        det.set_params(geometry="squash", coreset_size=0.25)
+        with pytest.raises(NotFittedError):
+            det.predict(good)
+
     def test_how_to_work_may_change_after_fit(self, good):
         det = make_detector().fit(good)
         scores = det.score_samples(good)

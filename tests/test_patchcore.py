@@ -246,7 +246,14 @@ class TestOwnNetwork:
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [(5, 5), ("5", 5), ("2kB", 2000), ("1.5 GB", 1_500_000_000), ("3M", 3_000_000)],
+    [
+        (5, 5),
+        ("5", 5),
+        ("2kB", 2000),
+        ("1.5 GB", 1_500_000_000),
+        ("3M", 3_000_000),
+        ("2 MiB", 2 * 1024**2),
+    ],
 )
 def test_memory_limits(limit, expected):
     assert _n_bytes(limit) == expected

@@ -118,7 +118,7 @@ class PatchesStreamed:
     batches : callable
     n_images : int
     advance : callable or None
-        Told of the images embedded, over all passes.
+        Told of the images embedded by `project`; the later passes belong to other stages.
     """
 
     def __init__(
@@ -159,5 +159,5 @@ class PatchesStreamed:
 
     def per_image(self) -> Iterator[np.ndarray]:
         """Embed image after image."""
-        for embedding in embed_images(self.extractor, self.batches, self.advance):
+        for embedding in embed_images(self.extractor, self.batches):
             yield embedding.cpu().numpy()
