@@ -2,8 +2,7 @@
 
 The photographs (brick, gravel, grass) come with scikit-image. Each is cut into tiles; some are
 learned from, the others are scored as they are and once more with a scratch, a foreign body or a
-hole. No file is downloaded: the backbone has random weights, enough for textures. Real parts deserve
-trained weights (see README).
+hole. No file is downloaded: the backbone, skad_nano, comes with skad.
 
 Run ``python examples/demo.py [--out FOLDER]``.
 """
@@ -59,9 +58,7 @@ def inspect_texture(name: str, seed: int = 0) -> tuple[list, dict[str, float]]:
     pairs = [damage(tile, i % 3, rng) for i, tile in enumerate(good)]
     damaged = np.stack([image for image, _ in pairs])
 
-    detector = PatchCoreDetector(
-        "resnet18", weights=None, image_size=128, coreset_size=0.1, random_state=seed
-    )
+    detector = PatchCoreDetector("skad_nano", image_size=128, coreset_size=0.1, random_state=seed)
     start = time.perf_counter()
     detector.fit(train)
     fitted = time.perf_counter()

@@ -40,7 +40,9 @@ def read_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
-    parser.add_argument("--backbone", default="wide_resnet50_2.tv_in1k", help="timm model name")
+    parser.add_argument(
+        "--backbone", default="skad_nano", help="timm model name; its weights come with skad"
+    )
     parser.add_argument("--weights", default="pretrained", help="'pretrained' or a weights file")
     parser.add_argument(
         "--geometry", nargs="+", default=["squash"], choices=["squash", "pad", "crop"]
@@ -84,7 +86,7 @@ def read_masks(data, heatmaps) -> list[np.ndarray] | None:
     ]
 
 
-def inspect(detector: PatchCoreDetector, data) -> tuple[np.ndarray, list[float]]:
+def fit_and_score(detector: PatchCoreDetector, data) -> tuple[np.ndarray, list[float]]:
     """Fit, score, measure; figures in the order of COLUMNS."""
     from sklearn.metrics import roc_auc_score
 
@@ -149,7 +151,7 @@ def main() -> None:
             results = []
             for seed in args.seeds:
                 detector = make_detector(args, geometry, seed)
-                scores, figures = inspect(detector, data)
+                scores, figures = fit_and_score(detector, data)
                 results.append(figures)
             means.append(np.mean(results, axis=0))
             print_figures(data.name, geometry, means[-1], args.markdown)

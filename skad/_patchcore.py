@@ -11,7 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
-from skad._bank import MemoryBank, check_index, mean_of_nearest, projection_matrix, select_projected
+from skad._bank import MemoryBank, check_index, mean_of_nearest, projection_matrix, select_coreset
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance, FitProgress
 from skad._devices import resolve_device
@@ -40,13 +40,14 @@ class PatchCoreDetector(BaseImageDetector):
     Parameters
     ----------
     backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        A model of timm's by its name and tag, or a network of your own whose forward pass takes
-        (B, 3, S, S) images (ImageNet mean and standard deviation) and returns feature maps, shallow
-        to deep.
+        A model of timm's by its name and tag; "skad_nano", the small backbone whose weights come with
+        skad and need no download; or a network of your own whose forward pass takes (B, 3, S, S)
+        images (ImageNet mean and standard deviation) and returns feature maps, shallow to deep.
     weights : "pretrained", path-like or None, default="pretrained"
-        "pretrained": from the local cache of the Hugging Face hub, downloaded on first use. A path:
-        a .safetensors or .pth file; it may hold just the stages in use. None: random weights, always
-        the same (for tests). Ignored for a network of your own.
+        "pretrained": from the local cache of the Hugging Face hub, downloaded on first use
+        ("skad_nano": from the package). A path: a .safetensors or .pth file; it may hold just the
+        stages in use. None: random weights, always the same (for tests). Ignored for a network of
+        your own.
     levels : tuple of int, default=(2, 3)
         Hierarchy levels, shallow to deep; level j of a ResNet has stride 2^(j+1). The first fixes
         the patch grid, the forward pass stops at the last.
@@ -174,17 +175,17 @@ class PatchCoreDetector(BaseImageDetector):
     >>> import numpy as np
     >>> from skad import PatchCoreDetector
     >>> rng = np.random.default_rng(0)
-    >>> good = rng.integers(90, 110, size=(8, 32, 32, 3), dtype=np.uint8)
+    >>> good = rng.integers(90, 110, size=(8, 64, 64, 3), dtype=np.uint8)
     >>> damaged = good.copy()
     >>> damaged[:, 8:20, 8:20] = 255
     >>> det = PatchCoreDetector(
-    ...     "resnet10t", weights=None, image_size=32, coreset_size=0.5, random_state=0,
+    ...     "skad_nano", image_size=64, coreset_size=0.5, random_state=0,
     ...     target_false_alarm_rate=0.2,
     ... ).fit(good[:6])
     >>> det.predict(damaged[:2])
     array([-1, -1])
     >>> det.predict_heatmap(damaged[:2]).shape
-    (2, 32, 32)
+    (2, 64, 64)
     """
 
     _parameter_constraints: dict = {
@@ -291,7 +292,7 @@ class PatchCoreDetector(BaseImageDetector):
             patches = self._collect(images, extractor, matrix, advance)
             projected = patches.project(matrix)
         with progress.stage("coreset", n_select) as advance:
-            selected = select_projected(
+            selected = select_coreset(
                 projected,
                 n_select,
                 method=self.coreset_method,

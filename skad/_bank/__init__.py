@@ -11,11 +11,8 @@ Knows tensors and arrays, nothing of estimators or images.
 from skad._bank.coreset import (
     covering_radius,
     greedy_k_center,
-    project,
     projection_matrix,
-    random_projection,
     select_coreset,
-    select_projected,
 )
 from skad._bank.memory_bank import MemoryBank
 from skad._bank.scores import mean_of_nearest, reweight
@@ -28,10 +25,7 @@ __all__ = [
     "exact_search",
     "greedy_k_center",
     "mean_of_nearest",
-    "project",
     "projection_matrix",
-    "random_projection",
     "reweight",
     "select_coreset",
-    "select_projected",
 ]

@@ -62,73 +62,35 @@ def projection_matrix(
     return torch.empty(out_dim, n_features).uniform_(-bound, bound, generator=generator)
 
 
-def project(X: torch.Tensor, matrix: torch.Tensor | None, *, block_rows: int = 784) -> torch.Tensor:
-    """Project rows, block by block.
-
-    The last bits of a matrix product depend on its shape. Where `block_rows` is the number of
-    rows of one image, every image is projected by itself, and the result is bitwise the same
-    whether images come all at once or batch by batch.
-
-    Parameters
-    ----------
-    X : tensor of shape (N, d), floating
-    matrix : tensor of shape (out_dim, d) or None
-        From `projection_matrix`; None returns `X` itself.
-    block_rows : int, default=784
-        Rows of one matrix product.
-
-    Returns
-    -------
-    tensor of shape (N, out_dim), of the type and on the device of `X`
-    """
-    if matrix is None:
-        return X
-    to_lower = matrix.to(X).T
-    projected = X.new_empty(X.shape[0], matrix.shape[0])
-    with torch.no_grad(), full_precision(X):
-        for rows in blocks(X.shape[0], block_rows):
-            # The copy gives every block the same alignment, on which the last bits depend too.
-            projected[rows] = X[rows].clone() @ to_lower
-    return projected
-
-
-def random_projection(
-    X: torch.Tensor, out_dim: int | None, generator: torch.Generator, *, block_rows: int = 784
-) -> torch.Tensor:
-    """Project rows to `out_dim` dimensions at random; see `projection_matrix` and `project`."""
-    return project(X, projection_matrix(X.shape[1], out_dim, generator), block_rows=block_rows)
-
-
 def select_coreset(
-    X: ArrayLike | torch.Tensor,
+    X: torch.Tensor,
     n_select: int,
     *,
     method: str = "greedy",
-    projection_dim: int | None = 128,
     n_starts: int = 10,
     generator: torch.Generator,
-    block_rows: int = 784,
+    overwrite_x: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Choose the rows to keep.
 
     Parameters
     ----------
-    X : tensor or array of shape (N, d), float32 or float64
+    X : tensor of shape (N, d), floating
+        Projected by `projection_matrix` where distances in fewer dimensions suffice. The method
+        "random" looks at ``len(X)`` alone.
     n_select : int
         Rows to keep, 1 to N. N keeps all in their order, without any work.
     method : {"greedy", "approximate", "random"}
         "greedy" is the textbook rule from a random start. "approximate" is the rule behind
         PatchCore's published tables: distances begin at the mean distance to `n_starts` random
         rows, which themselves are not selected. "random" draws rows without replacement.
-    projection_dim : int or None, default=128
-        Distances are measured after a random projection to this length; None: on `X` itself.
     n_starts : int, default=10
         Random rows of the "approximate" rule.
     generator : torch.Generator
-        On the CPU. Draws first the projection (not for "random"), then rows.
-    block_rows : int, default=784
-        See `project`.
+        On the CPU.
+    overwrite_x : bool, default=False
+        Allow the selection to work in the memory of `X`.
     progress : callable, optional
         Called once a round with the number of rows selected so far.
 
@@ -141,32 +103,6 @@ def select_coreset(
     ------
     ValueError
         If `n_select` is not in 1..N, `method` is unknown or `X` holds NaN or infinite values.
-    """
-    rows = _as_floating(X)
-    _check_selection(rows.shape[0], n_select, method, n_starts)
-    if method != "random" and n_select < rows.shape[0]:
-        rows = random_projection(rows, projection_dim, generator, block_rows=block_rows)
-    return select_projected(
-        rows, n_select, method=method, n_starts=n_starts, generator=generator, progress=progress
-    )
-
-
-def select_projected(
-    X: torch.Tensor,
-    n_select: int,
-    *,
-    method: str = "greedy",
-    n_starts: int = 10,
-    generator: torch.Generator,
-    overwrite_x: bool = False,
-    progress: Progress | None = None,
-) -> NDArray[np.int64]:
-    """Choose rows among vectors that are projected already.
-
-    This is `select_coreset` after its projection, for a fit that never holds all full vectors:
-    `projection_matrix` first, `project` batch by batch, then this with the same generator
-    selects the same rows. Parameters, result and errors are those of `select_coreset`. The
-    method "random" looks at ``len(X)`` alone.
     """
     n_rows = X.shape[0]
     _check_selection(n_rows, n_select, method, n_starts)

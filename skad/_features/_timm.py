@@ -1,4 +1,4 @@
-"""The one place that imports timm.
+"""The one place that imports timm, and adds skad's own backbone to it.
 
 timm imports torchvision, whose compiled operators are missing when a CUDA build of torchvision
 stands beside a CPU build of torch (which is what a package registry hands out). torchvision then
@@ -13,7 +13,7 @@ import sys
 import threading
 from types import ModuleType
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # skad's own backbone, imported here, asks for timm in turn
 # torch.library drops the declarations when the object that made them is collected.
 _declarations: list[object] = []
 
@@ -28,7 +28,9 @@ def import_timm() -> ModuleType:
     with _lock:
         if "timm" not in sys.modules:
             _import_torchvision()
-        return importlib.import_module("timm")
+        timm = importlib.import_module("timm")
+        importlib.import_module("skad._features.nano")
+        return timm
 
 
 def _import_torchvision() -> None:

@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 from skad._features._timm import import_timm
-from skad._features.weights import (
+from skad._features.weight_files import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     MissingWeightsError,
     hub_file,
     load_weights,
@@ -28,8 +30,6 @@ from skad._features.weights import (
     weights_digest,
 )
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _N_CACHED = 4
 _RANDOM_WEIGHTS_SEED = 0
 
@@ -199,11 +199,13 @@ def _build(backbone: Any, weights: Any, levels: tuple[int, ...]) -> FeatureNet:
         return FeatureNet(copy.deepcopy(backbone))
     _check_name(backbone)
     # The file is found before the network is built: its absence is the commoner error.
-    file = hub_file(_hub_id(backbone)) if weights == "pretrained" else weights
+    file = _pretrained_file(backbone) if weights == "pretrained" else weights
     config = _pretrained_config(backbone)
     model = _create(backbone, levels)
     if file is not None:
-        load_weights(model, read_state_dict(file), f"weights={os.fspath(file)!r}")
+        # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one level down.
+        network = getattr(model, "model", model)
+        load_weights(network, read_state_dict(file), f"weights={os.fspath(file)!r}")
     return FeatureNet(
         model,
         mean=config.get("mean", IMAGENET_MEAN),
@@ -248,6 +250,11 @@ def _pretrained_config(name: str) -> dict[str, Any]:
         tagged = import_timm().list_pretrained(f"{name.split('.')[0]}.*")
         raise ValueError(f"backbone={name!r}: {error} Its tags: {', '.join(tagged)}.") from error
     return config.to_dict() if config is not None else {}
+
+
+def _pretrained_file(name: str) -> Path:
+    bundled = _pretrained_config(name).get("file")
+    return Path(bundled) if bundled else hub_file(_hub_id(name))
 
 
 def _hub_id(name: str) -> str:

@@ -7,11 +7,8 @@ import torch
 from skad._bank import (
     covering_radius,
     greedy_k_center,
-    project,
     projection_matrix,
-    random_projection,
     select_coreset,
-    select_projected,
 )
 
 POINTS = [[0, 0], [1, 0], [0, 1.5], [6, 0], [6.5, 1], [2, 5], [2.2, 5.5], [9, 9]]
@@ -162,7 +159,7 @@ def test_methods_are_reproducible_and_leave_the_global_seed_alone(method):
     X = torch.randn(500, 200, generator=seeded())
     before = torch.random.get_rng_state()
     first = select_coreset(X, 50, method=method, generator=seeded(1))
-    again = select_coreset(X.numpy(), 50, method=method, generator=seeded(1))
+    again = select_coreset(X, 50, method=method, generator=seeded(1))
     other = select_coreset(X, 50, method=method, generator=seeded(2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert first.dtype == np.int64
@@ -184,24 +181,8 @@ def test_keeping_all_keeps_their_order(method):
 def test_approximate_is_the_published_rule():
     X = torch.randn(300, 4, generator=seeded(), dtype=torch.float64)
     starts = torch.randperm(300, generator=seeded(7))[:10].tolist()
-    got = select_projected(X, 40, method="approximate", generator=seeded(7))
+    got = select_coreset(X, 40, method="approximate", generator=seeded(7))
     assert got.tolist() == plain_loop(X, 40, anchor=mean_distance(X, starts))
-
-
-@pytest.mark.parametrize("method", ["greedy", "approximate"])
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_two_passes_select_what_one_pass_selects(method, batch):
-    images = torch.randn(7, 49, 300, generator=seeded())
-    one = select_coreset(
-        images.flatten(0, 1), 60, method=method, generator=seeded(5), block_rows=49
-    )
-    generator = seeded(5)
-    matrix = projection_matrix(300, 128, generator)
-    parts = [project(some.flatten(0, 1), matrix, block_rows=49) for some in images.split(batch)]
-    whole = project(images.flatten(0, 1), matrix, block_rows=49)
-    assert torch.equal(torch.cat(parts), whole)
-    two = select_projected(torch.cat(parts), 60, method=method, generator=generator)
-    assert np.array_equal(one, two)
 
 
 def test_projection_matrix():
@@ -215,16 +196,7 @@ def test_projection_matrix():
 
 @pytest.mark.parametrize("out_dim", [None, 8, 9])
 def test_never_projects_upwards(out_dim):
-    X = torch.randn(5, 8)
     assert projection_matrix(8, out_dim, seeded()) is None
-    assert random_projection(X, out_dim, seeded()) is X
-
-
-def test_random_projection_keeps_type_and_is_linear():
-    X = torch.randn(30, 20, dtype=torch.float64, generator=seeded())
-    got = random_projection(X, 4, seeded(1), block_rows=7)
-    assert got.dtype == torch.float64
-    torch.testing.assert_close(got, X @ projection_matrix(20, 4, seeded(1)).double().T)
 
 
 def test_covering_radius_by_brute_force():

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import torch
 
+# Normalisation of RGB values in 0..1 that goes with ImageNet weights.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 # DenseNet files of torchvision's first generation write `norm.1` where the modules say `norm1`.
 _OLD_DENSENET_KEY = re.compile(r"\.(norm|conv)\.([12])\.")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -60,10 +64,11 @@ def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
     folder = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
     return (
         f"The pretrained weights of {hub_id.split('/')[-1]!r} are not on this machine and cannot be "
-        f"downloaded ({type(error).__name__}: {error}). Either pass weights='/path/to/{filename}' "
-        f"(a .safetensors or .pth file), or run the same call once on a machine that can download: "
-        f"the file then lies at {folder / '<revision>' / filename} and can be copied to the same "
-        "place here, or anywhere for weights=."
+        f"downloaded ({type(error).__name__}: {error}). Either use backbone='skad_nano', whose "
+        f"weights come with skad; or pass weights='/path/to/{filename}' (a .safetensors or .pth "
+        "file); or run the same call once on a machine that can download: the file then lies at "
+        f"{folder / '<revision>' / filename} and can be copied to the same place here, or anywhere "
+        "for weights=."
     )
 
 

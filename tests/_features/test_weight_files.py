@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from skad._features.backbones import _create, load_backbone
-from skad._features.weights import (
+from skad._features.weight_files import (
     MissingWeightsError,
     load_weights,
     read_state_dict,
@@ -162,7 +162,8 @@ def test_offline_fails_at_once_and_names_the_remedies(tmp_path):
     """
     result = run_with_hub(code, tmp_path, "http://127.0.0.1:9")
     assert "True The pretrained weights of 'resnet18.tv_in1k'" in result.stdout, result.stderr
-    assert "weights='/path/to/model.safetensors'" in result.stdout
+    first, then = "backbone='skad_nano'", "weights='/path/to/model.safetensors'"
+    assert 0 < result.stdout.find(first) < result.stdout.find(then)
     assert str(tmp_path / "cache" / "hub" / "models--timm--resnet18.tv_in1k") in result.stdout
     assert float(result.stdout.split()[-1]) < 10
 

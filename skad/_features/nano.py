@@ -1,0 +1,99 @@
+"""skad_nano: the small backbone that comes with the package, an ordinary model of timm's.
+
+How the weights were trained, on what and how well they do: ``docs/skad_nano.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from skad._features._timm import import_timm
+from skad._features.weight_files import IMAGENET_MEAN, IMAGENET_STD
+
+__all__ = ["SkadNano"]  # timm adds the names it registers
+
+models = import_timm().models
+WEIGHTS = Path(__file__).parent / "weights" / "skad_nano.safetensors"
+DESIGN: dict[str, Any] = {
+    "block": models.resnet.BasicBlock,
+    "layers": (1, 2, 2),
+    "channels": (32, 64, 128),
+    "stem_type": "deep",
+    "stem_width": 8,
+}
+
+default_cfgs = models.generate_default_cfgs(
+    {
+        "skad_nano": {
+            "file": str(WEIGHTS),
+            "input_size": (3, 224, 224),
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "num_classes": 0,
+            "first_conv": "conv1.0",
+            "license": "bsd-3-clause",
+        }
+    }
+)
+
+
+class SkadNano(models.resnet.ResNet):  # type: ignore[name-defined]
+    """A ResNet of three stages whose levels are linear views of them.
+
+    The network was trained to predict the features of a larger one by a linear map W of each stage;
+    each neck is the square root of W' W. Distances between vectors of a level are therefore the
+    distances between predicted features, in fewer dimensions than the larger network has.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        widths = [info["num_chs"] for info in self.feature_info[1:]]
+        self.necks = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for width in widths)
+
+    def stages(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the outputs at strides 2, 4, 8 and 16, each computed when asked for."""
+        x = self.act1(self.bn1(self.conv1(x)))
+        yield x
+        x = self.maxpool(x)
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+            yield x
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        *_, last = self.stages(x)
+        return last
+
+    def forward_intermediates(
+        self, x: torch.Tensor, indices: Sequence[int] = (0, 1, 2, 3), **_: Any
+    ) -> list[torch.Tensor]:
+        """Return the levels `indices`, as timm's feature extractors ask for them."""
+        views = [nn.Identity(), *self.necks]
+        outputs = zip(range(max(indices) + 1), views, self.stages(x), strict=False)
+        return [view(output) for level, view, output in outputs if level in indices]
+
+    def prune_intermediate_layers(self, indices: Sequence[int], **_: Any) -> list[int]:
+        """Drop the stages that are deeper than all `indices`."""
+        levels = [index % len(self.feature_info) for index in indices if abs(index) < 4]
+        if len(levels) < len(indices):
+            raise IndexError(f"levels {tuple(indices)} do not all exist: the last level is 3.")
+        for level in range(max(levels) + 1, 4):
+            setattr(self, f"layer{level}", nn.Identity())
+            self.necks[level - 1] = nn.Identity()
+        return levels
+
+
+@models.register_model
+def skad_nano(pretrained: bool = False, **kwargs: Any) -> SkadNano:
+    """Build skad_nano; called by ``timm.create_model``."""
+    return models.build_model_with_cfg(
+        SkadNano,
+        "skad_nano",
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+        **{**DESIGN, **kwargs},
+    )

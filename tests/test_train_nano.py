@@ -1,0 +1,144 @@
+"""tools/train_nano.py: batches follow from their number; a run is continued where it stopped."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from skad._features._timm import import_timm
+from skad._features.backbones import load_backbone
+
+SCRIPT = Path(__file__).parents[1] / "tools" / "train_nano.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_nano", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def small(script, monkeypatch):
+    """The script with blocks of two batches of small images."""
+    monkeypatch.setattr(script, "SIDE", 48)
+    monkeypatch.setattr(script, "BLOCK", 2)
+    return script
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nano")
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        photo = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        photo.resize((120, 90), Image.Resampling.BICUBIC).save(folder / "photos" / f"{i}.png")
+    model = import_timm().create_model("resnet18", features_only=True, out_indices=(2, 3))
+    save_file(model.state_dict(), folder / "teacher.safetensors")
+    return folder
+
+
+@pytest.fixture
+def arguments(files, tmp_path):
+    def arguments(name, *options):
+        return [str(word) for word in (
+            "--photos", files / "photos", "--teacher", files / "teacher.safetensors",
+            "--out", tmp_path / f"{name}.safetensors", "--batch-size", 4, "--blocks", 3,
+            "--passes", 2, "--device", "cpu", *options,
+        )]  # fmt: skip
+
+    return arguments
+
+
+@pytest.fixture
+def run(small, arguments, tmp_path):
+    def run(name, *options):
+        small.main(arguments(name, *options))
+        return load_file(tmp_path / f"{name}.safetensors")
+
+    return run
+
+
+def test_a_batch_follows_from_its_number(small, files):
+    batches = small.TrainingBatches(files / "photos", batch_size=6, seed=0)
+    assert torch.equal(batches[3], batches[3])
+    assert batches[3].shape == (6, 48, 48, 3)
+    assert batches[3].dtype == torch.uint8
+    others = (batches[4], batches[-3], small.TrainingBatches(files / "photos", 6, seed=1)[3])
+    assert not any(torch.equal(batches[3], other) for other in others)
+
+
+def test_the_student_comes_closer_to_the_teacher(small, arguments):
+    run = small.Run(small.read_arguments(arguments("weights", "--passes", 4)))
+    run.begin()
+    run.student.train()
+    block = [run.data[0], run.data[1]]
+    losses = np.stack([run._learn(block) for _ in range(6)])
+    assert (losses[-1] < 0.9 * losses[0]).all()
+
+
+def test_the_file_is_what_the_backbone_loads(run):
+    """Every tensor of the trunk, in half precision."""
+    state = run("weights")
+    assert state.keys() == import_timm().create_model("skad_nano").state_dict().keys()
+    assert {t.dtype for t in state.values()} == {torch.float16, torch.int64}
+
+
+def test_distances_between_levels_are_those_between_predictions(small, arguments, tmp_path):
+    """The necks that are exported replace the heads that were trained."""
+    run = small.Run(small.read_arguments(arguments("weights")))
+    small.export(run.student, run.args.out)
+    net = load_backbone("skad_nano", run.args.out, (2, 3), torch.device("cpu"))
+    batch = run.data[0]
+    with torch.no_grad():
+        wanted = run.student.eval()(small.normalised(batch, run.device))
+        given = net(batch)
+    for level, w, g in zip((2, 3), wanted, given, strict=True):
+        w, g = w.flatten(2)[0].T, g.flatten(2)[0].T / small.LEVEL_WEIGHTS[level]
+        torch.testing.assert_close(torch.cdist(g, g), torch.cdist(w, w), rtol=0.02, atol=0.01)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(run, small, monkeypatch, capsys):
+    whole = run("whole")
+    learn, calls = small.Run._learn, []
+
+    def interrupted(self, block):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return learn(self, block)
+
+    monkeypatch.setattr(small.Run, "_learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("parts")
+    continued = run("parts")
+    assert "continued after block 2" in capsys.readouterr().out
+    assert all(torch.equal(value, continued[key]) for key, value in whole.items())
+
+
+def test_a_checkpoint_of_other_options_is_not_continued(run):
+    run("weights")
+    with pytest.raises(SystemExit, match="other options: delete it"):
+        run("weights", "--lr", 0.1)
+
+
+@pytest.mark.parametrize("design", ["thin", "wide", "deep", "bottleneck"])
+def test_every_design_trains(run, design):
+    assert all(torch.isfinite(t).all() for t in run(design, "--design", design).values())
+
+
+@pytest.mark.parametrize("loss", ["cosine", "both"])
+def test_every_loss_trains_on_three_levels(run, loss):
+    state = run(loss, "--loss", loss, "--levels", 1, 2, 3)
+    assert all(torch.isfinite(t).all() for t in state.values())
+
+
+def test_a_folder_without_photographs_is_named(small, tmp_path):
+    with pytest.raises(SystemExit, match=r"--photos .*no \.jpg or \.png"):
+        small.TrainingBatches(tmp_path, 4, seed=0)
