@@ -97,41 +97,36 @@ def forward_ms(params: dict, threads: int = 1, repeats: int = 15) -> float:
     return 1000 * float(np.median(times))
 
 
+def mean_figures(params: dict, data, args: argparse.Namespace) -> np.ndarray:
+    """Image and pixel AUROC, mean over seeds."""
+    detectors = (
+        PatchCoreDetector(**params, image_size=args.image_size, random_state=seed)
+        for seed in args.seeds
+    )
+    return np.mean([fit_and_score(detector, data)[1][:2] for detector in detectors], axis=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
     parser.add_argument("--weights", type=Path, required=True, help="ResNet-18 ImageNet weights")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="none: times alone")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--only", nargs="+", help="names of backbones; all by default")
     args = parser.parse_args()
 
-    sets = [load_folder(folder) for folder in args.folders]
-    names = [data.name for data in sets]
-    print_row(["backbone", *names, "mean", "ms/image, 1 core"], markdown=True)
-    print_row(["---"] * (len(names) + 3), markdown=True)
+    sets = [load_folder(folder) for folder in args.folders if args.seeds]
+    print_row(
+        ["backbone", *(data.name for data in sets), "mean", "ms/image, 1 core"], markdown=True
+    )
+    print_row(["---"] * (len(sets) + 3), markdown=True)
     for name, params in backbones(args.weights).items():
         if args.only and name not in args.only:
             continue
-        figures = np.array(
-            [
-                np.mean(
-                    [
-                        fit_and_score(
-                            PatchCoreDetector(
-                                **params, image_size=args.image_size, random_state=seed
-                            ),
-                            data,
-                        )[1][:2]
-                        for seed in args.seeds
-                    ],
-                    axis=0,
-                )
-                for data in sets
-            ]
-        )
-        rows = [*figures, np.nanmean(figures, axis=0)]
-        cells = [f"{image:.3f} / {pixel:.3f}".replace(" / nan", "") for image, pixel in rows]
+        figures = [mean_figures(params, data, args) for data in sets]
+        if figures:
+            figures.append(np.nanmean(figures, axis=0))
+        cells = [f"{image:.3f} / {pixel:.3f}".replace(" / nan", "") for image, pixel in figures]
         print_row([name, *cells, f"{forward_ms(params):.1f}"], markdown=True)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -284,12 +286,16 @@ class PatchCoreDetector(BaseImageDetector):
         self.weights_digest_ = extractor.digest
         images.check(self._smallest_side())
         check_index(self.index, extractor.dim)
-        n_select = self._bank_size(self._count_patches(images, extractor))
+        n_patches = self._count_patches(images, extractor)
+        n_select = self._bank_size(n_patches)
         generator = self._make_generator()
         matrix = projection_matrix(extractor.dim, self.projection_dim, generator)
 
         with progress.stage("extraction", len(images)) as advance:
-            patches = self._collect(images, extractor, matrix, advance)
+            stream = self._must_stream(n_patches, extractor.dim, matrix)
+            patches: TrainingPatches = (PatchesStreamed if stream else PatchesInMemory)(
+                extractor, partial(self._masked_batches, images), len(images), advance
+            )
             projected = patches.project(matrix)
         with progress.stage("coreset", n_select) as advance:
             selected = select_coreset(
@@ -348,29 +354,18 @@ class PatchCoreDetector(BaseImageDetector):
             )
         return n_select
 
-    def _collect(
-        self,
-        images: ImageSource,
-        extractor: PatchExtractor,
-        matrix: torch.Tensor | None,
-        advance: Advance,
-    ) -> TrainingPatches:
-        def batches():
-            for batch in self._iter_batches(images):
-                yield batch.pixels, self._patch_masks(batch)
+    def _masked_batches(
+        self, images: ImageSource
+    ) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+        for batch in self._iter_batches(images):
+            yield batch.pixels, self._patch_masks(batch)
 
-        kind = PatchesStreamed if self._must_stream(images, extractor, matrix) else PatchesInMemory
-        return kind(extractor, batches, len(images), advance)
-
-    def _must_stream(
-        self, images: ImageSource, extractor: PatchExtractor, matrix: torch.Tensor | None
-    ) -> bool:
+    def _must_stream(self, n_patches: int, dim: int, matrix: torch.Tensor | None) -> bool:
         if self.max_memory is None:
             return False
         limit = _n_bytes(self.max_memory)
-        n_patches = self._count_patches(images, extractor)
         projected = 0 if matrix is None else 4 * n_patches * matrix.shape[0]
-        whole = 4 * n_patches * extractor.dim
+        whole = 4 * n_patches * dim
         if projected + whole <= limit:
             return False
         if matrix is None or projected > limit:

@@ -1,5 +1,6 @@
 """The scripts of examples/ and benchmarks/ run as they are."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -43,14 +45,13 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def save_random_weights(name, folder):
     from safetensors.torch import save_file
 
     from skad._features.backbones import _create
 
-    path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
-    save_file(_create("resnet10t", (2, 3)).state_dict(), path)
+    path = folder / f"{name}.safetensors"
+    save_file(_create(name, (2, 3)).state_dict(), path)
     return path
 
 
@@ -63,7 +64,22 @@ def test_demo_finds_the_damage_and_draws_it(tmp_path):
     assert Image.open(tmp_path / "demo.png").size[0] > 500
 
 
-def test_inspect_folder(folder, weights, tmp_path):
+def test_inspect_folder_needs_no_weights(folder):
+    result = run(
+        "examples/inspect_folder.py",
+        folder,
+        "--image-size",
+        64,
+        "--coreset-size",
+        0.2,
+        "--markdown",
+    )
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout.splitlines()[-1].split(" | ")[2]) == 1.0
+
+
+def test_inspect_folder(folder, tmp_path):
+    weights = save_random_weights("resnet10t", tmp_path)
     result = run(
         "examples/inspect_folder.py", folder, folder, "--backbone", "resnet10t", "--weights", weights,
         "--image-size", 64, "--coreset-size", 0.2, "--geometry", "squash", "crop", "--markdown",
@@ -92,3 +108,29 @@ def test_benchmarks_run(tmp_path):
     assert result.returncode == 0, result.stderr
     for line in ("extraction, batch 8", "scoring, batch 1", "memory of a fit", "times faster"):
         assert line in result.stdout
+
+
+def test_compare_backbones(folder, tmp_path):
+    weights = save_random_weights("resnet18", tmp_path)
+    result = run(
+        "benchmarks/compare_backbones.py", folder, "--weights", weights, "--seeds", 0, "--image-size", 64
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
+    assert len(rows) == 5
+    assert all(len(row) == 4 and row[1] == row[2] and float(row[3]) > 0 for row in rows)
+    image, pixel = map(float, rows[0][1].split(" / "))
+    assert image == 1.0
+    assert pixel > 0.9
+
+
+def test_gabor_filters_answer_to_their_own_wave(monkeypatch):
+    """Blind to brightness; the strongest filter is the one of the image's wavelength and direction."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    bank = importlib.import_module("compare_backbones").GaborBank()
+    wave = torch.sin(2 * torch.pi / 8 * torch.arange(64.0)).expand(3, 64, 64)
+    (plain,), (striped,) = bank(torch.ones(1, 3, 64, 64)), bank(wave[None])
+    assert plain.shape == (1, 96, 8, 8)
+    assert plain.abs().max() < 1e-4
+    # Channels: three colours x four wavelengths x eight directions; 8 pixels, first direction.
+    assert striped[0, :32].mean((1, 2)).argmax() == 8

@@ -42,7 +42,9 @@ SIDE = 160  # pixels of a training image
 CROP = (80, 320)  # shortest and longest side of a crop, in pixels of the photograph
 BLOCK = 32  # batches whose images are visited together
 GENERATED = 0.25  # share of the images that are generated, not photographed
+LOSS_WEIGHTS = {1: 0.5, 2: 1.0, 3: 1.0}
 LEVEL_WEIGHTS = {1: 1.0, 2: 1.0, 3: 1.0}  # how much each level counts where levels are joined
+POOLED = {1: 2, 2: 1, 3: 1}  # level 1 is compared in means of 2 x 2 cells: a quarter of the work
 TEACHER_CHANNELS = {1: 64, 2: 128, 3: 256}
 
 timm = import_timm()
@@ -232,9 +234,13 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        maps = zip(self.levels, self.body(images), strict=True)
+        return [F.avg_pool2d(m.float(), POOLED[level]) for level, m in maps]
+
     def measure(self, batches: list[torch.Tensor]) -> None:
         """Take each channel's mean and standard deviation over some batches."""
-        maps = [[m.float() for m in self.body(batch)] for batch in batches]
+        maps = [self.features(batch) for batch in batches]
         for level, of_level in zip(self.levels, zip(*maps, strict=True), strict=True):
             values = torch.cat(of_level)
             getattr(self, f"mean{level}").copy_(values.mean((0, 2, 3), keepdim=True))
@@ -244,8 +250,8 @@ class Teacher(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [
-            (m.float() - getattr(self, f"mean{level}")) / getattr(self, f"std{level}")
-            for level, m in zip(self.levels, self.body(images), strict=True)
+            (level_map - getattr(self, f"mean{level}")) / getattr(self, f"std{level}")
+            for level, level_map in zip(self.levels, self.features(images), strict=True)
         ]
 
 
@@ -266,7 +272,10 @@ class Student(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         stages = list(self.trunk.stages(images))
-        return [self.heads[str(level)](stages[level]) for level in self.levels]
+        return [
+            self.heads[str(level)](F.avg_pool2d(stages[level], POOLED[level]))
+            for level in self.levels
+        ]
 
 
 def level_loss(given: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
@@ -431,7 +440,10 @@ class Run:
             level_loss(g, w.float(), self.args.loss) for g, w in zip(given, wanted, strict=True)
         ]
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(losses).sum().backward()
+        total = sum(
+            LOSS_WEIGHTS[level] * x for level, x in zip(self.args.levels, losses, strict=True)
+        )
+        total.backward()
         self.optimizer.step()
         return [loss.item() for loss in losses]
 
@@ -444,12 +456,12 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, required=True, help="ResNet-18 weights file")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--design", choices=DESIGNS, default="bundled")
-    parser.add_argument("--loss", choices=["l2", "cosine", "both"], default="l2")
-    parser.add_argument("--levels", type=int, nargs="+", default=[2, 3], choices=[1, 2, 3])
-    parser.add_argument("--blocks", type=int, default=90, help=f"each of {BLOCK} new batches")
+    parser.add_argument("--loss", choices=["l2", "cosine", "both"], default="both")
+    parser.add_argument("--levels", type=int, nargs="+", default=[1, 2, 3], choices=[1, 2, 3])
+    parser.add_argument("--blocks", type=int, default=50, help=f"each of {BLOCK} new batches")
     parser.add_argument("--passes", type=int, default=3, help="visits to the images of a block")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW")
+    parser.add_argument("--lr", type=float, default=8e-3, help="peak learning rate of AdamW")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare images")
