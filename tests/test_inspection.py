@@ -9,7 +9,7 @@ from skad.inspection import HeatmapDisplay
 
 
 def test_one_row_an_image(good, defective, tmp_path):
-    det = make_detector(image_size=64, smoothing=2).fit(good)
+    det = make_detector(image_size=96, smoothing=2).fit(good)
     mask = np.zeros((40, 48))
     mask[8:20, 30:42] = 1
     X = [defective[0], good[0]]

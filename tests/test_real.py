@@ -19,10 +19,10 @@ OFFICIAL = {
 
 def auroc(shared, name, seeds, **params):
     data = load_folder(shared / "data" / name)
-    weights = shared / "weights" / "resnet18_layer123.safetensors"
-    detectors = (
-        PatchCoreDetector("resnet18", weights=weights, random_state=s, **params) for s in seeds
-    )
+    if "backbone" not in params:
+        weights = shared / "weights" / "resnet18_layer123.safetensors"
+        params |= {"backbone": "resnet18", "weights": weights}
+    detectors = (PatchCoreDetector(random_state=s, **params) for s in seeds)
     return np.mean([det.fit(data.X_train).score(data.X_test, data.y_test) for det in detectors])
 
 
@@ -39,6 +39,14 @@ def test_official_settings_reach_the_official_code(shared, name):
 def test_defaults_are_better_on_the_mean(shared):
     found = np.mean([auroc(shared, name, (0,)) for name in OFFICIAL])
     assert found > np.mean(list(OFFICIAL.values()))
+
+
+def test_skad_nano_does_as_well_as_its_teacher(shared):
+    """The bundled weights: at least the mean of ResNet-18 with ImageNet weights, no set far below."""
+    teacher = np.array([auroc(shared, name, (0, 1)) for name in OFFICIAL])
+    nano = np.array([auroc(shared, name, (0, 1), backbone="skad_nano") for name in OFFICIAL])
+    assert nano.mean() >= teacher.mean()
+    assert (nano >= teacher - 0.03).all()
 
 
 def test_covering_radius_on_real_features(shared):
