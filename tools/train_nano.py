@@ -43,7 +43,6 @@ CROP = (80, 320)  # shortest and longest side of a crop, in pixels of the photog
 BLOCK = 32  # batches whose images are visited together
 GENERATED = 0.25  # share of the images that are generated, not photographed
 LOSS_WEIGHTS = {1: 0.5, 2: 1.0, 3: 1.0}
-LEVEL_WEIGHTS = {1: 1.0, 2: 1.0, 3: 1.0}  # how much each level counts where levels are joined
 POOLED = {1: 2, 2: 1, 3: 1}  # level 1 is compared in means of 2 x 2 cells: a quarter of the work
 TEACHER_CHANNELS = {1: 64, 2: 128, 3: 256}
 
@@ -313,22 +312,26 @@ def save_atomically(write, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def square_root(matrix: torch.Tensor) -> torch.Tensor:
-    """Symmetric square root of a positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh(matrix.double())
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+def half_whitening(covariance: torch.Tensor) -> torch.Tensor:
+    """Matrix C^(-1/4): between measuring raw distances (I) and Mahalanobis' (C^(-1/2))."""
+    n = len(covariance)
+    ridge = 1e-3 * covariance.trace() / n * torch.eye(n, dtype=covariance.dtype)
+    values, vectors = torch.linalg.eigh(covariance + ridge)
+    return (vectors * values**-0.25) @ vectors.T
 
 
 @torch.no_grad()
+def fit_necks(student: Student, batches: list[torch.Tensor]) -> None:
+    """Set each neck from the covariance of its stage over images that were not trained on."""
+    student.eval()
+    maps = [list(student.trunk.stages(batch))[1:] for batch in batches]
+    for neck, of_stage in zip(student.trunk.necks, zip(*maps, strict=True), strict=True):
+        rows = torch.cat([m.flatten(2).transpose(1, 2).flatten(0, 1) for m in of_stage])
+        neck.weight.copy_(half_whitening(torch.cov(rows.double().T.cpu()))[:, :, None, None])
+
+
 def export(student: Student, path: Path) -> None:
-    """Turn the heads into necks and write the trunk in float16, under timm's names."""
-    for level, neck in enumerate(student.trunk.necks, start=1):
-        if str(level) in student.heads:
-            head = student.heads[str(level)].weight[:, :, 0, 0]
-            root = LEVEL_WEIGHTS[level] * square_root(head.T @ head)
-        else:
-            root = torch.eye(neck.weight.shape[0])
-        neck.weight.copy_(root[:, :, None, None])
+    """Write the trunk in float16, under timm's names."""
     state = {
         key: (value.to(torch.float16) if value.is_floating_point() else value).cpu().contiguous()
         for key, value in student.trunk.state_dict().items()
@@ -366,8 +369,7 @@ class Run:
     def begin(self) -> None:
         """Take up the checkpoint, or measure the teacher for a new run."""
         if not self.checkpoint.exists():
-            batches = [self.data[-1 - i] for i in range(8)]
-            self.teacher.measure([normalised(batch, self.device) for batch in batches])
+            self.teacher.measure(self.unseen())
             return
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         if state.pop("recipe") != self.recipe:
@@ -376,6 +378,10 @@ class Run:
         for name, of_part in state.items():
             getattr(self, name).load_state_dict(of_part)
         print(f"continued after block {self.blocks_done}", flush=True)
+
+    def unseen(self) -> list[torch.Tensor]:
+        """Return eight batches that no training step sees."""
+        return [normalised(self.data[-1 - i], self.device) for i in range(8)]
 
     def save(self) -> None:
         parts = ("student", "teacher", "optimizer")
@@ -473,6 +479,7 @@ def main(words: list[str] | None = None) -> None:
     run = Run(args)
     run.begin()
     run.train()
+    fit_necks(run.student, run.unseen())
     export(run.student, args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
