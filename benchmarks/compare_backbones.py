@@ -1,7 +1,7 @@
 """Compare backbones in one detector: the table of docs/skad_nano.md.
 
-PatchCore with its defaults on folders in MVTec layout, with skad_nano, with any weights file, with
-random weights and with a bank of Gabor filters; figures are means over seeds of the coreset.
+PatchCore with its defaults on folders in MVTec layout, with skad_nano, with ResNet-18 weights from a
+file, with random weights and with a bank of Gabor filters; figures are means over seeds.
 
     python benchmarks/compare_backbones.py parts/* --weights resnet18.safetensors --seeds 0 1 2
 """

@@ -41,7 +41,7 @@ def read_arguments() -> argparse.Namespace:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
     parser.add_argument(
-        "--backbone", default="skad_nano", help="timm model name; its weights come with skad"
+        "--backbone", default="skad_nano", help="timm model name; skad_nano comes with skad"
     )
     parser.add_argument("--weights", default="pretrained", help="'pretrained' or a weights file")
     parser.add_argument(

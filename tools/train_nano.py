@@ -1,7 +1,7 @@
 """Train skad's bundled backbone: a small network learns the feature maps of a large one.
 
 The teacher is an ImageNet ResNet-18; the student sees the same crops of photographs and the same
-generated textures and is asked, cell by cell, for the teacher's level-2 and level-3 features. The
+generated textures and is asked, cell by cell, for the teacher's features of levels 1 to 3. The
 result is a float16 safetensors file of the student's trunk. ``docs/skad_nano.md`` is its model card.
 
 Run, for instance::
@@ -51,9 +51,7 @@ timm = import_timm()
 # What docs/skad_nano.md compares: changes to the design that is bundled.
 DESIGNS: dict[str, dict] = {
     "bundled": {},
-    "thin": {"channels": (24, 48, 96)},
     "wide": {"channels": (32, 64, 160)},
-    "deep": {"layers": (1, 3, 3)},
     "bottleneck": {
         "block": timm.models.resnet.Bottleneck,
         "layers": (2, 4, 6),

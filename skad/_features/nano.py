@@ -45,9 +45,9 @@ default_cfgs = models.generate_default_cfgs(
 class SkadNano(models.resnet.ResNet):  # type: ignore[name-defined]
     """A ResNet of three stages whose levels are linear views of them.
 
-    The network was trained to predict the features of a larger one by a linear map W of each stage;
-    each neck is the square root of W' W. Distances between vectors of a level are therefore the
-    distances between predicted features, in fewer dimensions than the larger network has.
+    Each neck is C^(-1/4), with C the covariance of its stage's output over images that were not
+    trained on: distances between vectors of a level lie half-way between plain ones, which strong
+    channels rule, and Mahalanobis distances, which noise rules.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -69,16 +69,25 @@ class SkadNano(models.resnet.ResNet):  # type: ignore[name-defined]
         return last
 
     def forward_intermediates(
-        self, x: torch.Tensor, indices: Sequence[int] = (0, 1, 2, 3), **_: Any
-    ) -> list[torch.Tensor]:
-        """Return the levels `indices`, as timm's feature extractors ask for them."""
+        self,
+        x: torch.Tensor,
+        indices: Sequence[int] = (0, 1, 2, 3),
+        *,
+        intermediates_only: bool = False,
+        **_: Any,
+    ) -> Any:
+        """Return the levels `indices`, after the deepest stage unless `intermediates_only`."""
+        if not intermediates_only:
+            return self.forward_features(x), self.forward_intermediates(
+                x, indices, intermediates_only=True
+            )
         views = [nn.Identity(), *self.necks]
         outputs = zip(range(max(indices) + 1), views, self.stages(x), strict=False)
         return [view(output) for level, view, output in outputs if level in indices]
 
     def prune_intermediate_layers(self, indices: Sequence[int], **_: Any) -> list[int]:
         """Drop the stages that are deeper than all `indices`."""
-        levels = [index % len(self.feature_info) for index in indices if abs(index) < 4]
+        levels = [index % len(self.feature_info) for index in indices if -4 <= index < 4]
         if len(levels) < len(indices):
             raise IndexError(f"levels {tuple(indices)} do not all exist: the last level is 3.")
         for level in range(max(levels) + 1, 4):

@@ -55,6 +55,9 @@ def test_timm_builds_it_too():
         stage = model.forward_features((images - net.mean) / net.std)
         torch.testing.assert_close(model.necks[2](stage), net(PIXELS)[0])
         assert model(images).shape == (2, net.channels[0])
+        last, levels = model.forward_intermediates(images, indices=[1, 3])
+        assert [level.shape[-1] for level in levels] == [24, 6]
+        torch.testing.assert_close(last, model.forward_features(images))
 
 
 def test_works_without_any_network(tmp_path):
