@@ -42,8 +42,8 @@ class TrainingScores(NamedTuple):
     """(n,) float64, each image scored by a model that did not see it; None if that is impossible."""
     in_sample: np.ndarray | None
     """(n,) float64, as the hook for scoring gives them; None unless a percentile is asked for."""
-    heatmap_peaks: np.ndarray
-    """(n,) float64, maximum of each image's heat map, out of sample where that is possible."""
+    grids: np.ndarray
+    """(n, h, w) float64, one score a patch, out of sample where that is possible; NaN in padding."""
 
 
 class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
@@ -133,6 +133,7 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             scores = self._fit_images(images, progress)
         self.n_images_ = len(images)
         self._calibrate(scores)
+        self._training_scores = scores
         self._params_at_fit = self._frozen_params()
         return self
 
@@ -155,16 +156,17 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     def _calibrate(self, scores: TrainingScores) -> None:
         held_out = scores.out_of_sample
+        peaks = np.array([self._render(grid).max() for grid in scores.grids], dtype=np.float64)
         self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
         if self.calibration_scores_ is not None and self.contamination == "auto":
             rate = self.target_false_alarm_rate
             _warn_if_too_few(self.n_images_, rate)
             self.offset_ = _conformal_offset(self.calibration_scores_, rate)
-            self.heatmap_threshold_ = -_conformal_offset(-scores.heatmap_peaks, rate)
+            self.heatmap_threshold_ = -_conformal_offset(-peaks, rate)
         else:
             share = 100 * self.contamination
             self.offset_ = float(np.percentile(-np.asarray(scores.in_sample), share))
-            self.heatmap_threshold_ = -float(np.percentile(-scores.heatmap_peaks, share))
+            self.heatmap_threshold_ = -float(np.percentile(-peaks, share))
 
     def _frozen_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
@@ -344,6 +346,11 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         images.check(self._smallest_side())
         for batch in self._iter_batches(images):
             yield batch, self._score_batch(batch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        # An ensemble asks for them right after fit; nobody does later.
+        return {name: value for name, value in state.items() if name != "_training_scores"}
 
     # ----------------------------------------------------------------- images
 

@@ -383,20 +383,21 @@ class PatchCoreDetector(BaseImageDetector):
         leave_out = n_images > 1
         if leave_out:
             self._check_leave_one_out()
-        held_out, in_sample, peaks = (np.empty(n_images) for _ in range(3))
+        held_out, in_sample, grids = np.empty(n_images), np.empty(n_images), []
         for i, rows in enumerate(patches.per_image()):
             queries = torch.from_numpy(rows).to(device)
-            scored = self._score_patches(queries, exclude_source=i if leave_out else None)
-            held_out[i] = scored[1]
+            scored, held_out[i] = self._score_patches(
+                queries, exclude_source=i if leave_out else None
+            )
             mask = None if self.geometry_.mode != "pad" else self._patch_mask(*images.shape(i))
-            peaks[i] = self._render(self._on_grid(scored[0], mask)).max()
+            grids.append(self._on_grid(scored, mask))
             if self.contamination != "auto":
                 in_sample[i] = self._score_patches(queries)[1]
             advance(i + 1)
         return TrainingScores(
             out_of_sample=held_out if leave_out else None,
             in_sample=None if self.contamination == "auto" else in_sample,
-            heatmap_peaks=peaks,
+            grids=np.stack(grids),
         )
 
     def _check_leave_one_out(self) -> None:
