@@ -17,10 +17,14 @@ from skad._version import __version__
 
 if TYPE_CHECKING:
     from skad._patchcore import PatchCoreDetector
+    from skad._reconpatch import ReConPatchDetector
 
-__all__ = ["PatchCoreDetector", "__version__"]
+__all__ = ["PatchCoreDetector", "ReConPatchDetector", "__version__"]
 
-_HOMES = {"PatchCoreDetector": "skad._patchcore"}
+_HOMES = {
+    "PatchCoreDetector": "skad._patchcore",
+    "ReConPatchDetector": "skad._reconpatch",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -62,3 +62,22 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+
+def has_room(device: torch.device, n_bytes: int) -> bool:
+    """Whether data may move to a device as a whole, leaving as much again for the work on them.
+
+    Parameters
+    ----------
+    device : torch.device
+    n_bytes : int
+
+    Returns
+    -------
+    bool
+        True for the CPU, where the data are already; False where the free memory is unknown.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return 2 * n_bytes <= free
+    return device.type == "cpu"

@@ -67,7 +67,7 @@ class PatchCoreDetector(BaseImageDetector):
         "greedy": exact greedy k-centre from a random first patch. "approximate": the rule of the
         official code, whose distances are capped by the mean distance to `n_starts` random patches.
         "random": patches drawn at random.
-    projection_dim : int or None, default=128
+    coreset_projection_dim : int or None, default=128
         Dimension of the random projection in which the coreset is selected; None: no projection.
         The bank always holds the unprojected vectors.
     n_starts : int, default=10
@@ -204,7 +204,7 @@ class PatchCoreDetector(BaseImageDetector):
             Interval(Integral, 1, None, closed="left"),
         ],
         "coreset_method": [StrOptions({"greedy", "approximate", "random"})],
-        "projection_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "coreset_projection_dim": [Interval(Integral, 1, None, closed="left"), None],
         "n_starts": [Interval(Integral, 1, None, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "distance": [StrOptions({"euclidean", "squared"})],
@@ -212,7 +212,7 @@ class PatchCoreDetector(BaseImageDetector):
         "index": [str],
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
     }
-    _stages = ("extraction", "coreset", "calibration")
+    _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class PatchCoreDetector(BaseImageDetector):
         target_dim=1024,
         coreset_size=0.01,
         coreset_method="greedy",
-        projection_dim=128,
+        coreset_projection_dim=128,
         n_starts=10,
         n_neighbors=1,
         distance="euclidean",
@@ -256,7 +256,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.target_dim = target_dim
         self.coreset_size = coreset_size
         self.coreset_method = coreset_method
-        self.projection_dim = projection_dim
+        self.coreset_projection_dim = coreset_projection_dim
         self.n_starts = n_starts
         self.n_neighbors = n_neighbors
         self.distance = distance
@@ -282,21 +282,13 @@ class PatchCoreDetector(BaseImageDetector):
     def _fit_images(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
         self.geometry_ = self._make_geometry()
         self.feature_spec_ = self._make_feature_spec()
-        extractor = self._extractor()
-        self.weights_digest_ = extractor.digest
+        self.weights_digest_ = self._extractor().digest
         images.check(self._smallest_side())
-        check_index(self.index, extractor.dim)
-        n_patches = self._count_patches(images, extractor)
-        n_select = self._bank_size(n_patches)
+        check_index(self.index, self._embedding_dim())
+        n_select = self._bank_size(self._count_patches(images))
         generator = self._make_generator()
-        matrix = projection_matrix(extractor.dim, self.projection_dim, generator)
 
-        with progress.stage("extraction", len(images)) as advance:
-            stream = self._must_stream(n_patches, extractor.dim, matrix)
-            patches: TrainingPatches = (PatchesStreamed if stream else PatchesInMemory)(
-                extractor, partial(self._masked_batches, images), len(images), advance
-            )
-            projected = patches.project(matrix)
+        patches, projected = self._collect_patches(images, generator, progress)
         with progress.stage("coreset", n_select) as advance:
             selected = select_coreset(
                 projected,
@@ -304,8 +296,8 @@ class PatchCoreDetector(BaseImageDetector):
                 method=self.coreset_method,
                 n_starts=self.n_starts,
                 generator=generator,
-                # Without a projection these are the embeddings themselves, which are needed later.
-                overwrite_x=matrix is not None,
+                # Without a projection these may be the embeddings themselves, which are needed later.
+                overwrite_x=projected.shape[1] < self._embedding_dim(),
                 progress=advance,
             )
             del projected
@@ -314,6 +306,27 @@ class PatchCoreDetector(BaseImageDetector):
             )
         with progress.stage("calibration", len(images)) as advance:
             return self._score_training(patches, images, advance)
+
+    def _collect_patches(
+        self, images: ImageSource, generator: torch.Generator, progress: FitProgress
+    ) -> tuple[TrainingPatches, torch.Tensor]:
+        """Embed the patches of all images; project them for the selection of the coreset."""
+        extractor = self._extractor()
+        matrix = projection_matrix(extractor.dim, self.coreset_projection_dim, generator)
+        batches = partial(self._masked_batches, images)
+        n_patches, n_projected = self._count_patches(images), 0 if matrix is None else len(matrix)
+        stream = self._exceeds_memory(
+            n_patches, extractor.dim + n_projected, n_projected or extractor.dim
+        )
+        with progress.stage("extraction", len(images)) as advance:
+            patches: TrainingPatches = (PatchesStreamed if stream else PatchesInMemory)(
+                extractor, batches, len(images), advance
+            )
+            return patches, patches.project(matrix)
+
+    def _embedding_dim(self) -> int:
+        """Length of the vectors that the bank holds."""
+        return self._extractor().dim
 
     def _make_feature_spec(self) -> FeatureSpec:
         if self.patch_size % 2 == 0:
@@ -333,8 +346,8 @@ class PatchCoreDetector(BaseImageDetector):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return torch.Generator().manual_seed(int(seed))
 
-    def _count_patches(self, images: ImageSource, extractor: PatchExtractor) -> int:
-        height, width = extractor.grid
+    def _count_patches(self, images: ImageSource) -> int:
+        height, width = self._extractor().grid
         if self.geometry_.mode != "pad":
             return len(images) * height * width
         cells = (
@@ -360,21 +373,18 @@ class PatchCoreDetector(BaseImageDetector):
         for batch in self._iter_batches(images):
             yield batch.pixels, self._patch_masks(batch)
 
-    def _must_stream(self, n_patches: int, dim: int, matrix: torch.Tensor | None) -> bool:
+    def _exceeds_memory(self, n_patches: int, whole: int, least: int) -> bool:
+        """Whether `whole` floats a patch are too many for max_memory; `least` of them must fit."""
         if self.max_memory is None:
             return False
         limit = _n_bytes(self.max_memory)
-        projected = 0 if matrix is None else 4 * n_patches * matrix.shape[0]
-        whole = 4 * n_patches * dim
-        if projected + whole <= limit:
-            return False
-        if matrix is None or projected > limit:
+        if 4 * n_patches * least > limit:
             raise ValueError(
                 f"max_memory={self.max_memory!r} is too little for {n_patches} patches: their "
-                f"projections alone take {(projected or whole) / 1e9:.2f} GB. Raise max_memory, set "
-                "a small projection_dim, or fit on fewer images."
+                f"projections alone take {4 * n_patches * least / 1e9:.2f} GB. Raise max_memory, set "
+                "a small coreset_projection_dim, or fit on fewer images."
             )
-        return True
+        return 4 * n_patches * whole > limit
 
     def _score_training(
         self, patches: TrainingPatches, images: ImageSource, advance: Advance
@@ -421,12 +431,16 @@ class PatchCoreDetector(BaseImageDetector):
                 "would be wrong. Pass the original file with set_params(weights=...), or fit again."
             )
         image, grids = np.empty(len(batch.shapes)), []
-        embeddings = extractor.embed(batch.pixels)
+        embeddings = self._embed(batch.pixels)
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
             inside = rows if mask is None else rows[torch.from_numpy(mask.ravel())]
             patches, image[i] = self._score_patches(inside)
             grids.append(self._on_grid(patches, mask))
         return BatchScores(image, np.stack(grids))
+
+    def _embed(self, pixels: np.ndarray) -> torch.Tensor:
+        """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""
+        return self._extractor().embed(pixels)
 
     def _score_patches(
         self, rows: torch.Tensor, exclude_source: int | None = None

@@ -47,6 +47,43 @@ def pixel_auroc(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> 
     return _auroc(np.concatenate(good), np.concatenate(defective))
 
 
+def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
+    """Discriminability index d': distance of two means in pooled standard deviations.
+
+    Parameters
+    ----------
+    good, defective : array-like of shape (n_good,), (n_defective,)
+        Scores of good and of defective images.
+
+    Returns
+    -------
+    float
+        At least 0: |mean difference| / sqrt of the mean of both variances (population variances).
+        Infinite if both spreads are zero and the means differ, NaN if they do not.
+
+    Raises
+    ------
+    ValueError
+        If one of them is empty.
+
+    References
+    ----------
+    Simpson and Fitter, "What is the best index of detectability?", Psychological Bulletin 1973;
+    Eq. 12 of ReConPatch.
+
+    Examples
+    --------
+    >>> discriminability([1.0, 3.0], [6.0, 8.0])
+    5.0
+    """
+    good, defective = np.asarray(good, dtype=float), np.asarray(defective, dtype=float)
+    if good.size == 0 or defective.size == 0:
+        raise ValueError("d' needs scores of good and of defective images; one of them is empty.")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt((good.var() + defective.var()) / 2)
+        return float(np.abs(good.mean() - defective.mean()) / spread)
+
+
 def _auroc(negative: np.ndarray, positive: np.ndarray) -> float:
     if not len(negative) or not len(positive):
         return float("nan")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skad import PatchCoreDetector
+from skad import PatchCoreDetector, ReConPatchDetector
 
 SHARED = Path(os.environ.get("SKAD_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -21,6 +21,19 @@ def make_detector(**params) -> PatchCoreDetector:
         "random_state": 0,
     }
     return PatchCoreDetector(**{**defaults, **params})
+
+
+def make_reconpatch(**params) -> ReConPatchDetector:
+    """The same with a small embedding, trained for a moment."""
+    defaults = {
+        **make_detector().get_params(),
+        "embedding_dim": 48,
+        "projection_dim": 16,
+        "epochs": 3,
+        "lr": 1e-3,
+        "train_batch_size": 64,
+    }
+    return ReConPatchDetector(**{**defaults, **params})
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skad._devices import autocast, resolve_device
+from skad._devices import autocast, has_room, resolve_device
 
 
 def test_auto_finds_something():
@@ -28,3 +28,10 @@ def test_precision_is_never_chosen_silently():
         assert (product @ product).dtype == torch.float32
     with autocast(torch.device("cpu"), "bfloat16"):
         assert (product @ product).dtype == torch.bfloat16
+
+
+def test_room_on_a_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (1000, 4000))
+    assert has_room(torch.device("cuda"), 500)
+    assert not has_room(torch.device("cuda"), 501)
+    assert has_room(torch.device("cpu"), 10**15)

@@ -1,10 +1,10 @@
-"""Pixel AUROC against scikit-learn and hand-made numbers."""
+"""Metrics against scikit-learn and hand-made numbers."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from skad.metrics import pixel_auroc
+from skad.metrics import discriminability, pixel_auroc
 
 
 @pytest.fixture
@@ -44,3 +44,16 @@ def test_undefined_and_unusable(maps):
         pixel_auroc(masks[:2], [heatmaps[0], heatmaps[1][:3]])
     with pytest.raises(ValueError, match=r"shorter|longer"):
         pixel_auroc(masks, heatmaps[:-1])
+
+
+class TestDiscriminability:
+    def test_hand_check(self):
+        assert discriminability([1, 2, 3], [5, 7, 9, 11]) == pytest.approx(3.564531154716027)
+
+    def test_spreads_of_zero(self):
+        assert discriminability([1, 1], [2, 2]) == np.inf
+        assert np.isnan(discriminability([1, 1], [1]))
+
+    def test_empty(self):
+        with pytest.raises(ValueError, match="empty"):
+            discriminability([], [1.0])

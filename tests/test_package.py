@@ -32,6 +32,7 @@ def test_import_does_next_to_nothing():
 def test_public_names():
     assert "PatchCoreDetector" in dir(skad)
     assert skad.PatchCoreDetector.__module__ == "skad._patchcore"
+    assert skad.ReConPatchDetector.__module__ == "skad._reconpatch"
     assert not hasattr(skad, "NoSuchDetector")
 
 

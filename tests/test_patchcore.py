@@ -20,7 +20,7 @@ def distances(queries, vectors):
 
 class TestBank:
     def test_holds_unprojected_vectors_of_known_images(self, good):
-        det = make_detector(projection_dim=16).fit(good)
+        det = make_detector(coreset_projection_dim=16).fit(good)
         n_patches = 12 * 4 * 4
         assert det.bank_.vectors.shape == (n_patches // 4, 64 + 128)
         for vector, source in zip(det.bank_.vectors[:5], det.bank_.sources[:5], strict=True):
@@ -36,11 +36,15 @@ class TestBank:
         assert set(det.bank_.sources) <= set(range(12))
 
     @pytest.mark.parametrize("method", ["greedy", "approximate", "random"])
-    @pytest.mark.parametrize("projection_dim", [None, 16])
-    def test_streaming_gives_the_same_detector(self, good, method, projection_dim):
-        params = {"coreset_method": method, "projection_dim": projection_dim, "geometry": "pad"}
+    @pytest.mark.parametrize("dim", [None, 16])
+    def test_streaming_gives_the_same_detector(self, good, method, dim):
+        params = {
+            "coreset_method": method,
+            "coreset_projection_dim": dim,
+            "geometry": "pad",
+        }
         whole = make_detector(**params).fit(good)
-        if projection_dim is None:
+        if dim is None:
             with pytest.raises(ValueError, match="max_memory=1000"):
                 make_detector(max_memory=1000, **params).fit(good)
             return
@@ -60,7 +64,7 @@ class TestBank:
         make_detector().fit(good)
         assert sum(seen) == 12
         seen.clear()
-        make_detector(max_memory="100kB", projection_dim=16).fit(good)
+        make_detector(max_memory="100kB", coreset_projection_dim=16).fit(good)
         assert sum(seen) == 3 * 12
 
     def test_random_state_decides(self, good):

@@ -10,13 +10,13 @@ import cloudpickle
 import joblib
 import numpy as np
 import pytest
-from conftest import make_detector
+from conftest import make_detector, make_reconpatch
 from sklearn.base import clone
 
 
-@pytest.fixture(scope="module")
-def fitted(good):
-    det = make_detector(b=3, geometry="pad").fit(good)
+@pytest.fixture(scope="module", params=[make_detector, make_reconpatch], ids=lambda f: f.__name__)
+def fitted(good, request):
+    det = request.param(b=3, geometry="pad").fit(good)
     det.predict(good)  # whatever a prediction builds must not get into the pickle
     return det
 

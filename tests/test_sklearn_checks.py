@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import make_detector
+from conftest import make_detector, make_reconpatch
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 DETECTORS = [
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1),
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, geometry="pad", b=2),
+    make_reconpatch(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, epochs=1),
 ]
 
 

@@ -1,4 +1,4 @@
-"""PatchCore's formulas against the shared file of float64 test vectors, group by group."""
+"""The papers' formulas against the shared file of float64 test vectors, group by group."""
 
 import json
 
@@ -6,11 +6,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from adamp import AdamP
 from sklearn.metrics import roc_auc_score
 
 from skad._bank import MemoryBank, greedy_k_center, mean_of_nearest, reweight
 from skad._features.embedding import AdaptiveEmbedding, concat, pooling_bins
 from skad._heatmaps import render
+from skad._learning.linear_embedding import follow
+from skad._learning.losses import relaxed_contrastive_loss
+from skad._learning.similarity import (
+    contextual_similarity,
+    neighbourhoods,
+    pairwise_similarity,
+    similarity,
+    squared_distances,
+)
+from skad.metrics import discriminability
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +135,90 @@ def test_bilinear(vectors):
 def test_auroc_with_ties(vectors):
     group = vectors["auroc_ties"]
     assert roc_auc_score(group["y"], group["s"]) == pytest.approx(group["auroc"], abs=1e-12)
+
+
+def tensor(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_similarities(vectors):
+    group = vectors["contextual_similarity"]
+    z = tensor(group["z"])
+    squares = squared_distances(z)
+    np.testing.assert_allclose(squares, group["squared_distances"], atol=1e-12)
+    pairwise = pairwise_similarity(squares, group["sigma"])
+    np.testing.assert_allclose(pairwise, group["pairwise"], atol=1e-12)
+    full, half = neighbourhoods(squares, 4)
+    np.testing.assert_array_equal(full, group["k4"]["N_k"])
+    np.testing.assert_array_equal(half, group["k4"]["N_half"])
+    for k in (3, 4, 5):
+        omega = contextual_similarity(squares, k)
+        np.testing.assert_allclose(omega, group[f"k{k}"]["contextual"], atol=1e-12)
+    omega = contextual_similarity(squares, 4).numpy()
+    for misreading in (name for name in group if name.startswith("wrong")):
+        assert np.abs(omega - group[misreading]).max() > 0.1
+    omega = similarity(z, k=4, alpha=0.5, sigma=group["sigma"])
+    np.testing.assert_allclose(omega, group["omega_alpha_half_k4"], atol=1e-12)
+
+
+def test_neighbourhoods_with_ties(vectors):
+    group = vectors["contextual_ties"]
+    full, _ = neighbourhoods(squared_distances(tensor(group["z"])), group["k"])
+    np.testing.assert_array_equal(full, group["threshold_rule_N_k"])
+
+
+def test_relaxed_contrastive_loss(vectors):
+    group = vectors["relaxed_contrastive_3pt"]
+    z, omega = tensor(group["z"]).requires_grad_(True), tensor(group["omega"])
+    loss = relaxed_contrastive_loss(z, omega, group["margin"])
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), group["loss_eq7_with_self_pairs"], atol=1e-12)
+    np.testing.assert_allclose(z.grad, group["grad_z_full"], atol=1e-12)
+    assert np.abs(z.grad.numpy() - group["grad_z_mean_detached"]).max() > 0.1
+    wide = relaxed_contrastive_loss(z, omega, 2.0)
+    np.testing.assert_allclose(wide.item(), group["margin2"]["loss"], atol=1e-12)
+
+
+def linear(weight):
+    layer = torch.nn.Linear(len(weight[0]), len(weight), bias=False).double()
+    layer.weight.data.copy_(tensor(weight))
+    return layer
+
+
+def test_moving_average(vectors):
+    group = vectors["ema"]
+    mean = linear([group["teacher"]])
+    follow(mean, linear([group["student"]]), group["gamma"])
+    np.testing.assert_allclose(mean.weight.detach()[0], group["updated"], atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "parallel"])
+def test_adamp(vectors, kind):
+    """The package does what the paper of AdamP says."""
+    group = vectors["adamp"]
+    layer = linear(group["w0"])
+    optimizer = AdamP(layer.parameters(), lr=group["lr"], weight_decay=group["weight_decay"])
+    for grad, step in zip(group[f"grads_{kind}"], group[f"steps_{kind}"], strict=True):
+        layer.weight.grad = tensor(grad)
+        optimizer.step()
+        np.testing.assert_allclose(layer.weight.detach(), step["weight"], atol=1e-12)
+
+
+def test_cosine_rate(vectors):
+    group = vectors["cosine_lr"]
+    optimizer = AdamP(linear([[1.0]]).parameters(), lr=group["lr0"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=group["T"])
+    rates = []
+    for _ in range(group["T"]):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    for epoch, rate in group["per_epoch"].items():
+        if int(epoch) < group["T"]:
+            assert rates[int(epoch)] == pytest.approx(rate, rel=1e-6)
+
+
+def test_discriminability(vectors):
+    group = vectors["discriminability"]
+    found = discriminability(group["normal"], group["abnormal"])
+    assert found == pytest.approx(group["d_prime_population"], abs=1e-12)

@@ -2,7 +2,12 @@
 
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
-from skad._features.patches import PatchesInMemory, PatchesStreamed, TrainingPatches
+from skad._features.patches import (
+    PatchesInMemory,
+    PatchesStreamed,
+    TrainingPatches,
+    TransformedPatches,
+)
 
 __all__ = [
     "FeatureNet",
@@ -11,6 +16,7 @@ __all__ = [
     "PatchesInMemory",
     "PatchesStreamed",
     "TrainingPatches",
+    "TransformedPatches",
     "load_backbone",
     "patch_extractor",
 ]

@@ -1,12 +1,15 @@
-"""All patches of the training images, held in memory or embedded again whenever they are needed.
+"""All patches of the training images: held, or embedded again whenever they are needed.
 
-Both kinds answer the same three questions (project, take, image by image) with the same numbers:
+Every kind answers the same three questions (project, take, image by image) with the same numbers:
 every image is embedded and projected in the same fixed shape.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -70,15 +73,28 @@ class PatchesInMemory:
     batches : callable
     n_images : int
     advance : callable or None
+    on_disk : bool, default=False
+        Keep the array in a temporary file, which is gone with it.
+
+    Raises
+    ------
+    OSError
+        If the disk of the temporary file is too small.
     """
 
     def __init__(
-        self, extractor: PatchExtractor, batches: Batches, n_images: int, advance: Advance | None
+        self,
+        extractor: PatchExtractor,
+        batches: Batches,
+        n_images: int,
+        advance: Advance | None,
+        on_disk: bool = False,
     ) -> None:
         self.device = extractor.device
         height, width = extractor.grid
         # np.empty commits no page before it is written, so a generous N costs nothing.
-        rows = np.empty((n_images * height * width, extractor.dim), dtype=np.float32)
+        allocate = _temporary_array if on_disk else partial(np.empty, dtype=np.float32)
+        rows = allocate((n_images * height * width, extractor.dim))
         ends = [0]
         for embedding in embed_images(extractor, batches, advance):
             end = ends[-1] + len(embedding)
@@ -161,3 +177,46 @@ class PatchesStreamed:
         """Embed image after image."""
         for embedding in embed_images(self.extractor, self.batches):
             yield embedding.cpu().numpy()
+
+
+class TransformedPatches:
+    """Patches after a linear map; none of the results is held.
+
+    Parameters
+    ----------
+    patches : PatchesInMemory
+    weight : ndarray of shape (E, d), float32
+        Patch p becomes ``weight @ p``.
+    """
+
+    def __init__(self, patches: PatchesInMemory, weight: np.ndarray) -> None:
+        self.patches = patches
+        self.weight = torch.from_numpy(weight)
+        self.sources = patches.sources
+
+    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
+        """Project by a (p, E) matrix, both maps in one."""
+        return self.patches.project(self.weight if matrix is None else matrix @ self.weight)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Fetch and map some rows."""
+        return (torch.from_numpy(self.patches.take(indices)) @ self.weight.T).numpy()
+
+    def per_image(self) -> Iterator[np.ndarray]:
+        """Map image after image, each by the very product that maps it when it is scored."""
+        weight = self.weight.to(self.patches.device)
+        for rows in self.patches.per_image():
+            yield (torch.from_numpy(rows).to(weight.device) @ weight.T).cpu().numpy()
+
+
+def _temporary_array(shape: tuple[int, int]) -> np.ndarray:
+    """Memory-map a float32 array of a temporary file."""
+    folder, needed = tempfile.gettempdir(), 4 * shape[0] * shape[1]
+    # Writing to a map on a full disk kills the process.
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(
+            f"the patch features take {needed / 1e9:.2f} GB, more than is free in {folder}. Point the "
+            "environment variable TMPDIR to a larger disk, raise max_memory, or fit on fewer images."
+        )
+    with tempfile.TemporaryFile(prefix="skad-") as file:
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

@@ -1,0 +1,150 @@
+r"""ReConPatch beside PatchCore: robustness (Table S5), inference time (S6), score histograms (Fig. 3).
+
+python benchmarks/reconpatch_figures.py augmentation parts/* --weights resnet18.safetensors
+python benchmarks/reconpatch_figures.py time parts/bottle --backbone wide_resnet50_2.tv_in1k
+python benchmarks/reconpatch_figures.py histogram parts/bottle --out docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+from sklearn.metrics import roc_auc_score
+
+from skad import PatchCoreDetector, ReConPatchDetector
+from skad.datasets import load_folder
+from skad.metrics import discriminability
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from inspect_folder import print_row
+
+METHODS: dict[str, Any] = {"PatchCore": PatchCoreDetector, "ReConPatch": ReConPatchDetector}
+
+
+def detectors(args: argparse.Namespace, **params: Any) -> dict[str, Any]:
+    """Both methods with the same backbone and seed."""
+    params |= {"backbone": args.backbone, "weights": args.weights, "random_state": args.seed}
+    training = {"epochs": args.epochs, "lr": args.lr}
+    return {
+        name: method(**params, **(training if method is ReConPatchDetector else {}))
+        for name, method in METHODS.items()
+    }
+
+
+# ---- Table S5 -------------------------------------------------------------------------------------
+
+
+def augmented(file: str, seed: int) -> np.ndarray:
+    """Rotate by 5 degrees, move by 1 %, change light and contrast by 30 %, blur; each at most."""
+    image = Image.open(file).convert("RGB")
+    rng = np.random.default_rng([seed, *file.encode()[-12:]])
+    shift = rng.uniform(-0.01, 0.01, 2) * image.size
+    image = image.rotate(
+        rng.uniform(-5, 5), Image.Resampling.BILINEAR, translate=(float(shift[0]), float(shift[1]))
+    )
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.3))
+    image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.7, 1.3))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 1.0))))
+
+
+def augmentation(args: argparse.Namespace) -> None:
+    """Image AUROC with images as they are, and with training and test images augmented."""
+    print_row(["set", *(f"{m}, {w} aug." for m in METHODS for w in ("w/o", "w/"))], markdown=True)
+    print_row(["---"] * (1 + 2 * len(METHODS)), markdown=True)
+    rows = []
+    for folder in args.folders:
+        data = load_folder(folder)
+        train = data.X_train[:: max(1, len(data.X_train) // (args.images or len(data.X_train)))]
+        plain = train, data.X_test
+        changed = tuple([augmented(file, args.seed) for file in files] for files in plain)
+        rows.append(
+            [
+                roc_auc_score(data.y_test, detector.fit(X).score_samples(X_test))
+                for detector in detectors(args).values()
+                for X, X_test in (plain, changed)
+            ]
+        )
+        print_row([data.name, *(f"{value:.3f}" for value in rows[-1])], markdown=True)
+    print_row(["mean", *(f"{value:.3f}" for value in np.mean(rows, axis=0))], markdown=True)
+
+
+# ---- Table S6 -------------------------------------------------------------------------------------
+
+
+def inference_time(args: argparse.Namespace, warm_up: int = 10, repeats: int = 30) -> None:
+    """Milliseconds an image, batch 1; in turns, so that a busy machine slows both down."""
+    data = load_folder(args.folders[0])
+    image = [np.asarray(Image.open(data.X_test[0]).convert("RGB"))]
+    print_row(["features", *METHODS, "ratio"], markdown=True)
+    print_row(["---"] * 4, markdown=True)
+    args.epochs = 0  # the values of f take no time
+    for name, params in {
+        "concat": {},
+        "adaptive, 512": {"aggregation": "adaptive", "target_dim": 512},
+    }.items():
+        fitted = [d.fit(data.X_train[: args.images]) for d in detectors(args, **params).values()]
+        times = np.empty((warm_up + repeats, 2))
+        for i in range(len(times)):
+            for j, detector in enumerate(fitted):
+                start = time.perf_counter()
+                detector.score_samples(image)
+                times[i, j] = 1000 * (time.perf_counter() - start)
+        patchcore, reconpatch = np.median(times[warm_up:], axis=0)
+        ratio = np.median(times[warm_up:, 1] / times[warm_up:, 0])
+        print_row([name, f"{patchcore:.1f}", f"{reconpatch:.1f}", f"{ratio:.3f}"], markdown=True)
+
+
+# ---- Figure 3 -------------------------------------------------------------------------------------
+
+
+def histogram(args: argparse.Namespace) -> None:
+    """Image scores of good and defective test images, with d' (Eq. 12)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    data = load_folder(args.folders[0])
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for panel, (name, detector) in zip(panels, detectors(args).items(), strict=True):
+        scores = -detector.fit(data.X_train[: args.images]).score_samples(data.X_test)
+        good, defective = scores[data.y_test == 1], scores[data.y_test == -1]
+        bins = np.linspace(scores.min(), scores.max(), 30).tolist()
+        panel.hist(good, bins, alpha=0.7, color="tab:green", label="good")
+        panel.hist(defective, bins, alpha=0.7, color="tab:red", label="defective")
+        panel.axvline(-detector.offset_, color="black", linestyle="--", label="threshold")
+        panel.set(title=f"{name}, d' = {discriminability(good, defective):.2f}")
+        panel.set(xlabel="anomaly score", ylabel="images")
+        panel.legend()
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"reconpatch-histogram-{data.name}.png"
+    figure.savefig(path, dpi=80)
+    print(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    analyses = {"augmentation": augmentation, "time": inference_time, "histogram": histogram}
+    parser.add_argument("analysis", choices=analyses)
+    parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--weights", default="pretrained", help="'pretrained' or a weights file")
+    parser.add_argument("--images", type=int, help="training images a set, at most; all")
+    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--lr", type=float, default=1e-5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for pictures")
+    args = parser.parse_args()
+    analyses[args.analysis](args)
+
+
+if __name__ == "__main__":
+    main()

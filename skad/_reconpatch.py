@@ -1,0 +1,322 @@
+"""ReConPatch: PatchCore with a learned linear embedding between patch features and bank."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skad._bank import mean_of_nearest, projection_matrix
+from skad._callbacks import FitProgress
+from skad._devices import resolve_device
+from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
+from skad._images import ImageSource
+from skad._learning import ReConPatchSettings, learn_embedding
+from skad._patchcore import PatchCoreDetector
+
+
+class ReConPatchDetector(PatchCoreDetector):
+    """ReConPatch: nearest-neighbour distance to good patches in a learned embedding.
+
+    A linear map f is trained on the patch features of the good images such that similar patches
+    gather and different ones spread out; what is similar is judged by the distances and the common
+    neighbours of the patches themselves, so that no labels are needed. Everything else is
+    PatchCore: a coreset of f(patches) is the memory bank.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
+        As in :class:`PatchCoreDetector`.
+    embedding_dim : int, default=512
+        Output dimension of f: length of the vectors in the bank.
+    projection_dim : int or None, default=128
+        Output dimension of g, the linear map from f to where the loss is taken, dropped after the
+        training. None: no g (Table S4 of the paper).
+    k : int, default=5
+        Neighbours for the contextual similarity, the patch itself counted in (Eq. 2).
+    alpha : float, default=0.5
+        Share of the pairwise similarity in [0, 1]; the rest is contextual (Eq. 6).
+    m : float, default=1.0
+        Margin of the repulsion, in mean distances of the batch (Eq. 7).
+    sigma : float or "auto", default="auto"
+        Bandwidth of the pairwise similarity exp(-d^2 / sigma) (Eq. 1). "auto": the mean squared
+        distance between projected patches before the training, so that the kernel tells near from
+        far whatever the scale of the features.
+    gamma : float, default=0.99
+        Momentum of the averaged networks that judge similarity, in [0, 1] (Eq. 8).
+    init : {"orthogonal", "uniform"}, default="orthogonal"
+        Initial f and g: random orthogonal maps, which keep the distances between patches, or the
+        uniform distribution that torch gives its linear layers.
+    epochs : int, default=120
+        Passes over all patches. 0: f stays as initialised.
+    lr : float, default=1e-5
+        Learning rate of AdamP; falls to 0 along a cosine, epoch by epoch.
+    weight_decay : float, default=1e-2
+        Decoupled weight decay of AdamP.
+    train_batch_size : int, default=512
+        Patches in a training step, drawn at random from all images; more than `k`. Time and memory
+        of a step grow with its square.
+    tol : float or None, default=None
+        Stop after five epochs whose loss is not lower by `tol` than before; None: never.
+    weights, levels, patch_size, aggregation, pretrain_dim, target_dim
+        What f is applied to: patch features as in :class:`PatchCoreDetector`.
+    coreset_size, coreset_method, coreset_projection_dim, n_starts
+        Memory bank as in :class:`PatchCoreDetector`.
+    n_neighbors, distance
+        Score of a patch as in :class:`PatchCoreDetector`.
+    b : int or None, default=None
+        Re-weight the score of every patch by the neighbourhood of `b` bank vectors around the
+        matched one (Eq. 10, the matched vector counted in), at least 2. None: no re-weighting.
+    geometry, image_size, resize, image_shape, smoothing
+        Images and heat maps as in :class:`PatchCoreDetector`.
+    index : str, default="auto"
+        Nearest-neighbour search as in :class:`PatchCoreDetector`.
+    max_memory : int, str or None, default=None
+        Bytes (or "4GB") that patch features may take during ``fit``. Where they would take more,
+        they are kept in a temporary file (the environment variable TMPDIR says where); the result is
+        the same.
+    contamination, target_false_alarm_rate
+        Threshold as in :class:`PatchCoreDetector`. f has seen the patches of every good image; only
+        the bank leaves them out.
+    batch_size : int, default=8
+        Images a forward pass of the backbone. Does not change the scores.
+    device, precision, n_jobs, random_state, verbose
+        As in :class:`PatchCoreDetector`; `random_state` also draws f, g and the order of the patches.
+        On the CPU equal seeds give bitwise equal detectors.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (embedding_dim, n_patch_features), float32
+        The matrix of f.
+    loss_curve_ : ndarray of shape (n_iter_,), float64
+        Mean loss of every epoch.
+    n_iter_ : int
+        Epochs run.
+    sigma_ : float
+        Bandwidth used.
+    bank_ : MemoryBank
+        ``bank_.vectors`` (M, embedding_dim) float32 and ``bank_.sources`` (M,), the training image of
+        each.
+    offset_, calibration_scores_, heatmap_threshold_, n_images_, n_features_in_
+        As in :class:`PatchCoreDetector`.
+    geometry_, feature_spec_, weights_digest_
+        What the features of a new image depend on.
+
+    See Also
+    --------
+    PatchCoreDetector : The same without f.
+
+    Notes
+    -----
+    f and g have no bias, since loss, neighbours and scores depend on differences alone. The bank holds
+    f of the trained network, not its average and not g(f). Settings that the paper leaves open
+    (sigma, gamma, batch, size of g, initial maps, b) were chosen by ``benchmarks/study_reconpatch.py``;
+    the tables stand in ``docs/reconpatch.md``.
+
+    The bank takes embedding_dim * h * w * n_images * coreset_size floats (Eq. S1).
+
+    References
+    ----------
+    .. [1] J. Hyun, S. Kim, G. Jeon, S. H. Kim, K. Bae, B. J. Kang, "ReConPatch: Contrastive Patch
+       Representation Learning for Industrial Anomaly Detection", WACV 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skad import ReConPatchDetector
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.integers(90, 110, size=(8, 64, 64, 3), dtype=np.uint8)
+    >>> damaged = good.copy()
+    >>> damaged[:, 8:20, 8:20] = 255
+    >>> det = ReConPatchDetector(
+    ...     "skad_nano", image_size=64, epochs=5, embedding_dim=64, coreset_size=0.5,
+    ...     random_state=0, target_false_alarm_rate=0.2,
+    ... ).fit(good[:6])
+    >>> det.predict(damaged[:2])
+    array([-1, -1])
+    >>> det.components_.shape
+    (64, 192)
+    """
+
+    _parameter_constraints: dict = {
+        **PatchCoreDetector._parameter_constraints,
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "projection_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "k": [Interval(Integral, 1, None, closed="left")],
+        "alpha": [Interval(Real, 0, 1, closed="both")],
+        "m": [Interval(Real, 0, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "gamma": [Interval(Real, 0, 1, closed="both")],
+        "init": [StrOptions({"orthogonal", "uniform"})],
+        "epochs": [Interval(Integral, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "train_batch_size": [Interval(Integral, 2, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left"), None],
+    }
+    _stages = ("extraction", "training", "coreset", "calibration")
+
+    def __init__(
+        self,
+        backbone="wide_resnet50_2.tv_in1k",
+        *,
+        embedding_dim=512,
+        projection_dim=128,
+        k=5,
+        alpha=0.5,
+        m=1.0,
+        sigma="auto",
+        gamma=0.99,
+        init="orthogonal",
+        epochs=120,
+        lr=1e-5,
+        weight_decay=1e-2,
+        train_batch_size=512,
+        tol=None,
+        weights="pretrained",
+        levels=(2, 3),
+        patch_size=3,
+        aggregation="concat",
+        pretrain_dim=1024,
+        target_dim=1024,
+        coreset_size=0.01,
+        coreset_method="greedy",
+        coreset_projection_dim=128,
+        n_starts=10,
+        n_neighbors=1,
+        distance="euclidean",
+        b=None,
+        geometry="squash",
+        image_size=224,
+        resize=None,
+        image_shape=None,
+        smoothing=4.0,
+        index="auto",
+        max_memory=None,
+        contamination="auto",
+        target_false_alarm_rate=0.05,
+        batch_size=8,
+        device="auto",
+        precision="float32",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            backbone,
+            weights=weights,
+            levels=levels,
+            patch_size=patch_size,
+            aggregation=aggregation,
+            pretrain_dim=pretrain_dim,
+            target_dim=target_dim,
+            coreset_size=coreset_size,
+            coreset_method=coreset_method,
+            coreset_projection_dim=coreset_projection_dim,
+            n_starts=n_starts,
+            n_neighbors=n_neighbors,
+            distance=distance,
+            b=b,
+            geometry=geometry,
+            image_size=image_size,
+            resize=resize,
+            image_shape=image_shape,
+            smoothing=smoothing,
+            index=index,
+            max_memory=max_memory,
+            contamination=contamination,
+            target_false_alarm_rate=target_false_alarm_rate,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.embedding_dim = embedding_dim
+        self.projection_dim = projection_dim
+        self.k = k
+        self.alpha = alpha
+        self.m = m
+        self.sigma = sigma
+        self.gamma = gamma
+        self.init = init
+        self.epochs = epochs
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.train_batch_size = train_batch_size
+        self.tol = tol
+
+    # ---------------------------------------------------------------- fitting
+
+    def _collect_patches(
+        self, images: ImageSource, generator: torch.Generator, progress: FitProgress
+    ) -> tuple[TrainingPatches, torch.Tensor]:
+        """Extract all patch features once, learn f on them, and map them by it."""
+        extractor, n_patches = self._extractor(), self._count_patches(images)
+        settings = self._settings(n_patches)
+        matrix = projection_matrix(self.embedding_dim, self.coreset_projection_dim, generator)
+        n_projected = self.embedding_dim if matrix is None else len(matrix)
+        on_disk = self._exceeds_memory(n_patches, extractor.dim + n_projected, n_projected)
+        batches = partial(self._masked_batches, images)
+        with progress.stage("extraction", len(images)) as advance:
+            features = PatchesInMemory(extractor, batches, len(images), advance, on_disk)
+        with progress.stage("training", self.epochs) as advance:
+            device = resolve_device(self.device)
+            learned = learn_embedding(features.rows, settings, generator, device, advance)
+        self.components_ = learned.weight
+        self.sigma_ = learned.sigma
+        self.loss_curve_ = np.array(learned.losses)
+        self.n_iter_ = len(learned.losses)
+        patches = TransformedPatches(features, self.components_)
+        return patches, patches.project(matrix)
+
+    def _settings(self, n_patches: int) -> ReConPatchSettings:
+        if min(n_patches, self.train_batch_size) <= self.k:
+            raise ValueError(
+                f"k={self.k} neighbours, the patch itself counted in, need more than {self.k} patches "
+                f"in a training step: train_batch_size={self.train_batch_size}, and the images have "
+                f"{n_patches} patches. Lower k, raise train_batch_size, or fit on more images."
+            )
+        return ReConPatchSettings(
+            embedding_dim=int(self.embedding_dim),
+            projection_dim=None if self.projection_dim is None else int(self.projection_dim),
+            k=int(self.k),
+            alpha=float(self.alpha),
+            m=float(self.m),
+            sigma=self.sigma,
+            gamma=float(self.gamma),
+            init=self.init,
+            epochs=int(self.epochs),
+            lr=float(self.lr),
+            weight_decay=float(self.weight_decay),
+            train_batch_size=int(self.train_batch_size),
+            tol=self.tol,
+        )
+
+    def _embedding_dim(self) -> int:
+        return int(self.embedding_dim)
+
+    # ---------------------------------------------------------------- scoring
+
+    def _embed(self, pixels: np.ndarray) -> torch.Tensor:
+        features = super()._embed(pixels)
+        # Copied, since torch warns of the read-only memory map that a worker may see.
+        weight = torch.from_numpy(np.array(self.components_)).to(features.device)
+        # Image by image: a product of another shape may round otherwise.
+        return torch.stack([rows @ weight.T for rows in features])
+
+    def _score_patches(
+        self, rows: torch.Tensor, exclude_source: int | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Score the patches of one image (Eq. 9 and 10); the image is its highest patch."""
+        distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
+        patches = mean_of_nearest(distances, squared=self.distance == "squared")
+        if self.b is not None:
+            patches = patches * self.bank_.reweight(
+                rows, distances, ids, self.b, exclude_source=exclude_source
+            )
+        return patches, float(patches.max())
