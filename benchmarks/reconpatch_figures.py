@@ -1,8 +1,10 @@
 r"""ReConPatch beside PatchCore: robustness (Table S5), inference time (S6), score histograms (Fig. 3).
 
-python benchmarks/reconpatch_figures.py augmentation parts/* --weights resnet18.safetensors
-python benchmarks/reconpatch_figures.py time parts/bottle --backbone wide_resnet50_2.tv_in1k
-python benchmarks/reconpatch_figures.py histogram parts/bottle --out docs/images
+Run, for instance::
+
+    python benchmarks/reconpatch_figures.py augmentation parts/* --weights resnet18.safetensors
+    python benchmarks/reconpatch_figures.py time parts/bottle --backbone wide_resnet50_2.tv_in1k
+    python benchmarks/reconpatch_figures.py histogram parts/bottle --out docs/images
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.metrics import roc_auc_score
 
 from skad import PatchCoreDetector, ReConPatchDetector
-from skad.datasets import load_folder
 from skad.metrics import discriminability
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from inspect_folder import print_row
+from reconpatch_tables import load_part
 
 METHODS: dict[str, Any] = {"PatchCore": PatchCoreDetector, "ReConPatch": ReConPatchDetector}
 
@@ -59,9 +61,8 @@ def augmentation(args: argparse.Namespace) -> None:
     print_row(["---"] * (1 + 2 * len(METHODS)), markdown=True)
     rows = []
     for folder in args.folders:
-        data = load_folder(folder)
-        train = data.X_train[:: max(1, len(data.X_train) // (args.images or len(data.X_train)))]
-        plain = train, data.X_test
+        data = load_part(folder, args.images)
+        plain = data.X_train, data.X_test
         changed = tuple([augmented(file, args.seed) for file in files] for files in plain)
         rows.append(
             [
@@ -79,7 +80,7 @@ def augmentation(args: argparse.Namespace) -> None:
 
 def inference_time(args: argparse.Namespace, warm_up: int = 10, repeats: int = 30) -> None:
     """Milliseconds an image, batch 1; in turns, so that a busy machine slows both down."""
-    data = load_folder(args.folders[0])
+    data = load_part(args.folders[0], args.images)
     image = [np.asarray(Image.open(data.X_test[0]).convert("RGB"))]
     print_row(["features", *METHODS, "ratio"], markdown=True)
     print_row(["---"] * 4, markdown=True)
@@ -88,7 +89,7 @@ def inference_time(args: argparse.Namespace, warm_up: int = 10, repeats: int = 3
         "concat": {},
         "adaptive, 512": {"aggregation": "adaptive", "target_dim": 512},
     }.items():
-        fitted = [d.fit(data.X_train[: args.images]) for d in detectors(args, **params).values()]
+        fitted = [d.fit(data.X_train) for d in detectors(args, **params).values()]
         times = np.empty((warm_up + repeats, 2))
         for i in range(len(times)):
             for j, detector in enumerate(fitted):
@@ -110,10 +111,10 @@ def histogram(args: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    data = load_folder(args.folders[0])
+    data = load_part(args.folders[0], args.images)
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for panel, (name, detector) in zip(panels, detectors(args).items(), strict=True):
-        scores = -detector.fit(data.X_train[: args.images]).score_samples(data.X_test)
+        scores = -detector.fit(data.X_train).score_samples(data.X_test)
         good, defective = scores[data.y_test == 1], scores[data.y_test == -1]
         bins = np.linspace(scores.min(), scores.max(), 30).tolist()
         panel.hist(good, bins, alpha=0.7, color="tab:green", label="good")

@@ -68,9 +68,6 @@ def learn_once(
     return _embeddings[key]
 
 
-skad._reconpatch.learn_embedding = learn_once
-
-
 class Remembered:
     """An extractor that embeds an image once.
 
@@ -219,6 +216,15 @@ def parameters(args: argparse.Namespace) -> dict[str, Any]:
     return params
 
 
+def load_part(folder: Path, n_images: int | None) -> Any:
+    """Read a data set, with at most `n_images` training images, spread evenly."""
+    data = load_folder(folder)
+    if n_images is not None and n_images < len(data.X_train):
+        chosen = np.linspace(0, len(data.X_train) - 1, n_images).round().astype(int)
+        data.X_train = [data.X_train[i] for i in chosen]
+    return data
+
+
 def run_table(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
     """Mean over seeds of every row of a table, on every set."""
     params = parameters(args)
@@ -228,13 +234,14 @@ def run_table(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
         for seed in args.seeds:
             columns = []
             for data in sets:
-                detector: Any = RememberingPatchCore(**params, random_state=seed)
-                used = grid
-                if name != "patchcore":
-                    detector = RememberingReConPatch(
-                        **params, epochs=args.epochs, lr=args.lr, random_state=seed
-                    )
+                if name == "patchcore":
+                    used = grid
+                    shared = params.keys() & RememberingPatchCore().get_params().keys()
+                    detector: Any = RememberingPatchCore(**{key: params[key] for key in shared})
+                else:
+                    detector = RememberingReConPatch(**params, epochs=args.epochs, lr=args.lr)
                     used = resolved(grid, detector, data)
+                detector.set_params(random_state=seed)
                 columns.append([row[1:] for row in search(detector, used, data)])
             per_seed.append(np.array(columns).swapaxes(0, 1))
         rows = dict(zip(named(grid), np.mean(per_seed, axis=0), strict=True))
@@ -243,11 +250,8 @@ def run_table(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
 
 def main() -> None:
     args = read_arguments()
-    sets = [load_folder(folder) for folder in args.folders]
-    for data in sets:
-        if args.images is not None and args.images < len(data.X_train):
-            chosen = np.linspace(0, len(data.X_train) - 1, args.images).round().astype(int)
-            data.X_train = [data.X_train[i] for i in chosen]
+    skad._reconpatch.learn_embedding = learn_once
+    sets = [load_part(folder, args.images) for folder in args.folders]
     for name in args.table:
         start = time.perf_counter()
         print(f"\n{name}: {' '.join(sys.argv[1:])}")
