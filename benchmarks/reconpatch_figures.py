@@ -31,7 +31,8 @@ METHODS: dict[str, Any] = {"PatchCore": PatchCoreDetector, "ReConPatch": ReConPa
 
 def detectors(args: argparse.Namespace, **params: Any) -> dict[str, Any]:
     """Both methods with the same backbone and seed."""
-    params |= {"backbone": args.backbone, "weights": args.weights, "random_state": args.seed}
+    weights = None if args.weights == "random" else args.weights
+    params |= {"backbone": args.backbone, "weights": weights, "random_state": args.seed}
     training = {"epochs": args.epochs, "lr": args.lr}
     return {
         name: method(**params, **(training if method is ReConPatchDetector else {}))
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("analysis", choices=analyses)
     parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--weights", default="pretrained", help="'pretrained' or a weights file")
+    parser.add_argument("--weights", default="pretrained", help="'pretrained', 'random' or a file")
     parser.add_argument("--images", type=int, help="training images a set, at most; all")
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--lr", type=float, default=1e-5)
