@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from skad import PatchCoreDetector
 from skad._features.backbones import load_backbone
 from skad.datasets import load_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from inspect_folder import fit_and_score, print_row
+from remembering import RememberingPatchCore, forget
 
 
 class GaborBank(nn.Module):
@@ -100,10 +100,12 @@ def forward_ms(params: dict, threads: int = 1, repeats: int = 15) -> float:
 def mean_figures(params: dict, data, args: argparse.Namespace) -> np.ndarray:
     """Image and pixel AUROC, mean over seeds."""
     detectors = (
-        PatchCoreDetector(**params, image_size=args.image_size, random_state=seed)
+        RememberingPatchCore(**params, image_size=args.image_size, random_state=seed)
         for seed in args.seeds
     )
-    return np.mean([fit_and_score(detector, data)[1][:2] for detector in detectors], axis=0)
+    figures = np.mean([fit_and_score(detector, data)[1][:2] for detector in detectors], axis=0)
+    forget()
+    return figures
 
 
 def main() -> None:

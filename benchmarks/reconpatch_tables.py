@@ -33,6 +33,7 @@ from skad.metrics import discriminability, pixel_auroc
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from inspect_folder import print_row, read_masks
+from remembering import RememberingPatchCore, RememberingReConPatch
 
 # Name -> grid; a list of grids runs one after the other. Texts such as "0.1 auto" are shares of the
 # bandwidth that sigma="auto" measures on the data.
@@ -53,7 +54,6 @@ TABLES: dict[str, Any] = {
     "S3": {"alpha": [0.0, 0.25, 0.5, 0.75, 1.0]},
     "S4": {"projection_dim": [None, 128]},
 }
-_features: dict[bytes, torch.Tensor] = {}
 _embeddings: dict[tuple, LearnedEmbedding] = {}
 
 
@@ -66,47 +66,6 @@ def learn_once(
         fixed = torch.Generator().manual_seed(0)
         _embeddings[key] = learn_embedding(features, settings, fixed, *rest)
     return _embeddings[key]
-
-
-class Remembered:
-    """An extractor that embeds an image once.
-
-    Parameters
-    ----------
-    extractor : PatchExtractor
-    """
-
-    def __init__(self, extractor: Any) -> None:
-        self.extractor = extractor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.extractor, name)
-
-    def embed(self, pixels: np.ndarray) -> torch.Tensor:
-        """(B, S, S, 3) -> (B, h w, d)."""
-        keys = [
-            hashlib.blake2b(image.tobytes(), key=self.digest.encode()[:64]).digest()
-            for image in pixels
-        ]
-        new = [i for i, key in enumerate(keys) if key not in _features]
-        if new:
-            embedded = self.extractor.embed(pixels[new])
-            _features.update(zip([keys[i] for i in new], embedded, strict=True))
-        return torch.stack([_features[key] for key in keys])
-
-
-class RememberingPatchCore(PatchCoreDetector):
-    """PatchCore whose backbone sees an image once a process."""
-
-    def _extractor(self) -> Any:
-        return Remembered(super()._extractor())
-
-
-class RememberingReConPatch(ReConPatchDetector):
-    """ReConPatch whose backbone sees an image once a process."""
-
-    def _extractor(self) -> Any:
-        return Remembered(super()._extractor())
 
 
 def coarse_heatmaps(detector: PatchCoreDetector, X: list[str]) -> tuple[list, np.ndarray]:
