@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 from skad._version import __version__
 
 if TYPE_CHECKING:
+    from skad._fusion import ScoreFusionDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
 
-__all__ = ["PatchCoreDetector", "ReConPatchDetector", "__version__"]
+__all__ = ["PatchCoreDetector", "ReConPatchDetector", "ScoreFusionDetector", "__version__"]
 
 _HOMES = {
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
+    "ScoreFusionDetector": "skad._fusion",
 }
 
 

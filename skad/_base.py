@@ -1,9 +1,8 @@
-"""The scikit-learn contract of every detector; knows no algorithm.
+"""The scikit-learn contract of detectors that see images; knows no algorithm.
 
 A detector derives from :class:`BaseImageDetector` and fills in three hooks: learn from a source of
-good images, score a batch, render a map of patch scores on the network's canvas. Validation, labels,
-threshold, p-values, image coordinates and the guard against parameters changed after ``fit`` live
-here.
+good images, score a batch, render a map of patch scores on the network's canvas. Validation, labels
+and image coordinates live here; what follows from the scores, in :mod:`skad._contract`.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import roc_auc_score
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
-from skad._callbacks import CallbackSupportMixin, FitProgress, with_callbacks
+from skad._callbacks import FitProgress, with_callbacks
+from skad._contract import BaseDetector
 from skad._devices import PRECISIONS
 from skad._images import Geometry, ImageBatch, ImageSource, as_image_source, is_rows, iter_batches
 
@@ -46,17 +44,16 @@ class TrainingScores(NamedTuple):
     """(n, h, w) float64, one score a patch, out of sample where that is possible; NaN in padding."""
 
 
-class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
-    """Base of all image anomaly detectors."""
+class BaseImageDetector(BaseDetector):
+    """Base of the detectors that see images themselves."""
 
     _parameter_constraints: dict = {
+        **BaseDetector._parameter_constraints,
         "image_size": [Interval(Integral, 1, None, closed="left")],
         "geometry": [StrOptions({"squash", "pad", "crop"})],
         "resize": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-        "target_false_alarm_rate": [Interval(Real, 0, 1, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
@@ -66,7 +63,6 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             None,
         ],
         "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     # Parameters that may change on a fitted detector without making its scores wrong: where the
@@ -122,7 +118,8 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         # Whatever fails from here on leaves an unfitted detector, never one with half of a new state.
         self.__dict__.pop("_params_at_fit", None)
         images = self._open(X, reset=True)
-        images = _good_images(images, y)
+        good = good_rows(y, len(images))
+        images = images if len(good) == len(images) else images.subset(good)
         if len(images) == 1 and self.contamination == "auto":
             raise ValueError(
                 "n_samples=1: a threshold from leave-one-image-out scores needs at least two good "
@@ -132,41 +129,11 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         with progress.fitting():
             scores = self._fit_images(images, progress)
         self.n_images_ = len(images)
-        self._calibrate(scores)
+        peaks = np.array([self._render(grid).max() for grid in scores.grids], dtype=np.float64)
+        self._calibrate(scores.out_of_sample, scores.in_sample, peaks)
         self._training_scores = scores
         self._params_at_fit = self._frozen_params()
         return self
-
-    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit on the good images of X, then predict all of X.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-        y : array-like of shape (n,), default=None
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            +1 good, -1 defective.
-        """
-        return self.fit(X, y).predict(X)
-
-    def _calibrate(self, scores: TrainingScores) -> None:
-        held_out = scores.out_of_sample
-        peaks = np.array([self._render(grid).max() for grid in scores.grids], dtype=np.float64)
-        self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
-        if self.calibration_scores_ is not None and self.contamination == "auto":
-            rate = self.target_false_alarm_rate
-            _warn_if_too_few(self.n_images_, rate)
-            self.offset_ = _conformal_offset(self.calibration_scores_, rate)
-            self.heatmap_threshold_ = -_conformal_offset(-peaks, rate)
-        else:
-            share = 100 * self.contamination
-            self.offset_ = float(np.percentile(-np.asarray(scores.in_sample), share))
-            self.heatmap_threshold_ = -float(np.percentile(-peaks, share))
 
     def _frozen_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
@@ -176,22 +143,6 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             for name, value in params.items()
             if name not in self._free_after_fit and (name != "backbone" or isinstance(value, str))
         }
-
-    def _check_unchanged(self) -> None:
-        check_is_fitted(self, "_params_at_fit")
-        now = self._frozen_params()
-        changed = [
-            name
-            for name, value in self._params_at_fit.items()
-            if name not in now or not np.array_equal(now[name], value)
-        ]
-        if changed:
-            raise ValueError(
-                f"{', '.join(changed)} changed after fit: the threshold and the learned state no "
-                f"longer belong together. Call fit again, or set back "
-                + ", ".join(f"{name}={self._params_at_fit[name]!r}" for name in changed)
-                + "."
-            )
 
     # ---------------------------------------------------------------- scoring
 
@@ -210,96 +161,6 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             nor on ``batch_size``.
         """
         return -np.concatenate([scores.image for _, scores in self._iter_scores(X)])
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Signed distance to the threshold.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            ``score_samples(X) - offset_``; negative = defective.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Tell good from defective images.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-
-        Returns
-        -------
-        ndarray of shape (n,), int
-            +1 good, -1 defective.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def anomaly_p_value(self, X: Any) -> np.ndarray:
-        """Conformal p-value of each image among the good training images.
-
-        The share of out-of-sample training scores that are at least as anomalous, the image itself
-        counted in. Calling an image defective when its value is at most 0.01 raises at most 1 % false
-        alarms, as long as good images keep coming from where the training images came from.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            In (0, 1]; the smallest possible value is 1 / (n_images_ + 1).
-
-        Raises
-        ------
-        ValueError
-            If the detector was fitted on a single image.
-        """
-        self._check_unchanged()
-        if self.calibration_scores_ is None:
-            raise ValueError(
-                "p-values need out-of-sample scores of at least two good training images; "
-                "this detector was fitted on one."
-            )
-        scores = self.score_samples(X)
-        lower = np.searchsorted(self.calibration_scores_, scores, side="right")
-        return (1 + lower) / (1 + len(self.calibration_scores_))
-
-    def score(self, X: Any, y: Any) -> float:
-        """Image AUROC: the chance that a good image scores higher than a defective one.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-        y : array-like of shape (n,)
-            +1 good, -1 defective.
-
-        Returns
-        -------
-        float
-            In 0..1; NaN, with a warning, if y holds anything else than +1 and -1, or one of them
-            only: a search over parameters then fails loudly instead of preferring the worst.
-        """
-        labels = np.asarray(y)
-        if set(np.unique(labels).tolist()) != {-1, 1}:
-            warnings.warn(
-                "the image AUROC needs labels +1 (good) and -1 (defective), both present; y holds "
-                f"{np.unique(labels)[:5].tolist()}. For 1 = defective pass np.where(y == 1, -1, 1).",
-                UndefinedMetricWarning,
-                stacklevel=2,
-            )
-            self.score_samples(X)  # what is wrong with X is said all the same
-            return float("nan")
-        return float(roc_auc_score(labels, self.score_samples(X)))
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
@@ -372,32 +233,42 @@ class BaseImageDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         resize = self.resize if self.geometry == "crop" else None
         return Geometry(self.geometry, self.image_size, resize)
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
 
+def good_rows(y: Any, n: int) -> np.ndarray:
+    """Find the images that may be learned from: all but those labelled -1.
 
-def _good_images(images: ImageSource, y: Any) -> ImageSource:
-    """Leave out what y labels -1; every other coding of y is ignored."""
-    if y is None:
-        return images
+    Parameters
+    ----------
+    y : array-like of shape (n,) or None
+        +1 good, -1 defective; every other coding is ignored, {0, 1} with a warning.
+    n : int
+        Number of images.
+
+    Returns
+    -------
+    ndarray of shape (n_good,), int
+
+    Raises
+    ------
+    ValueError
+        If labels and images differ in number, or no image is good.
+    """
+    everything = np.arange(n)
     labels = np.asarray(y)
-    if labels.ndim == 0 or labels.size == 0:
-        return images
+    if y is None or labels.ndim == 0 or labels.size == 0:
+        return everything
     values = set(np.unique(labels.astype(str) if labels.dtype == object else labels).tolist())
     if not values <= {1, -1} or labels.dtype == bool:
         _warn_about_coding(values)
-        return images
+        return everything
     labels = column_or_1d(labels)
-    if len(labels) != len(images):
-        raise ValueError(f"y has {len(labels)} labels for {len(images)} images.")
-    good = np.flatnonzero(labels == 1)
-    if len(good) == 0:
+    if len(labels) != n:
+        raise ValueError(f"y has {len(labels)} labels for {n} images.")
+    if not (labels == 1).any():
         raise ValueError(
             "y labels every image -1 (defective): there is no good image to learn from."
         )
-    return images if len(good) == len(images) else images.subset(good)
+    return everything[labels == 1]
 
 
 def _warn_about_coding(values: set) -> None:
@@ -412,31 +283,6 @@ def _warn_about_coding(values: set) -> None:
         warnings.warn(
             "y holds +1, -1 and a third value and is ignored: all images count as good. Labels must "
             "be exactly +1 (good) and -1 (defective) to leave defective images out.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _rank(n: int, rate: float) -> int:
-    # The tolerance keeps rates such as 0.05 = 1 / 20 on their rank in floating point.
-    return int(rate * (n + 1) + 1e-9)
-
-
-def _conformal_offset(scores: np.ndarray, rate: float) -> float:
-    """Largest threshold whose false-alarm rate is at most `rate` on exchangeable good images.
-
-    A new good image falls below the k-th smallest of n out-of-sample scores with a probability of
-    at most k / (n + 1).
-    """
-    k = max(_rank(len(scores), rate), 1)
-    return float(np.sort(scores)[k - 1])
-
-
-def _warn_if_too_few(n: int, rate: float) -> None:
-    if _rank(n, rate) == 0:
-        warnings.warn(
-            f"target_false_alarm_rate={rate:g} cannot be promised from {n} good images: the smallest "
-            f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is the lowest of their scores.",
             UserWarning,
             stacklevel=4,
         )

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 
-from skad._base import _conformal_offset
+from skad._contract import _conformal_offset
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def test_public_names():
     assert "PatchCoreDetector" in dir(skad)
     assert skad.PatchCoreDetector.__module__ == "skad._patchcore"
     assert skad.ReConPatchDetector.__module__ == "skad._reconpatch"
+    assert skad.ScoreFusionDetector.__module__ == "skad._fusion"
     assert not hasattr(skad, "NoSuchDetector")
 
 

@@ -9,12 +9,21 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
+from skad import ScoreFusionDetector
+
 # scikit-learn wants to see outliers among the training images themselves. The threshold from
 # leave-one-image-out scores rightly finds none at low rates: an image that is in the bank looks good.
 DETECTORS = [
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1),
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, geometry="pad", b=2),
     make_reconpatch(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, epochs=1),
+    ScoreFusionDetector(
+        [
+            ("a", make_detector(coreset_size=0.05, n_jobs=1)),
+            ("b", make_detector(levels=(2,), n_jobs=1)),
+        ],
+        target_false_alarm_rate=0.45,
+    ),
 ]
 
 
