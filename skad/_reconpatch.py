@@ -32,7 +32,7 @@ class ReConPatchDetector(PatchCoreDetector):
         As in :class:`PatchCoreDetector`.
     embedding_dim : int, default=512
         Output dimension of f: length of the vectors in the bank.
-    projection_dim : int or None, default=128
+    projection_dim : int or None, default=512
         Output dimension of g, the linear map from f to where the loss is taken, dropped after the
         training. None: no g (Table S4 of the paper).
     k : int, default=5
@@ -164,7 +164,7 @@ class ReConPatchDetector(PatchCoreDetector):
         backbone="wide_resnet50_2.tv_in1k",
         *,
         embedding_dim=512,
-        projection_dim=128,
+        projection_dim=512,
         k=5,
         alpha=0.5,
         m=1.0,

@@ -56,7 +56,7 @@ class ReConPatchSettings:
     """
 
     embedding_dim: int = 512
-    projection_dim: int | None = 128
+    projection_dim: int | None = 512
     k: int = 5
     alpha: float = 0.5
     m: float = 1.0
