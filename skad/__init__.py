@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from skad._fusion import ScoreFusionDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
+    from skad._recontrast import ReContrastDetector
 
-__all__ = ["PatchCoreDetector", "ReConPatchDetector", "ScoreFusionDetector", "__version__"]
+__all__ = [
+    "PatchCoreDetector",
+    "ReConPatchDetector",
+    "ReContrastDetector",
+    "ScoreFusionDetector",
+    "__version__",
+]
 
 _HOMES = {
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
+    "ReContrastDetector": "skad._recontrast",
     "ScoreFusionDetector": "skad._fusion",
 }
 

@@ -34,14 +34,17 @@ class BatchScores(NamedTuple):
 
 
 class TrainingScores(NamedTuple):
-    """Anomaly scores of the n training images."""
+    """Anomaly scores of the training images, or of the n that were left out."""
 
     out_of_sample: np.ndarray | None
     """(n,) float64, each image scored by a model that did not see it; None if that is impossible."""
     in_sample: np.ndarray | None
-    """(n,) float64, as the hook for scoring gives them; None unless a percentile is asked for."""
+    """Float64, of all training images, as the hook for scoring gives them; None unless a percentile
+    is asked for."""
     grids: np.ndarray
-    """(n, h, w) float64, one score a patch, out of sample where that is possible; NaN in padding."""
+    """(n, h, w), one score a patch, out of sample where that is possible; NaN in padding."""
+    rows: np.ndarray | None = None
+    """(n,) int, where only a part of the training images was left out: which ones these n are."""
 
 
 class BaseImageDetector(BaseDetector):
@@ -86,6 +89,10 @@ class BaseImageDetector(BaseDetector):
         """Score the images of a batch."""
 
     @abstractmethod
+    def _grid_shape(self) -> tuple[int, int]:
+        """Rows and columns (h, w) of the grid of patch scores."""
+
+    @abstractmethod
     def _smallest_side(self) -> int:
         """Pixels below which an image is refused."""
 
@@ -122,8 +129,8 @@ class BaseImageDetector(BaseDetector):
         images = images if len(good) == len(images) else images.subset(good)
         if len(images) == 1 and self.contamination == "auto":
             raise ValueError(
-                "n_samples=1: a threshold from leave-one-image-out scores needs at least two good "
-                "images; pass contamination=<share> to fit on one image (one-shot)."
+                "n_samples=1: a threshold from scores of images that were left out needs at least two "
+                "good images; pass contamination=<share> to fit on one image (one-shot)."
             )
         progress = FitProgress(self, len(self._stages), X, y)
         with progress.fitting():
@@ -226,8 +233,11 @@ class BaseImageDetector(BaseDetector):
         return as_image_source(X, image_shape=self.image_shape)
 
     def _iter_batches(self, images: ImageSource) -> Iterator[ImageBatch]:
-        n_workers = {None: None, -1: None, 1: 0}.get(self.n_jobs, self.n_jobs)
-        return iter_batches(images, self.geometry_, self.batch_size, n_workers=n_workers)
+        return iter_batches(images, self.geometry_, self.batch_size, n_workers=self._n_workers())
+
+    def _n_workers(self) -> int | None:
+        """Threads that read images, as `iter_batches` counts them."""
+        return {None: None, -1: None, 1: 0}.get(self.n_jobs, self.n_jobs)
 
     def _make_geometry(self) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None

@@ -62,7 +62,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
         if self.calibration_scores_ is not None and self.contamination == "auto":
             rate = self.target_false_alarm_rate
-            _warn_if_too_few(self.n_images_, rate)
+            _warn_if_too_few(len(self.calibration_scores_), rate)
             self.offset_ = _conformal_offset(self.calibration_scores_, rate)
             self.heatmap_threshold_ = -_conformal_offset(-peaks, rate)
         else:
@@ -141,8 +141,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self._check_unchanged()
         if self.calibration_scores_ is None:
             raise ValueError(
-                "p-values need out-of-sample scores of at least two good training images; "
-                "this detector was fitted on one."
+                "p-values need scores of good training images that were left out; this detector has "
+                "none (fitted on one image, or with validation_fraction=0)."
             )
         scores = self.score_samples(X)
         lower = np.searchsorted(self.calibration_scores_, scores, side="right")

@@ -64,6 +64,33 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
+def training_precision(device: torch.device, precision: str) -> str:
+    """Resolve the precision that a network is trained in.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"auto", "float32", "bfloat16"}
+        "auto": bfloat16 where the hardware has units for it, about twice as fast.
+
+    Returns
+    -------
+    str
+        A key of `PRECISIONS`.
+    """
+    if precision != "auto":
+        return precision
+    return "bfloat16" if _has_bfloat16_units(device) else "float32"
+
+
+def _has_bfloat16_units(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    # torch has no public question for this; without an answer, float32 is right everywhere.
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, q, lambda: False)() for q in questions)
+
+
 def has_room(device: torch.device, n_bytes: int) -> bool:
     """Whether data may move to a device as a whole, leaving as much again for the work on them.
 

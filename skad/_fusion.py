@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -12,10 +13,11 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
-from skad._base import BaseImageDetector, good_rows
+from skad._base import BaseImageDetector, TrainingScores, good_rows
 from skad._callbacks import FitProgress, with_callbacks
 from skad._contract import BaseDetector
 from skad._heatmaps import render
+from skad._images import ImageSource
 
 try:
     from sklearn.utils._repr_html.estimator import _VisualBlock
@@ -287,29 +289,38 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 with progress.stage(name, 1) as advance:
                     _fit_named(name, member, X, y)
                     advance(1)
-                training.append(vars(member).pop("_training_scores"))
+                training.append(_left_out(name, vars(member).pop("_training_scores")))
         self.named_estimators_ = Bunch(**dict(members))
         self.estimators_ = [member for _, member in members]
         self._copy_columns(self.estimators_[0])
         self.n_images_ = len(rows)
         self._members = [
-            Member(detector, robust_scale(scores.grids), robust_scale(scores.out_of_sample))
+            Member(detector, robust_scale(scores.grids), robust_scale(scores.out_of_sample))  # type: ignore[arg-type]
             for detector, scores in zip(self.estimators_, training, strict=True)
         ]
         self._share_grid = _share_grid(self.estimators_)
-        self._calibrate_on(training, [images.shape(i) for i in rows], X, rows)
+        self._calibrate_on(training, images, X, rows)
         self._params_at_fit = self._frozen_params()
         return self
 
     def _calibrate_on(
-        self, training: list, shapes: list[tuple[int, int]], X: Any, rows: Any
+        self, training: list[TrainingScores], images: ImageSource, X: Any, rows: np.ndarray
     ) -> None:
-        scored = [
-            Scored(shape, [t.out_of_sample[i] for t in training], [t.grids[i] for t in training])
-            for i, shape in enumerate(shapes)
+        """Calibrate on the good images that every member left out."""
+        lefts = [
+            np.arange(len(rows)) if scores.rows is None else scores.rows for scores in training
         ]
-        held_out = np.array([self._image_score(image) for image in scored])
-        peaks = np.array([np.nanmax(self._overlay(image)) for image in scored])
+        common = reduce(np.intersect1d, lefts)
+        held_out, peaks = np.empty(len(common)), np.empty(len(common))
+        for n, i in enumerate(common):
+            at = [int(np.searchsorted(left, i)) for left in lefts]
+            scored = Scored(
+                images.shape(int(rows[i])),
+                [s.out_of_sample[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
+                [scores.grids[j] for scores, j in zip(training, at, strict=True)],
+            )
+            held_out[n] = self._image_score(scored)
+            peaks[n] = np.nanmax(self._overlay(scored))
         in_sample = None
         if self.contamination != "auto":
             in_sample = np.array([self._image_score(image) for image in self._iter_scored(X)])[rows]
@@ -410,7 +421,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
 def _share_grid(members: list[BaseImageDetector]) -> bool:
     """Whether a patch is the same piece of an image to all members."""
-    grids = {member._extractor().grid for member in members}
+    grids = {member._grid_shape() for member in members}
     return len(grids) == 1 and all(m.geometry_ == members[0].geometry_ for m in members)
 
 
@@ -425,6 +436,15 @@ def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> None:
         if [type(arg) for arg in error.args] != [str]:
             raise  # made of more than a message
         raise type(error)(f"estimator {name!r}: {error}") from error
+
+
+def _left_out(name: str, scores: TrainingScores) -> TrainingScores:
+    if scores.out_of_sample is None:
+        raise ValueError(
+            f"estimator {name!r} leaves no good image out (validation_fraction=0), but the scale of a "
+            "member is measured on such images."
+        )
+    return scores
 
 
 def _per_image(

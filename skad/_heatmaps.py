@@ -19,7 +19,7 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
 
     Parameters
     ----------
-    grid : ndarray of shape (h, w), float64
+    grid : ndarray of shape (h, w)
         Patch scores; NaN in padding, which must surround a full rectangle of scores.
     size : int
         Side S of the canvas, in pixels.
@@ -38,7 +38,7 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
     columns = _operator(grid.shape[1], size, float(sigma), align_corners)
     # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
     # and the search three times slower.
-    return (rows @ torch.from_numpy(grid) @ columns.T).float().numpy()
+    return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).float().numpy()
 
 
 def fill_padding(grid: np.ndarray) -> np.ndarray:

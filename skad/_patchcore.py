@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from functools import partial
 from numbers import Integral
@@ -27,9 +26,7 @@ from skad._features import (
 )
 from skad._heatmaps import render
 from skad._images import ImageBatch, ImageSource
-
-_MEMORY = re.compile(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+from skad._memory import parse_bytes
 
 
 class PatchCoreDetector(BaseImageDetector):
@@ -377,7 +374,7 @@ class PatchCoreDetector(BaseImageDetector):
         """Whether `whole` floats a patch are too many for max_memory; `least` of them must fit."""
         if self.max_memory is None:
             return False
-        limit = _n_bytes(self.max_memory)
+        limit = parse_bytes(self.max_memory)
         if 4 * n_patches * least > limit:
             raise ValueError(
                 f"max_memory={self.max_memory!r} is too little for {n_patches} patches: their "
@@ -462,7 +459,7 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _on_grid(self, patches: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Lay patch scores out on the (h, w) grid, NaN in padding."""
-        shape = self._extractor().grid
+        shape = self._grid_shape()
         if mask is None:
             return patches.reshape(shape)
         grid = np.full(shape, np.nan)
@@ -491,17 +488,9 @@ class PatchCoreDetector(BaseImageDetector):
             self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
         )
 
+    def _grid_shape(self) -> tuple[int, int]:
+        return self._extractor().grid
+
     def _smallest_side(self) -> int:
         strides = self._extractor().net.strides
         return max(strides) if strides is not None else 1
-
-
-def _n_bytes(limit: int | str) -> int:
-    """Bytes from a number or a text such as "4GB" or "500 MiB"."""
-    if not isinstance(limit, str):
-        return int(limit)
-    match = _MEMORY.fullmatch(limit)
-    if match is None:
-        raise ValueError(f"max_memory={limit!r} is neither a number of bytes nor like '4GB'.")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** _POWERS[match[2].upper()])

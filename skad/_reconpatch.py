@@ -113,7 +113,7 @@ class ReConPatchDetector(PatchCoreDetector):
     -----
     f and g have no bias, since loss, neighbours and scores depend on differences alone. The bank holds
     f of the trained network, not its average and not g(f). Settings that the paper leaves open
-    (sigma, gamma, batch, size of g, initial maps, b) were chosen by ``benchmarks/study_reconpatch.py``;
+    (sigma, gamma, batch, size of g, initial maps, b) were chosen by ``benchmarks/reconpatch_tables.py``;
     the tables stand in ``docs/reconpatch.md``.
 
     The bank takes embedding_dim * h * w * n_images * coreset_size floats (Eq. S1).

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skad import PatchCoreDetector, ReConPatchDetector
+from skad import PatchCoreDetector, ReConPatchDetector, ReContrastDetector
 
 SHARED = Path(os.environ.get("SKAD_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -34,6 +34,20 @@ def make_reconpatch(**params) -> ReConPatchDetector:
         "train_batch_size": 64,
     }
     return ReConPatchDetector(**{**defaults, **params})
+
+
+def make_recontrast(**params) -> ReContrastDetector:
+    """The network on the bundled backbone, trained for a moment."""
+    defaults = {
+        "backbone": "skad_nano",
+        "image_size": 32,
+        "max_iter": 12,
+        "batch_size": 4,
+        "validation_fraction": 0.3,
+        "target_false_alarm_rate": 0.2,
+        "random_state": 0,
+    }
+    return ReContrastDetector(**{**defaults, **params})
 
 
 @pytest.fixture

@@ -134,3 +134,25 @@ def test_gabor_filters_answer_to_their_own_wave(monkeypatch):
     assert plain.abs().max() < 1e-4
     # Channels: three colours x four wavelengths x eight directions; 8 pixels, first direction.
     assert striped[0, :32].mean((1, 2)).argmax() == 8
+
+
+def test_one_detector_for_many_categories(folder):
+    result = run(
+        "examples/many_categories.py", folder, folder, "--image-size", 64, "--iterations", 10
+    )
+    assert result.returncode == 0, result.stderr
+    assert "one detector for 2 categories, 40 images, 10 steps" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith("plate")]
+    assert len(rows) == 2
+    assert all(float(row[1]) > 0.9 for row in rows)
+
+
+def test_recontrast_tables(folder):
+    result = run(
+        "benchmarks/recontrast_tables.py", folder, "--backbone", "skad_nano", "--image-size", 64,
+        "--iterations", 3, "--seeds", 0, "--rows", "untrained", "B", "full", "bn=stable",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["untrained", "B", "full", "bn=stable"]
+    assert all(len(row) == 8 for row in rows)

@@ -5,8 +5,6 @@ import pytest
 import torch
 from conftest import make_detector
 
-from skad._patchcore import _n_bytes
-
 
 def embed(det, image):
     """(h * w, d) embeddings of one image, as the detector sees it."""
@@ -246,18 +244,3 @@ class TestOwnNetwork:
     def test_must_return_feature_maps(self, good):
         with pytest.raises(ValueError, match="feature maps"):
             make_detector(backbone=torch.nn.Sequential(torch.nn.Flatten())).fit(good)
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        (5, 5),
-        ("5", 5),
-        ("2kB", 2000),
-        ("1.5 GB", 1_500_000_000),
-        ("3M", 3_000_000),
-        ("2 MiB", 2 * 1024**2),
-    ],
-)
-def test_memory_limits(limit, expected):
-    assert _n_bytes(limit) == expected

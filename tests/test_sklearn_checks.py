@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_reconpatch
+from conftest import make_detector, make_reconpatch, make_recontrast
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -17,6 +17,7 @@ DETECTORS = [
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1),
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, geometry="pad", b=2),
     make_reconpatch(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, epochs=1),
+    make_recontrast(max_iter=2, batch_size=16, target_false_alarm_rate=0.45, n_jobs=1),
     ScoreFusionDetector(
         [
             ("a", make_detector(coreset_size=0.05, n_jobs=1)),

@@ -13,7 +13,15 @@ from skad._bank import MemoryBank, greedy_k_center, mean_of_nearest, reweight
 from skad._features.embedding import AdaptiveEmbedding, concat, pooling_bins
 from skad._heatmaps import render
 from skad._learning.linear_embedding import follow
-from skad._learning.losses import relaxed_contrastive_loss
+from skad._learning.losses import (
+    cosine_distances,
+    global_cosine_loss,
+    hard_mining_level,
+    pass_hard_gradients,
+    regional_cosine_loss,
+    relaxed_contrastive_loss,
+)
+from skad._learning.recontrast_network import anomaly_map
 from skad._learning.similarity import (
     contextual_similarity,
     neighbourhoods,
@@ -21,6 +29,8 @@ from skad._learning.similarity import (
     similarity,
     squared_distances,
 )
+from skad._learning.stable_norm import StableBatchNorm2d
+from skad._recontrast import _mean_of_top
 from skad.metrics import discriminability
 
 
@@ -222,3 +232,83 @@ def test_discriminability(vectors):
     group = vectors["discriminability"]
     found = discriminability(group["normal"], group["abnormal"])
     assert found == pytest.approx(group["d_prime_population"], abs=1e-12)
+
+
+# ---- ReContrast ------------------------------------------------------------------------------------
+
+
+def gradient(loss, target, decoder, mine=None):
+    output = decoder.clone().requires_grad_()
+    seen = output if mine is None else pass_hard_gradients(target, output, mine)
+    value = loss(target, seen)
+    value.backward()
+    return value.item(), output.grad
+
+
+def test_cosine_losses(vectors):
+    group = vectors["global_cosine_and_hard_mining"]
+    target, decoder = tensor(group["encoder"]), tensor(group["decoder"])
+    distances = cosine_distances(target, decoder)
+    np.testing.assert_allclose(distances, group["point_distance"], atol=1e-12)
+    assert distances.std().item() == pytest.approx(group["std_unbiased"], abs=1e-12)
+    for name, loss in {"global": global_cosine_loss, "region": regional_cosine_loss}.items():
+        value, grad = gradient(loss, target, decoder)
+        assert value == pytest.approx(group[f"loss_{name}"], abs=1e-12)
+        np.testing.assert_allclose(grad, group[f"grad_{name}"], atol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [-3.0, 0.0, 0.5, 1.0])
+def test_hard_mining(vectors, alpha):
+    group = vectors["global_cosine_and_hard_mining"]
+    target, decoder = tensor(group["encoder"]), tensor(group["decoder"])
+    value, grad = gradient(global_cosine_loss, target, decoder, mine=alpha)
+    assert value == pytest.approx(group["loss_global"], abs=1e-12)
+    expected = group["hard_mining"][str(alpha)]
+    np.testing.assert_allclose(grad, expected["grad"], atol=1e-12)
+    easy = torch.tensor(expected["easy"])
+    assert (grad.permute(0, 2, 3, 1)[easy] == 0).all()
+
+
+def test_hard_mining_level(vectors):
+    group = vectors["alpha_schedule"]
+    for name, fraction in (("alpha", 0.1), ("stable_variant_warmup_fraction_0_2", 0.2)):
+        for iteration, alpha in group[name].items():
+            found = hard_mining_level(int(iteration), group["total_iters"], 1.0, -3.0, fraction)
+            assert found == pytest.approx(alpha, abs=1e-12)
+
+
+def test_anomaly_map(vectors):
+    group = vectors["recontrast_anomaly_map"]
+    targets = [tensor(level)[None] for level in group["encoder_maps"]]
+    outputs = [tensor(level)[None] for level in group["decoder_maps"]]
+    for target, output, expected in zip(targets, outputs, group["cosine_maps"], strict=True):
+        np.testing.assert_allclose(cosine_distances(target, output)[0], expected, atol=1e-12)
+    summed = anomaly_map(targets, outputs, 8)[0]
+    np.testing.assert_allclose(summed, group["summed_8x8_align_true"], atol=1e-12)
+    # The heat map itself is float32.
+    smooth = render(summed.numpy(), 8, 4.0)
+    np.testing.assert_allclose(smooth, group["smoothed"], atol=1e-6)
+    assert _mean_of_top(smooth, 0.0) == pytest.approx(group["image_score_max"], abs=1e-6)
+    assert _mean_of_top(smooth, 1.0) == pytest.approx(group["image_score_mean"], abs=1e-6)
+    top = _mean_of_top(smooth, group["top_fraction_used_here"])
+    assert top == pytest.approx(group["top_fraction_mean"], abs=1e-6)
+
+
+@pytest.mark.parametrize("pretrained", [True, False], ids=["paper", "code"])
+def test_stable_batch_norm(vectors, pretrained):
+    group = vectors["partial_norm_code"]
+    norm = torch.nn.BatchNorm2d(2, eps=group["eps"], momentum=group["momentum"]).double()
+    norm.running_mean.copy_(tensor(group["running_mean"]))
+    norm.running_var.copy_(tensor(group["running_var"]))
+    StableBatchNorm2d.convert(norm, pretrained=pretrained)
+    output = norm(tensor(group["x"])).detach()
+    expected = tensor(group["output"])
+    np.testing.assert_allclose(output[:, 0], expected[:, 0], atol=1e-9)
+    if pretrained:
+        expected[:, 1] = tensor(group["paper_variant_output_channel1"]).reshape(
+            expected[:, 1].shape
+        )
+    np.testing.assert_allclose(output[:, 1], expected[:, 1], atol=1e-9)
+    np.testing.assert_allclose(norm.running_mean, group["new_running_mean"], atol=1e-12)
+    if not pretrained:
+        np.testing.assert_allclose(norm.running_var, group["new_running_var"], atol=1e-12)

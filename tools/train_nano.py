@@ -1,7 +1,7 @@
 """Train skad's bundled backbone: a small network learns the feature maps of a large one.
 
 The teacher is an ImageNet ResNet-18; the student sees the same crops of photographs and the same
-generated textures and is asked, cell by cell, for the teacher's features of levels 1 to 3. The
+generated textures and is asked, cell by cell, for the teacher's features of levels 2 and 3. The
 result is a float16 safetensors file of the student's trunk. ``docs/skad_nano.md`` is its model card.
 
 Run, for instance::
@@ -460,8 +460,8 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, required=True, help="ResNet-18 weights file")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--design", choices=DESIGNS, default="bundled")
-    parser.add_argument("--loss", choices=["l2", "cosine", "both"], default="both")
-    parser.add_argument("--levels", type=int, nargs="+", default=[1, 2, 3], choices=[1, 2, 3])
+    parser.add_argument("--loss", choices=["l2", "cosine", "both"], default="cosine")
+    parser.add_argument("--levels", type=int, nargs="+", default=[2, 3], choices=[1, 2, 3])
     parser.add_argument("--blocks", type=int, default=50, help=f"each of {BLOCK} new batches")
     parser.add_argument("--passes", type=int, default=3, help="visits to the images of a block")
     parser.add_argument("--batch-size", type=int, default=64)

@@ -1,7 +1,8 @@
 """Frozen backbones, patch embedding, and the patches of the training images."""
 
-from skad._features.backbones import FeatureNet, load_backbone
+from skad._features.backbones import FeatureNet, load_backbone, pin_convolutions
 from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
+from skad._features.invariance import BatchInvariant
 from skad._features.patches import (
     PatchesInMemory,
     PatchesStreamed,
@@ -10,6 +11,7 @@ from skad._features.patches import (
 )
 
 __all__ = [
+    "BatchInvariant",
     "FeatureNet",
     "FeatureSpec",
     "PatchExtractor",
@@ -19,4 +21,5 @@ __all__ = [
     "TransformedPatches",
     "load_backbone",
     "patch_extractor",
+    "pin_convolutions",
 ]

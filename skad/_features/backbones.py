@@ -57,7 +57,14 @@ class _OneDnnConv2d(nn.Conv2d):
         )
 
 
-def _pin_convolutions(body: nn.Module) -> None:
+def pin_convolutions(body: nn.Module) -> None:
+    """Send all convolutions of a network to one kernel, whatever the size of the batch.
+
+    Parameters
+    ----------
+    body : torch.nn.Module
+        Changed in place; parameters, hooks and names stay what they are.
+    """
     if not torch.backends.mkldnn.is_available():
         return
     for module in body.modules():
@@ -66,7 +73,6 @@ def _pin_convolutions(body: nn.Module) -> None:
             and module.padding_mode == "zeros"
             and not isinstance(module.padding, str)
         ):
-            # The class alone is exchanged: parameters, hooks and names stay what they are.
             module.__class__ = _OneDnnConv2d
 
 
@@ -104,7 +110,7 @@ class FeatureNet(nn.Module):
         self.shared: dict[object, Any] = {}  # what others derive from this network, built once
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
-        _pin_convolutions(body)
+        pin_convolutions(body)
         self.requires_grad_(False)
         self.eval()
 
@@ -127,6 +133,17 @@ class FeatureNet(nn.Module):
         maps = self.body(images.contiguous(memory_format=torch.channels_last))
         maps = list(maps.values()) if isinstance(maps, dict) else list(maps)
         return [self._channels_first(level, j) for j, level in enumerate(maps)]
+
+    def trainable_copy(self) -> FeatureNet:
+        """Copy the network for training; the original stays frozen."""
+        copied = FeatureNet(
+            copy.deepcopy(self.body),
+            self.mean.flatten().tolist(),
+            self.std.flatten().tolist(),
+            self.channels,
+            self.strides,
+        )
+        return copied.requires_grad_(True)
 
     def _channels_first(self, level: torch.Tensor, j: int) -> torch.Tensor:
         if self.channels is None or level.shape[1] == self.channels[j]:

@@ -14,6 +14,7 @@ from torch import nn
 from skad._devices import autocast
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, concat
+from skad._features.invariance import BatchInvariant
 
 _lock = threading.Lock()
 
@@ -100,7 +101,7 @@ class PatchExtractor:
         self.device = device
         self.net = net
         self.digest = net.digest
-        self._batch_invariant: dict[tuple, bool] = {}
+        self._embed_invariantly = BatchInvariant(self._embed, device)
         self._check_image_size(net)
         maps = self._first_maps()
         self.grid = (maps[0].shape[-2], maps[0].shape[-1])
@@ -159,17 +160,7 @@ class PatchExtractor:
         torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
             Row-major over the grid.
         """
-        if len(pixels) == 1 or self.device.type != "cpu":
-            return self._embed(pixels)
-        # Whether a backbone's kernels round alike in a batch and alone depends on shapes and on the
-        # threads, not on the pixels: it is tried out once, and images go one by one where they don't.
-        key = (len(pixels), pixels.dtype, torch.get_num_threads())
-        if self._batch_invariant.get(key, False):
-            return self._embed(pixels)
-        single = torch.cat([self._embed(pixels[i : i + 1]) for i in range(len(pixels))])
-        if key not in self._batch_invariant:
-            self._batch_invariant[key] = torch.equal(single, self._embed(pixels))
-        return single
+        return self._embed_invariantly(pixels)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         maps = self._maps(pixels)

@@ -6,16 +6,14 @@ every image is embedded and projected in the same fixed shape.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from skad._features.extractor import PatchExtractor
+from skad._memory import temporary_array
 
 # Yields (pixels of a batch, patch mask of each of its images or None for the whole grid).
 Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray | None]]]]
@@ -93,8 +91,8 @@ class PatchesInMemory:
         self.device = extractor.device
         height, width = extractor.grid
         # np.empty commits no page before it is written, so a generous N costs nothing.
-        allocate = _temporary_array if on_disk else partial(np.empty, dtype=np.float32)
-        rows = allocate((n_images * height * width, extractor.dim))
+        shape = (n_images * height * width, extractor.dim)
+        rows = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
         ends = [0]
         for embedding in embed_images(extractor, batches, advance):
             end = ends[-1] + len(embedding)
@@ -209,14 +207,6 @@ class TransformedPatches:
             yield (torch.from_numpy(rows).to(weight.device) @ weight.T).cpu().numpy()
 
 
-def _temporary_array(shape: tuple[int, int]) -> np.ndarray:
-    """Memory-map a float32 array of a temporary file."""
-    folder, needed = tempfile.gettempdir(), 4 * shape[0] * shape[1]
-    # Writing to a map on a full disk kills the process.
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(
-            f"the patch features take {needed / 1e9:.2f} GB, more than is free in {folder}. Point the "
-            "environment variable TMPDIR to a larger disk, raise max_memory, or fit on fewer images."
-        )
-    with tempfile.TemporaryFile(prefix="skad-") as file:
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+def _on_disk(shape: tuple[int, int]) -> np.ndarray:
+    remedy = "raise max_memory, or fit on fewer images"
+    return temporary_array(shape, "the patch features", remedy)

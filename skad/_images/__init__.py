@@ -6,8 +6,16 @@ and `Geometry.restore` brings a map from that canvas back to the image. Nothing 
 network: NumPy and Pillow are all it needs.
 """
 
-from .batches import ImageBatch, iter_batches
+from .batches import CanvasCache, ImageBatch, iter_batches
 from .geometry import Geometry
 from .sources import ImageSource, as_image_source, is_rows
 
-__all__ = ["Geometry", "ImageBatch", "ImageSource", "as_image_source", "is_rows", "iter_batches"]
+__all__ = [
+    "CanvasCache",
+    "Geometry",
+    "ImageBatch",
+    "ImageSource",
+    "as_image_source",
+    "is_rows",
+    "iter_batches",
+]

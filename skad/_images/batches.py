@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Integral
 from typing import NamedTuple
@@ -20,7 +21,7 @@ class ImageBatch(NamedTuple):
     Attributes
     ----------
     start : int
-        Number of the first image in the source.
+        Number of the first image in the stream.
     pixels : ndarray of shape (B, S, S, 3)
         uint8; float32 in 0..1 if any of the images is float. ``x.astype(float32) / float32(255)``
         makes the one of the other, here as everywhere: the score of an image must not depend on
@@ -34,12 +35,43 @@ class ImageBatch(NamedTuple):
     shapes: list[tuple[int, int]]
 
 
+class CanvasCache:
+    """Keeps images on the canvas from one pass over a source to the next, as far as memory allows.
+
+    Parameters
+    ----------
+    max_bytes : int or None
+        Images beyond it are decoded anew in every pass. None: no limit.
+    """
+
+    def __init__(self, max_bytes: int | None) -> None:
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self._kept: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
+        self._lock = threading.Lock()
+
+    def get(
+        self, i: int, prepare: Callable[[int], tuple[np.ndarray, tuple[int, int]]]
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """Take image `i` from memory, else from `prepare`."""
+        if i in self._kept:
+            return self._kept[i]
+        prepared = prepare(i)
+        with self._lock:
+            n_bytes = self.n_bytes + prepared[0].nbytes
+            if self.max_bytes is None or n_bytes <= self.max_bytes:
+                self._kept[i], self.n_bytes = prepared, n_bytes
+        return prepared
+
+
 def iter_batches(
     source: ImageSource,
     geometry: Geometry,
     batch_size: int,
     *,
     n_workers: int | None = None,
+    order: np.ndarray | None = None,
+    cache: CanvasCache | None = None,
 ) -> Generator[ImageBatch, None, None]:
     """Stream a source in batches.
 
@@ -54,11 +86,15 @@ def iter_batches(
     n_workers : int, default=None
         Threads that decode and resize about one batch ahead of the consumer. 0 works in the
         calling thread; None takes the CPUs of this process, at most 8.
+    order : ndarray of int, default=None
+        Images of the source to stream, in this order; None: all, one after the other.
+    cache : CanvasCache or None, default=None
+        Shared by several passes over the same source.
 
     Yields
     ------
     ImageBatch
-        In the order of the source, the same for any number of workers.
+        In that order, the same for any number of workers.
 
     Raises
     ------
@@ -72,22 +108,32 @@ def iter_batches(
         n_workers = available_workers()
     if not isinstance(n_workers, Integral) or n_workers < 0:
         raise ValueError(f"n_workers must be an integer of 0 at least, or None; got {n_workers!r}.")
-    return _batches(source, geometry, int(batch_size), min(int(n_workers), len(source)))
+    indices = range(len(source)) if order is None else order.tolist()
+    n_workers = min(int(n_workers), len(indices))
+    return _batches(source, geometry, int(batch_size), n_workers, indices, cache)
 
 
 def _batches(
-    source: ImageSource, geometry: Geometry, batch_size: int, n_workers: int
+    source: ImageSource,
+    geometry: Geometry,
+    batch_size: int,
+    n_workers: int,
+    indices: Sequence[int],
+    cache: CanvasCache | None,
 ) -> Generator[ImageBatch, None, None]:
     def prepare(i: int) -> tuple[np.ndarray, tuple[int, int]]:
         image = source.load(i)
         return geometry.apply(image), (image.shape[0], image.shape[1])
 
+    def cached(i: int) -> tuple[np.ndarray, tuple[int, int]]:
+        return prepare(i) if cache is None else cache.get(i, prepare)
+
     # While the consumer computes on one batch, the next is made, and no worker waits meanwhile.
     window = batch_size + n_workers
-    images = ordered_map(prepare, range(len(source)), n_workers=n_workers, window=window)
+    images = ordered_map(cached, indices, n_workers=n_workers, window=window)
     try:
         for start, group in zip(
-            range(0, len(source), batch_size), _groups(images, batch_size), strict=True
+            range(0, len(indices), batch_size), _groups(images, batch_size), strict=True
         ):
             canvases, shapes = zip(*group, strict=True)
             yield ImageBatch(start, _stacked(canvases), list(shapes))

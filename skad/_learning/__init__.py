@@ -1,5 +1,24 @@
 """What learns: similarities, losses and training loops. Tensors only, nothing of estimators."""
 
 from skad._learning.linear_embedding import LearnedEmbedding, ReConPatchSettings, learn_embedding
+from skad._learning.recontrast_network import (
+    ReContrastNetwork,
+    anomaly_map,
+    build_network,
+    mirrored_design,
+)
+from skad._learning.recontrast_training import ReContrastSettings, ReContrastTraining
+from skad._learning.stable_norm import make_stable
 
-__all__ = ["LearnedEmbedding", "ReConPatchSettings", "learn_embedding"]
+__all__ = [
+    "LearnedEmbedding",
+    "ReConPatchSettings",
+    "ReContrastNetwork",
+    "ReContrastSettings",
+    "ReContrastTraining",
+    "anomaly_map",
+    "build_network",
+    "learn_embedding",
+    "make_stable",
+    "mirrored_design",
+]

@@ -1,0 +1,328 @@
+"""ReContrast's network: two encoders, one bottleneck, one decoder, two sets of heads.
+
+What either encoder says of an image goes through the same bottleneck and decoder, which must answer
+in the words of the other one. Where they cannot, the image holds something unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from skad._learning.losses import cosine_distances, widened
+
+Maps = list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class DecoderDesign:
+    """What the decoder takes over from the encoder that it mirrors.
+
+    Parameters
+    ----------
+    channels : tuple of 3 ints
+        Channels of the encoder's levels 1 to 3, each twice the one before.
+    counts : tuple of 3 ints
+        Residual blocks of the encoder's stages 1 to 3.
+    expansion : {1, 4}
+        1: basic blocks of two 3 x 3 convolutions; 4: bottleneck blocks.
+    width : float
+        Channels inside a bottleneck block, in quarters of the block's output.
+    groups : int
+        Groups of the convolution inside a bottleneck block.
+    """
+
+    channels: tuple[int, int, int]
+    counts: tuple[int, int, int]
+    expansion: int
+    width: float = 1.0
+    groups: int = 1
+
+    @property
+    def n_bottleneck_blocks(self) -> int:
+        """As many as stage 4 of the encoder had: 2 in ResNet-18, else 3."""
+        return 2 if max(self.counts) <= 2 else 3
+
+
+def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
+    """Read from a ResNet how its decoder has to be built.
+
+    Parameters
+    ----------
+    body : torch.nn.Module
+        Holds the stages ``layer1`` to ``layer3``, itself or one level down in ``model``.
+    channels : sequence of 3 ints
+        Of the levels 1 to 3 that it returns.
+
+    Returns
+    -------
+    DecoderDesign
+
+    Raises
+    ------
+    ValueError
+        If it is no ResNet with basic or bottleneck blocks.
+    """
+    body = getattr(body, "model", body)
+    stages = [getattr(body, f"layer{i}", None) for i in (1, 2, 3)]
+    block = next(iter(stages[0]), None) if isinstance(stages[0], nn.Sequential) else None
+    kernel = getattr(block, "conv2", None)
+    c1, c2, c3 = channels
+    if not isinstance(kernel, nn.Conv2d) or (c2, c3) != (2 * c1, 4 * c1):
+        raise ValueError(
+            "ReContrast's decoder mirrors a ResNet of basic or bottleneck blocks whose channels double "
+            "from level to level: ResNet, ResNeXt, WideResNet and their like, or skad_nano. This "
+            f"backbone has {'channels ' + str(tuple(channels)) if kernel else 'no such blocks'}."
+        )
+    expansion = int(block.expansion)  # type: ignore[union-attr, arg-type]
+    return DecoderDesign(
+        channels=(c1, c2, c3),
+        counts=tuple(len(stage) for stage in stages),  # type: ignore[arg-type]
+        expansion=expansion,
+        width=1.0 if expansion == 1 else kernel.out_channels / (c1 // 4),
+        groups=kernel.groups,
+    )
+
+
+def _conv(n_in: int, n_out: int, side: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    return nn.Conv2d(n_in, n_out, side, stride, side // 2, groups=groups, bias=False)
+
+
+def _spatial(n_in: int, n_out: int, scale: str, groups: int = 1) -> nn.Module:
+    """Convolution over neighbours, which may halve ("down") or double ("up") the resolution."""
+    if scale == "up":
+        return nn.ConvTranspose2d(n_in, n_out, 2, 2, groups=groups, bias=False)
+    return _conv(n_in, n_out, 3, 2 if scale == "down" else 1, groups)
+
+
+class Residual(nn.Module):
+    """A residual block of ResNet whose first convolution over neighbours may change the resolution.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Channels.
+    design : DecoderDesign
+    scale : {"same", "down", "up"}
+    """
+
+    def __init__(self, n_in: int, n_out: int, design: DecoderDesign, scale: str = "same") -> None:
+        super().__init__()
+        if design.expansion == 1:
+            layers = [
+                *(_spatial(n_in, n_out, scale), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)),
+                *(_conv(n_out, n_out, 3), nn.BatchNorm2d(n_out)),
+            ]
+        else:
+            inner = int(design.width * (n_out // 4))
+            layers = [
+                *(_conv(n_in, inner, 1), nn.BatchNorm2d(inner), nn.ReLU(inplace=True)),
+                _spatial(inner, inner, scale, design.groups),
+                *(nn.BatchNorm2d(inner), nn.ReLU(inplace=True)),
+                *(_conv(inner, n_out, 1), nn.BatchNorm2d(n_out)),
+            ]
+        self.body = nn.Sequential(*layers)
+        self.shortcut = nn.Sequential()
+        if scale == "up":
+            self.shortcut = nn.Sequential(_spatial(n_in, n_out, scale), nn.BatchNorm2d(n_out))
+        elif scale == "down" or n_in != n_out:
+            stride = 2 if scale == "down" else 1
+            self.shortcut = nn.Sequential(_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def _stage(n_in: int, n_out: int, n_blocks: int, design: DecoderDesign, scale: str) -> nn.Module:
+    first = Residual(n_in, n_out, design, scale)
+    return nn.Sequential(first, *(Residual(n_out, n_out, design) for _ in range(n_blocks - 1)))
+
+
+class Bottleneck(nn.Module):
+    """Brings three levels to the grid of the deepest, joins them, and halves the grid once more."""
+
+    def __init__(self, design: DecoderDesign) -> None:
+        super().__init__()
+        c1, c2, c3 = design.channels
+        self.level1 = nn.Sequential(*self._halve(c1, c2), *self._halve(c2, c3))
+        self.level2 = nn.Sequential(*self._halve(c2, c3))
+        self.blocks = _stage(3 * c3, 2 * c3, design.n_bottleneck_blocks, design, "down")
+
+    @staticmethod
+    def _halve(n_in: int, n_out: int) -> list[nn.Module]:
+        return [_conv(n_in, n_out, 3, 2), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+
+    def forward(self, maps: Maps) -> torch.Tensor:
+        joined = torch.cat([self.level1(maps[0]), self.level2(maps[1]), maps[2]], dim=1)
+        return self.blocks(joined)
+
+
+class Decoder(nn.Module):
+    """Three stages back up, deepest first, with the block counts of the encoder's stages 1, 2, 3."""
+
+    def __init__(self, design: DecoderDesign) -> None:
+        super().__init__()
+        c1, c2, c3 = design.channels
+        widths = [2 * c3, c3, c2, c1]
+        self.stages = nn.ModuleList(
+            _stage(n_in, n_out, count, design, "up")
+            for n_in, n_out, count in zip(widths, widths[1:], design.counts, strict=False)
+        )
+
+    def forward(self, x: torch.Tensor) -> Maps:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[::-1]
+
+
+def _heads(design: DecoderDesign) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(width, width, 1) for width in design.channels)
+
+
+class ReContrastNetwork(nn.Module):
+    """Encoders, bottleneck, decoder and heads.
+
+    Parameters
+    ----------
+    frozen : torch.nn.Module
+        Maps pixels to three levels; never trained, always in evaluation mode, and not part of the
+        state dict.
+    trained : torch.nn.Module or None
+        A copy of it that adapts to the images; None: there is the frozen one alone.
+    design : DecoderDesign
+    pairs : {"cross", "own"}
+        "cross": each encoder's features are reconstructed from those of the other one, by heads of
+        their own. "own": the (trained) encoder's features from themselves, without heads.
+    """
+
+    def __init__(
+        self,
+        frozen: nn.Module,
+        trained: nn.Module | None,
+        design: DecoderDesign,
+        pairs: str = "cross",
+    ) -> None:
+        super().__init__()
+        self._frozen = (
+            frozen,
+        )  # in a tuple, so that it is no submodule: train() must not reach it
+        self.encoder = trained
+        self.pairs = pairs
+        self.bottleneck = Bottleneck(design)
+        self.decoder = Decoder(design)
+        if pairs == "cross":
+            self.heads_frozen = _heads(design)
+            self.heads_trained = _heads(design)
+
+    @property
+    def frozen(self) -> nn.Module:
+        """The encoder that is never trained."""
+        return self._frozen[0]
+
+    def forward(self, pixels: torch.Tensor) -> tuple[Maps, Maps]:
+        """Features, and what became of them.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor of shape (B, S, S, 3)
+
+        Returns
+        -------
+        targets, outputs : lists of torch.Tensor of shape (B, C_k, h_k, w_k)
+            "cross": levels 1 to 3 of the frozen encoder, then of the trained one. "own": levels 1 to 3.
+        """
+        if self.pairs == "own":
+            encoded = self._frozen_maps(pixels) if self.encoder is None else self.encoder(pixels)
+            return encoded, self.decoder(self.bottleneck(encoded))
+        assert self.encoder is not None
+        trained, frozen = self.encoder(pixels), self._frozen_maps(pixels)
+        # One pass of both halves: the batch norms must see the mixture.
+        both = [torch.cat(pair) for pair in zip(trained, frozen, strict=True)]
+        decoded = self.decoder(self.bottleneck(both))
+        n = len(pixels)
+        outputs = [head(y[:n]) for head, y in zip(self.heads_frozen, decoded, strict=True)]
+        outputs += [head(y[n:]) for head, y in zip(self.heads_trained, decoded, strict=True)]
+        return frozen + trained, outputs
+
+    @torch.no_grad()
+    def _frozen_maps(self, pixels: torch.Tensor) -> Maps:
+        self.frozen.eval()
+        return self.frozen(pixels)
+
+
+def build_network(
+    frozen: nn.Module,
+    trained: nn.Module | None,
+    design: DecoderDesign,
+    pairs: str,
+    generator: torch.Generator | None,
+) -> ReContrastNetwork:
+    """Build a network whose new layers are initialised as in the authors' code.
+
+    Convolutions: normal, fan-out, gain of ReLU. Transposed convolutions and biases: torch's default.
+
+    Parameters
+    ----------
+    frozen, trained, design, pairs
+        As for :class:`ReContrastNetwork`.
+    generator : torch.Generator or None
+        On the CPU; torch's global generator is left alone. None: new layers hold arbitrary numbers,
+        for a state dict to be loaded.
+
+    Returns
+    -------
+    ReContrastNetwork
+        On the CPU.
+    """
+    # Without storage, hence without a draw from the global generator.
+    with torch.device("meta"):
+        network = ReContrastNetwork(frozen, None, design, pairs)
+    network.to_empty(device="cpu")
+    if generator is not None:
+        for module in network.modules():
+            _initialise(module, generator)
+    network.encoder = trained
+    return network
+
+
+def _initialise(module: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(module, nn.BatchNorm2d):
+        module.reset_parameters()
+    elif isinstance(module, nn.ConvTranspose2d):
+        nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(
+            module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+        )
+        if module.bias is not None:
+            bound = module.weight[0].numel() ** -0.5
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+
+def anomaly_map(
+    targets: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], size: int
+) -> torch.Tensor:
+    """Sum of the cosine distances of all pairs, each brought to the size of the image.
+
+    Parameters
+    ----------
+    targets, outputs : sequences of torch.Tensor of shape (B, C_k, h_k, w_k)
+    size : int
+        Side S of the images, in pixels.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, S, S)
+        Not smoothed.
+    """
+    total = torch.zeros((), device=targets[0].device)
+    for target, output in zip(targets, outputs, strict=True):
+        distances = cosine_distances(widened(target), widened(output))[:, None]
+        total = total + F.interpolate(distances, size=size, mode="bilinear", align_corners=True)
+    return total[:, 0]

@@ -1,0 +1,208 @@
+"""Training of ReContrast's network: one step at a time, resumable at any of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from skad._devices import autocast
+from skad._learning.losses import (
+    global_cosine_loss,
+    hard_mining_level,
+    pass_hard_gradients,
+    regional_cosine_loss,
+    widened,
+)
+from skad._learning.recontrast_network import ReContrastNetwork
+from skad._learning.stable_norm import set_norm_mode
+
+# Steps after which the moments of the optimiser are forgotten where batch norms are "stable".
+RESET_EVERY = 500
+_LOSSES = {"global": global_cosine_loss, "regional": regional_cosine_loss}
+_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class ReContrastSettings:
+    """What shapes the training; the symbols are the paper's.
+
+    Parameters
+    ----------
+    max_iter : int
+        Steps of the whole training; the level of hard mining depends on it.
+    lr, encoder_lr, weight_decay : float
+        Of AdamW: for what is new, for the trained encoder, for all.
+    loss : {"global", "regional"}
+    hard_mining : bool
+    alpha, alpha_start, warmup_fraction : float
+        Level of hard mining; see :func:`skad._learning.losses.hard_mining_level`.
+    stop_gradient : bool
+        Whether targets are constants.
+    bn : {"train", "eval", "stable"}
+        Batch norms of the trained encoder.
+    precision : {"float32", "bfloat16"}
+        Of convolutions; parameters, norms' statistics and losses are float32.
+    """
+
+    max_iter: int
+    lr: float = 2e-3
+    encoder_lr: float = 1e-5
+    weight_decay: float = 1e-5
+    loss: str = "global"
+    hard_mining: bool = True
+    alpha: float = 1.0
+    alpha_start: float = -3.0
+    warmup_fraction: float = 0.1
+    stop_gradient: bool = True
+    bn: str = "train"
+    precision: str = "float32"
+
+
+class ReContrastTraining:
+    """Trains a network, batch by batch.
+
+    Parameters
+    ----------
+    network : ReContrastNetwork
+    settings : ReContrastSettings
+    n_iter : int, default=0
+        Steps that the network has seen before.
+    state : dict of ndarray, default=None
+        What `state` gave after them; None: moments of the optimiser start at 0.
+
+    Attributes
+    ----------
+    n_iter : int
+        Steps seen in all.
+    losses, diversity : lists of torch.Tensor of shape ()
+        Of every step taken here: the loss, and the spread of the encoder's normalised features.
+    """
+
+    def __init__(
+        self,
+        network: ReContrastNetwork,
+        settings: ReContrastSettings,
+        n_iter: int = 0,
+        state: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.network, self.settings, self.n_iter = network, settings, n_iter
+        self.losses: list[torch.Tensor] = []
+        self.diversity: list[torch.Tensor] = []
+        encoder = [] if network.encoder is None else list(network.encoder.parameters())
+        known = {id(parameter) for parameter in encoder}
+        new = [p for p in network.parameters() if id(p) not in known]
+        groups: list[dict[str, Any]] = [{"params": new, "lr": settings.lr}]
+        if encoder:
+            groups.append({"params": encoder, "lr": settings.encoder_lr})
+        self.optimizer = torch.optim.AdamW(
+            groups, weight_decay=settings.weight_decay, fused=new[0].device.type in ("cpu", "cuda")
+        )
+        if state:
+            self._restore(state)
+        network.train()
+        if network.encoder is not None:
+            set_norm_mode(network.encoder, settings.bn)
+
+    def step(self, pixels: torch.Tensor) -> None:
+        """Take one step.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor of shape (B, S, S, 3)
+            On the network's device.
+        """
+        with autocast(pixels.device, self.settings.precision):
+            targets, outputs = self.network(pixels)
+        loss = self.loss(targets, outputs)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.n_iter += 1
+        if self.settings.bn == "stable" and self.n_iter % RESET_EVERY == 0:
+            self.optimizer.state.clear()
+        self.losses.append(loss.detach())
+        self.diversity.append(feature_diversity(targets[-2]))
+
+    def loss(self, targets: list[torch.Tensor], outputs: list[torch.Tensor]) -> torch.Tensor:
+        """Loss of a batch: the sum over three levels, averaged over the two directions.
+
+        Parameters
+        ----------
+        targets, outputs : lists of 3 or 6 torch.Tensor of shape (B, C_k, h_k, w_k)
+
+        Returns
+        -------
+        torch.Tensor of shape ()
+        """
+        s = self.settings
+        alpha = hard_mining_level(
+            self.n_iter, s.max_iter, s.alpha, s.alpha_start, s.warmup_fraction
+        )
+        total = torch.zeros((), dtype=torch.float32, device=targets[0].device)
+        for target, output in zip(targets, outputs, strict=True):
+            target, output = widened(target), widened(output)
+            if s.stop_gradient:
+                target = target.detach()
+            if s.hard_mining:
+                output = pass_hard_gradients(target, output, alpha)
+            total = total + _LOSSES[s.loss](target, output)
+        return total * (3 / len(targets))
+
+    def has_diverged(self) -> bool:
+        """Whether the last loss is no number any more; waits for the device."""
+        return bool(self.losses) and not math.isfinite(self.losses[-1].item())
+
+    # ------------------------------------------------------------------ state
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Moments of the optimiser, for a later training.
+
+        Returns
+        -------
+        dict of ndarray
+            Empty before the first step and after a reset.
+        """
+        moments = self.optimizer.state
+        return {
+            f"{i}.{slot}": moments[parameter][slot].detach().cpu().numpy().copy()
+            for i, parameter in enumerate(self._parameters())
+            if parameter in moments
+            for slot in _SLOTS
+        }
+
+    def _restore(self, state: dict[str, np.ndarray]) -> None:
+        for i, parameter in enumerate(self._parameters()):
+            if f"{i}.step" in state:
+                # Moments in the parameter's own memory layout, as the fused step asks for.
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(state[f"{i}.step"]).to(parameter.device),
+                    **{
+                        slot: torch.empty_like(parameter).copy_(torch.tensor(state[f"{i}.{slot}"]))
+                        for slot in _SLOTS[1:]
+                    },
+                }
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def feature_diversity(level: torch.Tensor) -> torch.Tensor:
+    """Spread of a batch's feature vectors: 0 where they are all alike (ReContrast, section 2.3).
+
+    Parameters
+    ----------
+    level : torch.Tensor of shape (B, C, h, w)
+
+    Returns
+    -------
+    torch.Tensor of shape ()
+        Standard deviation of the normalised vectors over images and positions, mean over channels.
+    """
+    with torch.no_grad():
+        normalised = F.normalize(widened(level), dim=1)
+        return normalised.std(dim=(0, 2, 3), correction=0).mean()
