@@ -21,6 +21,14 @@ FEW = pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
 pytestmark = FEW
 
 
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c():
+    """Whatever runs the tests may ignore SIGINT, as shells do for jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def arrays_equal(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
