@@ -379,9 +379,8 @@ class ReContrastDetector(BaseImageDetector):
         self._seed = seed if before is None else before["seed"]
         network = self._build(torch.Generator().manual_seed(self._seed))
         if self.bn == "stable" and network.encoder is not None:
-            make_stable(
-                network.encoder
-            )  # before a state is loaded: it keeps pre-trained statistics
+            # Before a state is loaded: it keeps the pre-trained statistics.
+            make_stable(network.encoder)
         if before is not None:
             network.load_state_dict(_tensors(before["network"]))
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skad._devices import autocast, has_room, resolve_device
+from skad._devices import autocast, has_room, resolve_device, training_precision
 
 
 def test_auto_finds_something():
@@ -35,3 +35,23 @@ def test_room_on_a_device(monkeypatch):
     assert has_room(torch.device("cuda"), 500)
     assert not has_room(torch.device("cuda"), 501)
     assert has_room(torch.device("cpu"), 10**15)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_training_precision_follows_the_hardware(monkeypatch, supported):
+    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, question, lambda: supported, raising=False)
+    capability = (9, 0) if supported else (7, 5)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    expected = "bfloat16" if supported else "float32"
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        assert training_precision(device, "auto") == expected
+        assert training_precision(device, "float32") == "float32"
+        assert training_precision(device, "bfloat16") == "bfloat16"
+    assert training_precision(torch.device("mps"), "auto") == "float32"
+
+
+def test_training_precision_where_torch_cannot_tell(monkeypatch):
+    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, question, raising=False)
+    assert training_precision(torch.device("cpu"), "auto") == "float32"

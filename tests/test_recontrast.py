@@ -137,6 +137,18 @@ class TestFit:
         named = make_recontrast(max_iter=3).fit(good)
         np.testing.assert_array_equal(own.score_samples(good), named.score_samples(good))
 
+    def test_networks_of_bottleneck_blocks_with_groups(self, good):
+        det = make_recontrast(
+            backbone="resnext50_32x4d", weights=None, max_iter=0, validation_fraction=0.1
+        ).fit(good[:3])
+        assert np.isfinite(det.score_samples(good[:2])).all()
+        # Stage 2 on the way up: 64 groups would be the encoder's width, 32 are its groups.
+        assert det.network_["decoder.stages.1.0.body.3.weight"].shape == (256, 8, 2, 2)
+
+    def test_maps_of_good_images_do_not_stay_in_memory(self, good):
+        det = make_recontrast(max_iter=1).fit(good)
+        assert isinstance(det._training_scores.grids, np.memmap)
+
 
 class TestThreshold:
     def test_left_out_images(self):

@@ -16,7 +16,9 @@ from skad import ScoreFusionDetector
 DETECTORS = [
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1),
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, geometry="pad", b=2),
-    make_reconpatch(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, epochs=1),
+    make_reconpatch(
+        coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, epochs=1, train_batch_size=1024
+    ),
     make_recontrast(max_iter=2, batch_size=16, target_false_alarm_rate=0.45, n_jobs=1),
     ScoreFusionDetector(
         [

@@ -8,7 +8,7 @@ import pytest
 from joblib import Parallel, delayed
 from PIL import Image
 
-from skad._images import Geometry, as_image_source, iter_batches
+from skad._images import CanvasCache, Geometry, as_image_source, iter_batches
 
 SQUASH = Geometry("squash", 8)
 
@@ -211,3 +211,32 @@ def test_streams_in_joblib(paths, backend):
         for _ in range(3)
     )
     assert sums == [expected] * 3
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_an_order_of_ones_own(n_workers):
+    source, order = Counting(6), np.array([5, 0, 0, 3, 2])
+    batches = list(iter_batches(source, SQUASH, 2, n_workers=n_workers, order=order))
+    assert [len(batch.shapes) for batch in batches] == [2, 2, 1]
+    assert [batch.start for batch in batches] == [0, 2, 4]
+    found = np.concatenate([batch.pixels[:, 0, 0, 0] for batch in batches])
+    np.testing.assert_array_equal(found, order)
+
+
+def test_a_cache_saves_the_second_reading():
+    source, cache = Counting(5), CanvasCache(None)
+    first = list(iter_batches(source, SQUASH, 2, cache=cache))
+    again = list(iter_batches(source, SQUASH, 2, cache=cache))
+    assert source.loads == 5
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.pixels, b.pixels)
+        assert a.shapes == b.shapes
+
+
+def test_a_cache_keeps_what_fits():
+    image = 8 * 8 * 3
+    source, cache = Counting(5), CanvasCache(2 * image + 1)
+    for _ in range(2):
+        list(iter_batches(source, SQUASH, 2, n_workers=0, cache=cache))
+    assert cache.n_bytes == 2 * image
+    assert source.loads == 5 + 3
