@@ -46,6 +46,7 @@ TABLES: dict[str, Any] = {
     "init": {"init": ["orthogonal", "uniform"], "epochs": [0, "as given"]},
     "b": {"b": [None, 3, 9]},
     "training": [{"lr": [1e-5, 1e-4, 1e-3]}],
+    "schedule": {"epochs": ["as given"]},  # with --epochs and --lr
     # The paper's own tables.
     "1": {"coreset_size": [0.01, 0.1, 0.25]},
     "2": {"embedding_dim": [64, 128, 256, 512, 1024]},
