@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from skad import FeatureStore, PatchCoreDetector
 from skad._features.backbones import load_backbone
 from skad.datasets import load_folder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from inspect_folder import fit_and_score, print_row
-from remembering import RememberingPatchCore, forget
 
 
 class GaborBank(nn.Module):
@@ -99,13 +100,11 @@ def forward_ms(params: dict, threads: int = 1, repeats: int = 15) -> float:
 
 def mean_figures(params: dict, data, args: argparse.Namespace) -> np.ndarray:
     """Image and pixel AUROC, mean over seeds."""
-    detectors = (
-        RememberingPatchCore(**params, image_size=args.image_size, random_state=seed)
-        for seed in args.seeds
-    )
-    figures = np.mean([fit_and_score(detector, data)[1][:2] for detector in detectors], axis=0)
-    forget()
-    return figures
+    # Seeds differ in the coreset alone: an image goes through the backbone once.
+    with tempfile.TemporaryDirectory() as folder:
+        params = {**params, "image_size": args.image_size, "memory": FeatureStore(folder)}
+        detectors = (PatchCoreDetector(**params, random_state=seed) for seed in args.seeds)
+        return np.mean([fit_and_score(detector, data)[1][:2] for detector in detectors], axis=0)
 
 
 def main() -> None:

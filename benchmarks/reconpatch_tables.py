@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -33,7 +34,6 @@ from skad.metrics import discriminability, pixel_auroc
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from inspect_folder import print_row, read_masks
-from remembering import RememberingPatchCore, RememberingReConPatch
 
 # Name -> grid; a list of grids runs one after the other. Texts such as "0.1 auto" are shares of the
 # bandwidth that sigma="auto" measures on the data.
@@ -119,7 +119,7 @@ def resolved(grid: dict[str, list], detector: ReConPatchDetector, data: Any) -> 
     if "epochs" in grid:
         grid["epochs"] = [detector.epochs if e == "as given" else e for e in grid["epochs"]]
     if "sigma" in grid:
-        untrained = RememberingReConPatch(**{**detector.get_params(), "epochs": 0})
+        untrained = ReConPatchDetector(**{**detector.get_params(), "epochs": 0})
         sigma = untrained.fit(data.X_train).sigma_
         grid["sigma"] = [
             float(value.split()[0]) * sigma if str(value).endswith(" auto") else value
@@ -158,6 +158,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters of the detector"
     )
+    parser.add_argument("--memory", help="folder for features; a temporary one if not given")
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--lr", type=float, default=1e-5)
     return parser.parse_args()
@@ -166,7 +167,11 @@ def read_arguments() -> argparse.Namespace:
 def parameters(args: argparse.Namespace) -> dict[str, Any]:
     from ast import literal_eval
 
-    params: dict[str, Any] = {"backbone": args.backbone, "weights": args.weights}
+    params: dict[str, Any] = {
+        "backbone": args.backbone,
+        "weights": args.weights,
+        "memory": args.memory,
+    }
     for text in args.set:
         name, value = text.split("=", 1)
         try:
@@ -196,10 +201,10 @@ def run_table(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
             for data in sets:
                 if name == "patchcore":
                     used = grid
-                    shared = params.keys() & RememberingPatchCore().get_params().keys()
-                    detector: Any = RememberingPatchCore(**{key: params[key] for key in shared})
+                    shared = params.keys() & PatchCoreDetector().get_params().keys()
+                    detector: Any = PatchCoreDetector(**{key: params[key] for key in shared})
                 else:
-                    detector = RememberingReConPatch(**params, epochs=args.epochs, lr=args.lr)
+                    detector = ReConPatchDetector(**params, epochs=args.epochs, lr=args.lr)
                     used = resolved(grid, detector, data)
                 detector.set_params(random_state=seed)
                 columns.append([row[1:] for row in search(detector, used, data)])
@@ -211,6 +216,8 @@ def run_table(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
 def main() -> None:
     args = read_arguments()
     skad._reconpatch.learn_embedding = learn_once
+    temporary = tempfile.TemporaryDirectory()
+    args.memory = args.memory or temporary.name
     sets = [load_part(folder, args.images) for folder in args.folders]
     for name in args.table:
         start = time.perf_counter()

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 from skad._version import __version__
 
 if TYPE_CHECKING:
+    from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
 
 __all__ = [
+    "FeatureStore",
     "PatchCoreDetector",
     "ReConPatchDetector",
     "ReContrastDetector",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FeatureStore": "skad._features.store",
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",

@@ -73,7 +73,7 @@ class BaseImageDetector(BaseDetector):
     _free_after_fit: frozenset[str] = frozenset(
         {
             *("weights", "image_shape", "smoothing", "batch_size", "device"),
-            *("n_jobs", "verbose", "random_state", "max_memory"),
+            *("n_jobs", "verbose", "random_state", "max_memory", "memory"),
         }
     )
     _stages: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
 from skad._bank import MemoryBank, check_index, mean_of_nearest, projection_matrix, select_coreset
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
@@ -18,10 +18,13 @@ from skad._callbacks import Advance, FitProgress
 from skad._devices import resolve_device
 from skad._features import (
     FeatureSpec,
+    FeatureStore,
     PatchesInMemory,
     PatchesStreamed,
     PatchExtractor,
+    StoredExtractor,
     TrainingPatches,
+    as_feature_store,
     patch_extractor,
 )
 from skad._heatmaps import render
@@ -96,6 +99,10 @@ class PatchCoreDetector(BaseImageDetector):
     max_memory : int, str or None, default=None
         Bytes (or "4GB") that embeddings may take during ``fit``. Where they would take more, only
         projections are kept and the images are embedded three times; the result is the same.
+    memory : path-like, FeatureStore, joblib.Memory or None, default=None
+        Folder in which patch embeddings are kept, so that searches, later fits and scores need not
+        run the backbone on images that it has seen; see :class:`FeatureStore`. Does not change the
+        scores. May be changed after ``fit``; set it to None for a detector that goes to another machine.
     contamination : "auto" or float, default="auto"
         "auto": the threshold keeps `target_false_alarm_rate`, from leave-one-image-out scores. A
         float in (0, 0.5]: scikit-learn's percentile of the training scores.
@@ -208,6 +215,7 @@ class PatchCoreDetector(BaseImageDetector):
         "b": [Interval(Integral, 2, None, closed="left"), None],
         "index": [str],
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
+        "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
     }
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
 
@@ -235,6 +243,7 @@ class PatchCoreDetector(BaseImageDetector):
         smoothing=4.0,
         index="auto",
         max_memory=None,
+        memory=None,
         contamination="auto",
         target_false_alarm_rate=0.05,
         batch_size=8,
@@ -265,6 +274,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.smoothing = smoothing
         self.index = index
         self.max_memory = max_memory
+        self.memory = memory
         self.contamination = contamination
         self.target_false_alarm_rate = target_false_alarm_rate
         self.batch_size = batch_size
@@ -483,10 +493,12 @@ class PatchCoreDetector(BaseImageDetector):
 
     # -------------------------------------------------------------- extractor
 
-    def _extractor(self) -> PatchExtractor:
-        return patch_extractor(
+    def _extractor(self) -> PatchExtractor | StoredExtractor:
+        extractor = patch_extractor(
             self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
         )
+        store = as_feature_store(self.memory)
+        return extractor if store is None else StoredExtractor(extractor, store)
 
     def _grid_shape(self) -> tuple[int, int]:
         return self._extractor().grid

@@ -78,6 +78,8 @@ class ReConPatchDetector(PatchCoreDetector):
         Bytes (or "4GB") that patch features may take during ``fit``. Where they would take more,
         they are kept in a temporary file (the environment variable TMPDIR says where); the result is
         the same.
+    memory : path-like, FeatureStore, joblib.Memory or None, default=None
+        As in :class:`PatchCoreDetector`: a search over k, alpha or m runs the backbone once an image.
     contamination, target_false_alarm_rate
         Threshold as in :class:`PatchCoreDetector`. f has seen the patches of every good image; only
         the bank leaves them out.
@@ -196,6 +198,7 @@ class ReConPatchDetector(PatchCoreDetector):
         smoothing=4.0,
         index="auto",
         max_memory=None,
+        memory=None,
         contamination="auto",
         target_false_alarm_rate=0.05,
         batch_size=8,
@@ -227,6 +230,7 @@ class ReConPatchDetector(PatchCoreDetector):
             smoothing=smoothing,
             index=index,
             max_memory=max_memory,
+            memory=memory,
             contamination=contamination,
             target_false_alarm_rate=target_false_alarm_rate,
             batch_size=batch_size,

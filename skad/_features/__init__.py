@@ -9,16 +9,20 @@ from skad._features.patches import (
     TrainingPatches,
     TransformedPatches,
 )
+from skad._features.store import FeatureStore, StoredExtractor, as_feature_store
 
 __all__ = [
     "BatchInvariant",
     "FeatureNet",
     "FeatureSpec",
+    "FeatureStore",
     "PatchExtractor",
     "PatchesInMemory",
     "PatchesStreamed",
+    "StoredExtractor",
     "TrainingPatches",
     "TransformedPatches",
+    "as_feature_store",
     "load_backbone",
     "patch_extractor",
     "pin_convolutions",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from skad._features.extractor import PatchExtractor
+from skad._features.store import StoredExtractor
 from skad._memory import temporary_array
 
 # Yields (pixels of a batch, patch mask of each of its images or None for the whole grid).
@@ -21,7 +22,7 @@ Advance = Callable[[int], None]
 
 
 def embed_images(
-    extractor: PatchExtractor, batches: Batches, advance: Advance | None = None
+    extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None = None
 ) -> Iterator[torch.Tensor]:
     """Embed image after image.
 
@@ -82,7 +83,7 @@ class PatchesInMemory:
 
     def __init__(
         self,
-        extractor: PatchExtractor,
+        extractor: PatchExtractor | StoredExtractor,
         batches: Batches,
         n_images: int,
         advance: Advance | None,
@@ -136,7 +137,11 @@ class PatchesStreamed:
     """
 
     def __init__(
-        self, extractor: PatchExtractor, batches: Batches, n_images: int, advance: Advance | None
+        self,
+        extractor: PatchExtractor | StoredExtractor,
+        batches: Batches,
+        n_images: int,
+        advance: Advance | None,
     ) -> None:
         self.extractor = extractor
         self.batches = batches
