@@ -1,0 +1,233 @@
+"""Splitters for one-class learning: good images are learned from, defective ones only tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import BaseCrossValidator
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils.validation import _num_samples, column_or_1d
+
+__all__ = ["OneClassKFold", "OneClassShuffleSplit"]
+
+
+class OneClassKFold(BaseCrossValidator):
+    """K folds whose training parts hold good images only.
+
+    Good images are divided into K folds, and so are defective ones. Fold i is tested on its good and its
+    defective images, after learning from the good images of the other folds.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        Number of folds K, at least 2 and at most the number of good images, and of defective ones if
+        there are any.
+    shuffle : bool, default=False
+        Whether images are drawn into folds at random; else folds are runs of neighbours, which is right
+        where neighbours look alike (frames of a video).
+    random_state : int, RandomState instance or None, default=None
+        For ``shuffle=True``.
+
+    See Also
+    --------
+    sklearn.model_selection.StratifiedKFold : Works as well: detectors leave defective images out of
+        the training by themselves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skad.model_selection import OneClassKFold
+    >>> y = np.array([1, 1, 1, 1, -1, -1])
+    >>> for train, test in OneClassKFold(2).split(y, y):
+    ...     print(train, test)
+    [2 3] [0 1 4]
+    [0 1] [2 3 5]
+    """
+
+    n_splits: int
+    shuffle: bool
+    random_state: Any
+
+    def __init__(
+        self, n_splits: int = 5, *, shuffle: bool = False, random_state: Any = None
+    ) -> None:
+        if not isinstance(n_splits, Integral) or n_splits < 2:
+            raise ValueError(f"n_splits={n_splits!r} must be an integer of 2 at least.")
+        self.n_splits = int(n_splits)
+        self.shuffle = shuffle
+        self.random_state = random_state
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : object
+            Ignored.
+
+        Returns
+        -------
+        int
+        """
+        return self.n_splits
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Generate the indices of each fold.
+
+        Parameters
+        ----------
+        X : images
+            n of them; only their number counts.
+        y : array-like of shape (n,)
+            +1 good, -1 defective.
+        groups : object
+            Ignored.
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Ascending.
+
+        Raises
+        ------
+        ValueError
+            For other labels, or fewer images of a kind than folds.
+        """
+        good, defective = _good_and_defective(X, y)
+        for images, what in ((good, "good"), (defective, "defective")):
+            if len(images) < self.n_splits and not (what == "defective" and len(images) == 0):
+                raise ValueError(
+                    f"n_splits={self.n_splits} folds need as many {what} images; y has {len(images)}."
+                )
+        if self.shuffle:
+            rng = check_random_state(self.random_state)
+            good, defective = rng.permutation(good), rng.permutation(defective)
+        folds = zip(
+            np.array_split(good, self.n_splits),
+            np.array_split(defective, self.n_splits),
+            strict=True,
+        )
+        for own, bad in folds:
+            yield np.setdiff1d(good, own), np.sort(np.concatenate([own, bad]))
+
+
+class OneClassShuffleSplit(BaseCrossValidator):
+    """Random parts of the good images to learn from; the others, and all defective ones, to test on.
+
+    Parameters
+    ----------
+    n_splits : int, default=10
+        Number of random divisions.
+    test_size : float or int, default=0.2
+        Good images to test on: a share in (0, 1), or a number.
+    train_size : float, int or None, default=None
+        Good images to learn from; None: the others. A number draws few-shot trainings.
+    random_state : int, RandomState instance or None, default=None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skad.model_selection import OneClassShuffleSplit
+    >>> y = np.array([1, 1, 1, 1, 1, -1, -1])
+    >>> for train, test in OneClassShuffleSplit(2, test_size=2, random_state=0).split(y, y):
+    ...     print(len(train), [int(y[i]) for i in test])
+    3 [1, 1, -1, -1]
+    3 [1, 1, -1, -1]
+    """
+
+    n_splits: int
+    test_size: float
+    train_size: float | None
+    random_state: Any
+
+    def __init__(
+        self,
+        n_splits: int = 10,
+        *,
+        test_size: float = 0.2,
+        train_size: float | None = None,
+        random_state: Any = None,
+    ) -> None:
+        if not isinstance(n_splits, Integral) or n_splits < 1:
+            raise ValueError(f"n_splits={n_splits!r} must be an integer of 1 at least.")
+        self.n_splits = int(n_splits)
+        self.test_size = test_size
+        self.train_size = train_size
+        self.random_state = random_state
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of divisions.
+
+        Parameters
+        ----------
+        X, y, groups : object
+            Ignored.
+
+        Returns
+        -------
+        int
+        """
+        return self.n_splits
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Generate the indices of each division.
+
+        Parameters
+        ----------
+        X : images
+            n of them; only their number counts.
+        y : array-like of shape (n,)
+            +1 good, -1 defective.
+        groups : object
+            Ignored.
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Ascending.
+
+        Raises
+        ------
+        ValueError
+            For other labels, or sizes that the good images do not give.
+        """
+        good, defective = _good_and_defective(X, y)
+        n_test = _count("test_size", self.test_size, len(good))
+        n_train = len(good) - n_test
+        if self.train_size is not None:
+            n_train = _count("train_size", self.train_size, len(good))
+        if n_train < 1 or n_train + n_test > len(good):
+            raise ValueError(
+                f"train_size={self.train_size!r} and test_size={self.test_size!r} do not fit into "
+                f"{len(good)} good images."
+            )
+        rng = check_random_state(self.random_state)
+        for _ in range(self.n_splits):
+            order = rng.permutation(good)
+            test = np.concatenate([order[:n_test], defective])
+            yield np.sort(order[n_test : n_test + n_train]), np.sort(test)
+
+
+def _good_and_defective(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    indexable(X, y)
+    if y is None:
+        raise ValueError("y is needed to tell good images (+1) from defective ones (-1).")
+    labels = column_or_1d(y)
+    if len(labels) != _num_samples(X) or not set(np.unique(labels).tolist()) <= {1, -1}:
+        raise ValueError(
+            "y must hold +1 (good) or -1 (defective) for every image; it holds "
+            f"{np.unique(labels)[:5].tolist()}. For 1 = defective pass np.where(y == 1, -1, 1)."
+        )
+    return np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
+
+
+def _count(name: str, size: float, n: int) -> int:
+    """Turn a share or a number into a number of images."""
+    if isinstance(size, Integral) and size >= 1:
+        return int(size)
+    if isinstance(size, Real) and 0 < size < 1:
+        return max(1, round(float(size) * n))
+    raise ValueError(f"{name}={size!r} must be a share in (0, 1) or a positive number of images.")

@@ -1,0 +1,109 @@
+"""Splitters that never train on a defective image."""
+
+import numpy as np
+import pytest
+from conftest import make_detector
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from skad.model_selection import OneClassKFold, OneClassShuffleSplit
+
+Y = np.array([1, -1, 1, 1, -1, 1, 1, 1, -1, 1, 1, 1])
+
+
+class TestKFold:
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_every_image_is_tested_once_and_only_good_ones_trained_on(self, shuffle):
+        folds = list(OneClassKFold(3, shuffle=shuffle, random_state=0).split(Y, Y))
+        assert len(folds) == OneClassKFold(3).get_n_splits() == 3
+        np.testing.assert_array_equal(np.sort(np.concatenate([t for _, t in folds])), range(12))
+        for train, test in folds:
+            assert (Y[train] == 1).all()
+            assert not set(train) & set(test)
+            assert (Y[test] == 1).sum() == 3
+            assert (Y[test] == -1).sum() == 1
+            assert len(train) == 6
+            assert (np.diff(train) > 0).all()
+            assert (np.diff(test) > 0).all()
+
+    def test_runs_of_neighbours_without_shuffling(self):
+        first, *_ = OneClassKFold(3).split(Y, Y)
+        np.testing.assert_array_equal(first[1], [0, 1, 2, 3])
+
+    def test_shuffling_is_seeded(self):
+        tests = [
+            [
+                test.tolist()
+                for _, test in OneClassKFold(3, shuffle=True, random_state=s).split(Y, Y)
+            ]
+            for s in (0, 0, 1)
+        ]
+        assert tests[0] == tests[1] != tests[2]
+
+    def test_without_defective_images(self):
+        for train, test in OneClassKFold(2).split(np.ones(6), np.ones(6)):
+            assert len(train) == len(test) == 3
+
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            ([1, 1, 1, -1], "as many defective images; y has 1"),
+            ([1, -1, -1, -1], "as many good images; y has 1"),
+            ([0, 1, 0, 1], r"it holds \[0, 1\].*np.where"),
+        ],
+    )
+    def test_labels_that_do_not_do(self, y, message):
+        with pytest.raises(ValueError, match=message):
+            list(OneClassKFold(2).split(y, y))
+
+    def test_no_labels(self):
+        with pytest.raises(ValueError, match="y is needed"):
+            list(OneClassKFold(2).split(Y, None))
+
+    @pytest.mark.parametrize("n_splits", [1, 2.5, "3"])
+    def test_numbers_of_folds(self, n_splits):
+        with pytest.raises(ValueError, match="n_splits"):
+            OneClassKFold(n_splits)
+
+    def test_in_a_search(self, good, defective):
+        X = [*good, *defective]
+        y = np.repeat([1, -1], [len(good), len(defective)])
+        search = GridSearchCV(make_detector(), {"n_neighbors": [1, 3]}, cv=OneClassKFold(2)).fit(
+            X, y
+        )
+        assert search.best_score_ == 1.0
+        assert cross_val_score(make_detector(), X, y, cv=OneClassKFold(4)).min() == 1.0
+
+
+class TestShuffleSplit:
+    def test_all_defective_images_are_tested(self):
+        splits = list(OneClassShuffleSplit(4, test_size=0.3, random_state=0).split(Y, Y))
+        assert len(splits) == 4
+        for train, test in splits:
+            assert (Y[train] == 1).all()
+            assert (Y[test] == -1).sum() == 3
+            assert (Y[test] == 1).sum() == 3  # round(0.3 x 9)
+            assert len(train) == 6
+            assert not set(train) & set(test)
+        assert len({tuple(test) for _, test in splits}) > 1
+
+    def test_few_shots(self):
+        for train, _ in OneClassShuffleSplit(3, train_size=1, random_state=0).split(Y, Y):
+            assert len(train) == 1
+
+    @pytest.mark.parametrize(
+        ("params", "message"),
+        [
+            ({"test_size": 9}, "do not fit into 9 good images"),
+            ({"test_size": 5, "train_size": 5}, "do not fit"),
+            ({"test_size": 1.5}, "test_size"),
+            ({"train_size": 0}, "train_size"),
+            ({"test_size": "half"}, "test_size"),
+        ],
+        ids=str,
+    )
+    def test_sizes_that_do_not_do(self, params, message):
+        with pytest.raises(ValueError, match=message):
+            list(OneClassShuffleSplit(2, **params).split(Y, Y))
+
+    def test_repr(self):
+        assert "n_splits=3" in repr(OneClassShuffleSplit(3))
