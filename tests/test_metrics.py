@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy.ndimage import label
+from sklearn.metrics import auc, f1_score, roc_auc_score
 
-from skad.metrics import discriminability, pixel_auroc
+from skad.metrics import (
+    aupro,
+    aupro_per_image,
+    discriminability,
+    f1_optimal_threshold,
+    pixel_auroc,
+)
 
 
 @pytest.fixture
@@ -57,3 +64,113 @@ class TestDiscriminability:
     def test_empty(self):
         with pytest.raises(ValueError, match="empty"):
             discriminability([], [1.0])
+
+
+def literal_aupro(masks, heatmaps, limit):
+    """Threshold by threshold, as the definition reads."""
+    background = np.concatenate([h[m == 0] for m, h in zip(masks, heatmaps, strict=True)])
+    regions = []
+    for mask, heatmap in zip(masks, heatmaps, strict=True):
+        numbers, n = label(mask, structure=np.ones((3, 3)))
+        regions += [heatmap[numbers == i] for i in range(1, n + 1)]
+    rates, overlaps = [0.0], [0.0]
+    for threshold in np.unique(np.concatenate([np.ravel(h) for h in heatmaps]))[::-1]:
+        rates.append((background >= threshold).mean())
+        overlaps.append(np.mean([(region >= threshold).mean() for region in regions]))
+    end = np.interp(limit, rates, overlaps)
+    kept = np.array(rates) < limit
+    x, y = [*np.array(rates)[kept], limit], [*np.array(overlaps)[kept], end]
+    return np.sum(np.diff(x) * (np.array(y)[1:] + np.array(y)[:-1]) / 2) / limit
+
+
+class TestAUPRO:
+    @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+    @pytest.mark.parametrize("n_values", [3, 20, 10**6])
+    def test_is_the_definition(self, limit, n_values):
+        rng = np.random.default_rng(n_values)
+        heatmaps = [rng.integers(0, n_values, size=(12, 10)) / n_values for _ in range(4)]
+        masks = [(rng.random((12, 10)) < 0.1).astype(int) for _ in range(3)]
+        masks.append(np.zeros((12, 10), dtype=int))
+        expected = literal_aupro(masks, heatmaps, limit)
+        assert aupro(masks, heatmaps, limit) == pytest.approx(expected, abs=1e-12)
+
+    def test_every_region_counts_the_same(self):
+        mask, heatmap = np.zeros((20, 20)), np.zeros((20, 20))
+        mask[2:12, 2:12] = mask[15, 15] = 255
+        heatmap[15, 15] = 1.0  # the single pixel is found, the hundred are not
+        heatmap[2:12, 2:12] = -1
+        assert aupro([mask], [heatmap], 1.0) == pytest.approx(0.5)
+
+    def test_perfect_and_useless(self):
+        mask = np.zeros((6, 6))
+        mask[1, 1] = mask[4, 4] = 1
+        assert aupro([mask], [mask]) == 1.0
+        assert aupro([mask], [-mask]) == 0.0
+        assert aupro([mask], [np.zeros((6, 6))], 1.0) == pytest.approx(0.5)
+
+    def test_pixels_outside_the_crop_are_left_out(self):
+        rng = np.random.default_rng(0)
+        heatmap, mask = rng.random((8, 8)), np.zeros((8, 8))
+        mask[3:6, 3:6] = 1
+        inner = aupro([mask[1:]], [heatmap[1:]])
+        mask[0, 0] = 1  # a region that nobody looked at
+        heatmap[0] = np.nan
+        assert aupro([mask], [heatmap]) == inner
+
+    def test_undefined_and_unusable(self):
+        assert np.isnan(aupro([np.zeros((3, 3))], [np.ones((3, 3))]))
+        assert np.isnan(aupro([np.ones((3, 3))], [np.ones((3, 3))]))
+        with pytest.raises(ValueError, match="limit=0"):
+            aupro([np.ones((3, 3))], [np.ones((3, 3))], limit=0)
+        with pytest.raises(ValueError, match="mask 0 has shape"):
+            aupro([np.ones((3, 3))], [np.ones((3, 4))])
+
+
+class TestAUPROPerImage:
+    def literal(self, mask, heatmap):
+        """The loop of the published code for one image."""
+        numbers, n = label(mask, structure=np.ones((3, 3)))
+        points = []
+        low, high = heatmap.min(), heatmap.max()
+        for threshold in np.arange(low, high, (high - low) / 200):
+            called = heatmap > threshold
+            overlap = np.mean([called[numbers == i].mean() for i in range(1, n + 1)])
+            points.append((called[mask == 0].mean(), overlap))
+        rates, overlaps = np.array([p for p in points if p[0] < 0.3]).T
+        return auc(rates / rates.max(), overlaps)
+
+    def test_is_the_loop_of_the_code(self):
+        rng = np.random.default_rng(0)
+        heatmaps = [rng.random((16, 16)) for _ in range(3)]
+        masks = [(rng.random((16, 16)) < 0.1).astype(int) for _ in range(2)]
+        masks.append(np.zeros((16, 16), dtype=int))  # good images do not count
+        expected = np.mean([self.literal(masks[i], heatmaps[i]) for i in range(2)])
+        assert aupro_per_image(masks, heatmaps) == pytest.approx(expected, abs=1e-12)
+
+    def test_undefined(self):
+        mask = np.zeros((6, 6))
+        mask[2, 2] = 1
+        assert np.isnan(aupro_per_image([mask], [mask]))  # no false positive to divide by
+        assert np.isnan(aupro_per_image([mask], [np.ones((6, 6))]))
+        assert np.isnan(aupro_per_image([np.zeros((6, 6))], [mask]))
+
+
+class TestOptimalThreshold:
+    def test_is_the_best_of_all(self):
+        rng = np.random.default_rng(0)
+        y = np.where(rng.random(60) < 0.4, -1, 1)
+        scores = rng.integers(0, 25, 60) + 4 * y
+        best = f1_optimal_threshold(y, scores)
+        tried = {t: f1_score(y == -1, scores <= t) for t in np.unique(scores)}
+        assert best.f1 == pytest.approx(max(tried.values()))
+        called = scores <= best.threshold
+        assert f1_score(y == -1, called) == pytest.approx(best.f1)
+        assert best.accuracy == pytest.approx(np.mean(called == (y == -1)))
+        assert best.false_positives == (called & (y == 1)).sum()
+        assert best.false_negatives == (~called & (y == -1)).sum()
+
+    def test_unusable(self):
+        with pytest.raises(ValueError, match="both present"):
+            f1_optimal_threshold([1, 1], [0.0, 1.0])
+        with pytest.raises(ValueError, match="NaN, first at 1"):
+            f1_optimal_threshold([1, -1], [0.0, np.nan])

@@ -31,7 +31,7 @@ from skad._learning.similarity import (
 )
 from skad._learning.stable_norm import StableBatchNorm2d
 from skad._recontrast import _mean_of_top
-from skad.metrics import discriminability
+from skad.metrics import aupro, aupro_per_image, discriminability, f1_optimal_threshold, pixel_auroc
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +312,28 @@ def test_stable_batch_norm(vectors, pretrained):
     np.testing.assert_allclose(norm.running_mean, group["new_running_mean"], atol=1e-12)
     if not pretrained:
         np.testing.assert_allclose(norm.running_var, group["new_running_var"], atol=1e-12)
+
+
+# ---- metrics ---------------------------------------------------------------------------------------
+
+
+def test_aupro(vectors):
+    group = vectors["aupro"]
+    masks, maps = ([np.array(x) for x in group[name]] for name in ("masks", "maps"))
+    assert aupro(masks, maps) == pytest.approx(group["aupro_dataset_8conn"], abs=1e-12)
+    assert aupro(masks, maps, 1.0) == pytest.approx(group["aupro_full_limit_1"], abs=1e-12)
+    assert aupro(masks[:1], maps[:1]) == pytest.approx(
+        group["aupro_only_anomalous_image"], abs=1e-12
+    )
+    assert aupro_per_image(masks, maps) == pytest.approx(group["per_image_rd4ad_style"], abs=1e-12)
+    assert pixel_auroc(masks, maps) == pytest.approx(group["pixel_auroc"], abs=1e-12)
+
+
+def test_f1_optimal(vectors):
+    group = vectors["f1_optimal"]
+    best = f1_optimal_threshold(np.where(group["y"], -1, 1), -np.array(group["s"]))
+    assert -best.threshold == group["threshold"]
+    assert best.f1 == pytest.approx(group["f1"], abs=1e-12)
+    assert best.accuracy == pytest.approx(group["accuracy"], abs=1e-12)
+    assert best.false_positives == group["false_positives"]
+    assert best.false_negatives == group["false_negatives"]
