@@ -1,4 +1,4 @@
-"""Splitters for one-class learning: good images are learned from, defective ones only tested on."""
+"""For model selection: splitters that learn from good images only, scorers of images and heat maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,23 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.validation import _num_samples, column_or_1d
 
-__all__ = ["OneClassKFold", "OneClassShuffleSplit"]
+from skad._scorers import (
+    HeatmapScorer,
+    aupro_scorer,
+    average_precision_scorer,
+    image_auroc_scorer,
+    pixel_auroc_scorer,
+)
+
+__all__ = [
+    "HeatmapScorer",
+    "OneClassKFold",
+    "OneClassShuffleSplit",
+    "aupro_scorer",
+    "average_precision_scorer",
+    "image_auroc_scorer",
+    "pixel_auroc_scorer",
+]
 
 
 class OneClassKFold(BaseCrossValidator):

@@ -1,0 +1,154 @@
+"""Scorers: what `scoring=` takes, for image scores and for heat maps with masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import MetadataRequest
+
+from skad.metrics import aupro, pixel_auroc
+
+
+def _image_auroc(y: np.ndarray, normality: np.ndarray) -> float:
+    return float(roc_auc_score(y, normality))
+
+
+def _average_precision(y: np.ndarray, normality: np.ndarray) -> float:
+    # The rare class is the one to be found; scikit-learn's own scorer takes +1, the good ones, for it.
+    return float(average_precision_score(np.asarray(y) == -1, -normality))
+
+
+image_auroc_scorer = make_scorer(_image_auroc, response_method="decision_function")
+average_precision_scorer = make_scorer(_average_precision, response_method="decision_function")
+
+
+class HeatmapScorer:
+    """Compares heat maps with masks; for ``scoring=`` of cross-validation and searches.
+
+    Call it as ``scorer(detector, X, y, masks=masks)``, or pass it as ``scoring`` and the masks to
+    ``fit`` of the search, after ``sklearn.set_config(enable_metadata_routing=True)``. The detector
+    may be the last step of a Pipeline; masks belong to the images as that step sees them.
+
+    Parameters
+    ----------
+    metric : callable
+        Maps masks and heat maps to a number, such as :func:`skad.metrics.aupro`.
+    name : str
+        For its representation.
+
+    Examples
+    --------
+    >>> import sklearn
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skad import PatchCoreDetector
+    >>> from skad.model_selection import OneClassKFold, aupro_scorer
+    >>> search = GridSearchCV(
+    ...     PatchCoreDetector("skad_nano"), {"n_neighbors": [1, 3]},
+    ...     scoring=aupro_scorer, cv=OneClassKFold(3),
+    ... )
+    >>> with sklearn.config_context(enable_metadata_routing=True):
+    ...     search.fit(X, y, masks=masks)  # doctest: +SKIP
+    """
+
+    def __init__(self, metric: Callable[[Iterable, Iterable], float], name: str) -> None:
+        self.metric, self.name = metric, name
+        self._request = True
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, estimator: Any, X: Any, y: Any = None, *, masks: Any = None) -> float:
+        """Score a fitted detector.
+
+        Parameters
+        ----------
+        estimator : detector or Pipeline
+        X : images
+            n of them.
+        y : array-like of shape (n,), default=None
+            +1 good, -1 defective; images labelled -1 must have a mask.
+        masks : sequence of n arrays (H_i, W_i), paths or None
+            Non-zero = defective; None: nothing is (a good image).
+
+        Returns
+        -------
+        float
+            Higher = better.
+
+        Raises
+        ------
+        ValueError
+            If masks are missing, do not match the images, or a defective image has none.
+        """
+        if masks is None:
+            raise ValueError(
+                f"{self.name} needs masks=: a mask an image, None for good ones. In a search: "
+                "sklearn.set_config(enable_metadata_routing=True), then search.fit(X, y, masks=masks)."
+            )
+        heatmaps = list(_heatmaps(estimator, X))
+        if len(masks) != len(heatmaps):
+            raise ValueError(f"{len(masks)} masks for {len(heatmaps)} images.")
+        if y is not None:
+            without = [i for i, mask in enumerate(masks) if mask is None and y[i] == -1]
+            if without:
+                raise ValueError(f"image {without[0]} is labelled -1 (defective) but has no mask.")
+        truth = [_as_mask(m, h.shape) for m, h in zip(masks, heatmaps, strict=True)]
+        return self.metric(truth, heatmaps)
+
+    def set_score_request(self, *, masks: bool | str | None = True) -> HeatmapScorer:
+        """Say whether masks are asked for when a search routes metadata.
+
+        Parameters
+        ----------
+        masks : bool, str or None, default=True
+            As in scikit-learn: a text names them otherwise.
+
+        Returns
+        -------
+        HeatmapScorer
+            A copy.
+        """
+        copy = HeatmapScorer(self.metric, self.name)
+        copy._request = masks  # type: ignore[assignment]
+        return copy
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Tell scikit-learn what is asked for.
+
+        Returns
+        -------
+        sklearn.utils.metadata_routing.MetadataRequest
+        """
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="masks", alias=self._request)
+        return request
+
+
+pixel_auroc_scorer = HeatmapScorer(pixel_auroc, "pixel_auroc_scorer")
+aupro_scorer = HeatmapScorer(aupro, "aupro_scorer")
+
+
+def _heatmaps(estimator: Any, X: Any) -> Any:
+    if hasattr(estimator, "predict_heatmap"):
+        return estimator.predict_heatmap(X)
+    if isinstance(estimator, Pipeline):
+        steps = estimator[:-1]
+        return _heatmaps(estimator[-1], steps.transform(X) if len(steps.steps) else X)
+    if hasattr(estimator, "best_estimator_"):
+        return _heatmaps(estimator.best_estimator_, X)
+    raise TypeError(f"{type(estimator).__name__} has no heat maps (predict_heatmap).")
+
+
+def _as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    if mask is None:
+        return np.zeros(shape, dtype=bool)
+    if isinstance(mask, str | os.PathLike):
+        with Image.open(mask) as image:
+            return np.asarray(image.convert("L")) > 127
+    return np.asarray(mask)

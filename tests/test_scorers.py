@@ -1,0 +1,145 @@
+"""Scorers on bare detectors, in pipelines and in searches that route masks."""
+
+import numpy as np
+import pytest
+import sklearn
+from conftest import make_detector
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skad.metrics import aupro, pixel_auroc
+from skad.model_selection import (
+    HeatmapScorer,
+    OneClassKFold,
+    aupro_scorer,
+    average_precision_scorer,
+    image_auroc_scorer,
+    pixel_auroc_scorer,
+)
+
+
+@pytest.fixture(scope="module")
+def data(good, defective):
+    X = np.concatenate([good, defective])
+    y = np.repeat([1, -1], [len(good), len(defective)])
+    mask = np.zeros((40, 48), dtype=np.uint8)
+    mask[8:20, 30:42] = 255
+    return X, y, [None] * len(good) + [mask] * len(defective)
+
+
+@pytest.fixture(scope="module")
+def fitted(good):
+    return make_detector(image_size=64).fit(good)
+
+
+def truth(masks):
+    return [np.zeros((40, 48)) if mask is None else mask for mask in masks]
+
+
+def test_image_scorers(fitted, data):
+    X, y, _ = data
+    noisy = np.where(np.arange(len(y)) % 5 == 0, -y, y)
+    normality = fitted.score_samples(X)
+    assert image_auroc_scorer(fitted, X, noisy) == roc_auc_score(noisy, normality)
+    expected = average_precision_score(noisy == -1, -normality)
+    assert average_precision_scorer(fitted, X, noisy) == expected
+    assert expected != average_precision_score(noisy, normality)
+
+
+def test_heat_map_scorers(fitted, data):
+    X, y, masks = data
+    heatmaps = fitted.predict_heatmap(X)
+    assert pixel_auroc_scorer(fitted, X, y, masks=masks) == pixel_auroc(truth(masks), heatmaps)
+    assert aupro_scorer(fitted, X, y, masks=masks) == aupro(truth(masks), heatmaps)
+
+
+def test_masks_in_files(fitted, data, tmp_path):
+    X, y, masks = data
+    Image.fromarray(masks[-1]).save(tmp_path / "mask.png")
+    files = [None if mask is None else tmp_path / "mask.png" for mask in masks]
+    expected = pixel_auroc_scorer(fitted, X, y, masks=masks)
+    assert pixel_auroc_scorer(fitted, X, y, masks=files) == expected
+    assert pixel_auroc_scorer(fitted, X, y, masks=[f and str(f) for f in files]) == expected
+
+
+def test_last_step_of_a_pipeline(data):
+    X, y, masks = data
+    cut = FunctionTransformer(lambda images: images[:, 2:])
+    pipeline = make_pipeline(cut, make_detector(image_size=64)).fit(X, y)
+    cut_masks = [None if mask is None else mask[2:] for mask in masks]
+    alone = make_detector(image_size=64).fit(X[:, 2:], y)
+    assert pixel_auroc_scorer(pipeline, X, y, masks=cut_masks) == pixel_auroc_scorer(
+        alone, X[:, 2:], y, masks=cut_masks
+    )
+    single = make_pipeline(make_detector(image_size=64)).fit(X, y)
+    assert aupro_scorer(single, X, y, masks=masks) > 0.5
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_searches_route_masks(data, in_pipeline):
+    X, y, masks = data
+    detector, name = make_detector(image_size=64), "n_neighbors"
+    if in_pipeline:
+        detector = make_pipeline(FunctionTransformer(), detector)
+        name = "patchcoredetector__n_neighbors"
+    scoring = {
+        "image": "roc_auc",
+        "precision": average_precision_scorer,
+        "pixel": pixel_auroc_scorer,
+        "aupro": aupro_scorer.set_score_request(masks=True),
+    }
+    with sklearn.config_context(enable_metadata_routing=True):
+        search = GridSearchCV(
+            detector, {name: [1, 3]}, scoring=scoring, refit="aupro", cv=OneClassKFold(2)
+        ).fit(X, y, masks=masks)
+    results = search.cv_results_
+    assert all(np.isfinite(results[f"mean_test_{metric}"]).all() for metric in scoring)
+    assert results["mean_test_image"].min() == 1.0
+    assert results["mean_test_pixel"].min() > 0.9
+    assert aupro_scorer(search, X, y, masks=masks) > 0.5  # the best detector's heat maps
+
+
+def test_one_metric(data):
+    X, y, masks = data
+    with sklearn.config_context(enable_metadata_routing=True):
+        found = cross_validate(
+            make_detector(image_size=64), X, y, scoring=pixel_auroc_scorer, cv=OneClassKFold(2),
+            params={"masks": masks},
+        )  # fmt: skip
+    train, test = next(OneClassKFold(2).split(X, y))
+    alone = make_detector(image_size=64).fit(X[train])
+    expected = pixel_auroc_scorer(alone, X[test], y[test], masks=[masks[i] for i in test])
+    assert found["test_score"][0] == expected
+
+
+def test_under_another_name(data):
+    X, y, masks = data
+    scorer = pixel_auroc_scorer.set_score_request(masks="truth")
+    with sklearn.config_context(enable_metadata_routing=True):
+        found = cross_validate(
+            make_detector(image_size=64), X, y, scoring=scorer, cv=OneClassKFold(2),
+            params={"truth": masks},
+        )  # fmt: skip
+    assert np.isfinite(found["test_score"]).all()
+
+
+def test_what_does_not_do(fitted, data):
+    X, y, masks = data
+    with pytest.raises(ValueError, match=r"needs masks=.*enable_metadata_routing"):
+        aupro_scorer(fitted, X, y)
+    with pytest.raises(ValueError, match="1 masks for 16 images"):
+        aupro_scorer(fitted, X, y, masks=[None])
+    with pytest.raises(ValueError, match="image 12 is labelled -1"):
+        aupro_scorer(fitted, X, y, masks=[None] * 16)
+    with pytest.raises(ValueError, match=r"mask 12 has shape \(3, 3\)"):
+        aupro_scorer(fitted, X, y, masks=masks[:-4] + [np.ones((3, 3))] * 4)
+    with pytest.raises(TypeError, match="StandardScaler has no heat maps"):
+        aupro_scorer(sklearn.preprocessing.StandardScaler(), X, y, masks=masks)
+
+
+def test_representation():
+    assert repr(aupro_scorer) == "aupro_scorer"
+    assert isinstance(aupro_scorer, HeatmapScorer)
