@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
+    from skad.persistence import load, save
 
 __all__ = [
     "FeatureStore",
@@ -29,6 +30,8 @@ __all__ = [
     "ReContrastDetector",
     "ScoreFusionDetector",
     "__version__",
+    "load",
+    "save",
 ]
 
 _HOMES = {
@@ -37,6 +40,8 @@ _HOMES = {
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
     "ScoreFusionDetector": "skad._fusion",
+    "load": "skad.persistence",
+    "save": "skad.persistence",
 }
 
 

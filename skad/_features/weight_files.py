@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 # Normalisation of RGB values in 0..1 that goes with ImageNet weights.
+# Weights of a backbone inside a saved detector.
+BACKBONE_PREFIX = "backbone."
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -73,7 +75,7 @@ def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a ``.safetensors`` or a PyTorch file; nothing in it is executed.
+    """Read a ``.safetensors``, ``.skad`` or PyTorch file; nothing in it is executed.
 
     Parameters
     ----------
@@ -95,10 +97,12 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise MissingWeightsError(f"weights={os.fspath(path)!r}: there is no such file.")
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix in (".safetensors", ".skad"):
             from safetensors.torch import load_file
 
             content = load_file(file)
+            if file.suffix == ".skad":
+                content = _of_backbone(content)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError) as error:
@@ -109,6 +113,15 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             raise
         raise ValueError(_unreadable(file, error)) from error
     return _tensors(content, file)
+
+
+def _of_backbone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Pick the weights of the backbone out of a saved detector."""
+    return {
+        name.removeprefix(BACKBONE_PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
 
 
 def _unreadable(file: Path, error: Exception) -> str:
