@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
@@ -30,7 +31,58 @@ __all__ = [
 ]
 
 
-class OneClassKFold(BaseCrossValidator):
+class _OneClassSplitter(BaseCrossValidator):
+    """What both splitters share: labels in, indices out."""
+
+    n_splits: int
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of divisions.
+
+        Parameters
+        ----------
+        X, y, groups : object
+            Ignored.
+
+        Returns
+        -------
+        int
+        """
+        return self.n_splits
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Generate the indices of each division.
+
+        Parameters
+        ----------
+        X : images
+            n of them; only their number counts.
+        y : array-like of shape (n,)
+            +1 good, -1 defective.
+        groups : object
+            Ignored.
+
+        Yields
+        ------
+        train, test : ndarray of int
+            Ascending.
+
+        Raises
+        ------
+        ValueError
+            For other labels, or fewer images of a kind than the division needs.
+        """
+        for train, *test in self._divide(*_good_and_defective(X, y)):
+            yield np.sort(train), np.sort(np.concatenate(test))
+
+    @abstractmethod
+    def _divide(
+        self, good: np.ndarray, defective: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield good images to learn from, good ones and defective ones to test on."""
+
+
+class OneClassKFold(_OneClassSplitter):
     """K folds whose training parts hold good images only.
 
     Good images are divided into K folds, and so are defective ones. Fold i is tested on its good and its
@@ -76,43 +128,9 @@ class OneClassKFold(BaseCrossValidator):
         self.shuffle = shuffle
         self.random_state = random_state
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return the number of folds.
-
-        Parameters
-        ----------
-        X, y, groups : object
-            Ignored.
-
-        Returns
-        -------
-        int
-        """
-        return self.n_splits
-
-    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Generate the indices of each fold.
-
-        Parameters
-        ----------
-        X : images
-            n of them; only their number counts.
-        y : array-like of shape (n,)
-            +1 good, -1 defective.
-        groups : object
-            Ignored.
-
-        Yields
-        ------
-        train, test : ndarray of int
-            Ascending.
-
-        Raises
-        ------
-        ValueError
-            For other labels, or fewer images of a kind than folds.
-        """
-        good, defective = _good_and_defective(X, y)
+    def _divide(
+        self, good: np.ndarray, defective: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for images, what in ((good, "good"), (defective, "defective")):
             if len(images) < self.n_splits and not (what == "defective" and len(images) == 0):
                 raise ValueError(
@@ -127,10 +145,10 @@ class OneClassKFold(BaseCrossValidator):
             strict=True,
         )
         for own, bad in folds:
-            yield np.setdiff1d(good, own), np.sort(np.concatenate([own, bad]))
+            yield np.setdiff1d(good, own), own, bad
 
 
-class OneClassShuffleSplit(BaseCrossValidator):
+class OneClassShuffleSplit(_OneClassSplitter):
     """Random parts of the good images to learn from; the others, and all defective ones, to test on.
 
     Parameters
@@ -174,43 +192,9 @@ class OneClassShuffleSplit(BaseCrossValidator):
         self.train_size = train_size
         self.random_state = random_state
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Return the number of divisions.
-
-        Parameters
-        ----------
-        X, y, groups : object
-            Ignored.
-
-        Returns
-        -------
-        int
-        """
-        return self.n_splits
-
-    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Generate the indices of each division.
-
-        Parameters
-        ----------
-        X : images
-            n of them; only their number counts.
-        y : array-like of shape (n,)
-            +1 good, -1 defective.
-        groups : object
-            Ignored.
-
-        Yields
-        ------
-        train, test : ndarray of int
-            Ascending.
-
-        Raises
-        ------
-        ValueError
-            For other labels, or sizes that the good images do not give.
-        """
-        good, defective = _good_and_defective(X, y)
+    def _divide(
+        self, good: np.ndarray, defective: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         n_test = _count("test_size", self.test_size, len(good))
         n_train = len(good) - n_test
         if self.train_size is not None:
@@ -223,8 +207,7 @@ class OneClassShuffleSplit(BaseCrossValidator):
         rng = check_random_state(self.random_state)
         for _ in range(self.n_splits):
             order = rng.permutation(good)
-            test = np.concatenate([order[:n_test], defective])
-            yield np.sort(order[n_test : n_test + n_train]), np.sort(test)
+            yield order[n_test : n_test + n_train], order[:n_test], defective
 
 
 def _good_and_defective(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
