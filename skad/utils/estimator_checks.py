@@ -1,0 +1,276 @@
+"""What every detector of images must do, beyond scikit-learn's own checks.
+
+scikit-learn's checks know rows of numbers. These know images: that a score does not depend on the
+neighbours in a batch, that a heat map lies where the image is, that a defective image is never learned
+from. They run on skad's detectors in its tests, and on anyone's that follow the same contract::
+
+    from skad.utils.estimator_checks import parametrize_with_image_checks
+
+    @parametrize_with_image_checks([MyDetector()])
+    def test_image_check(detector, check):
+        check(detector)
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+__all__ = ["check_image_detector", "image_checks", "parametrize_with_image_checks"]
+
+_HEIGHT, _WIDTH = 40, 48
+
+
+def good_images(n: int = 14, seed: int = 0) -> np.ndarray:
+    """Make images of a common texture: (n, 40, 48, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    wave = 110 + 40 * np.sin(np.arange(_WIDTH) / 3)[None, None, :, None]
+    noise = rng.normal(0, 8, size=(n, _HEIGHT, _WIDTH, 3))
+    return np.clip(wave + noise, 0, 255).astype(np.uint8)
+
+
+def defective_images(n: int = 4, seed: int = 1) -> np.ndarray:
+    """Make the same with a bright square: (n, 40, 48, 3) uint8."""
+    images = good_images(n, seed)
+    images[:, 8:24, 26:42] = 250
+    return images
+
+
+def _fitted(detector: Any, X: Any = None, y: Any = None) -> Any:
+    with warnings.catch_warnings():
+        # A dozen images promise no small rate, and that is not the point here.
+        warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
+        return clone(detector).fit(good_images() if X is None else X, y)
+
+
+def check_finds_gross_defects(detector: Any) -> None:
+    """Score images with a square as bright as nothing else lower than good ones not seen before."""
+    fitted = _fitted(detector)
+    new = fitted.score_samples(good_images(seed=2))
+    assert fitted.score_samples(defective_images()).max() < new.min()
+
+
+def check_conventions(detector: Any) -> None:
+    """Keep to shapes, types and signs: decision = score - offset, +1 good, -1 defective, AUROC."""
+    fitted, good, defective = _fitted(detector), good_images(), defective_images()
+    X, y = np.concatenate([good, defective]), np.repeat([1, -1], [len(good), len(defective)])
+    scores = fitted.score_samples(X)
+    assert scores.shape == (len(X),)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(fitted.decision_function(X), scores - fitted.offset_)
+    np.testing.assert_array_equal(fitted.predict(X), np.where(scores >= fitted.offset_, 1, -1))
+    assert fitted.score(X, y) == 1.0
+
+
+def check_heatmaps(detector: Any) -> None:
+    """Draw maps in the coordinates of the images, higher where the defect is."""
+    fitted, images = _fitted(detector), defective_images()
+    maps, scores = fitted.predict_heatmap(images, return_scores=True)
+    assert maps.shape == (len(images), _HEIGHT, _WIDTH)
+    assert maps.dtype == np.float32
+    np.testing.assert_array_equal(scores, fitted.score_samples(images))
+    np.testing.assert_array_equal(maps, fitted.predict_heatmap(images))
+    seen = ~np.isnan(maps)
+    inside = np.zeros(maps.shape, dtype=bool)
+    inside[:, 8:24, 26:42] = True
+    assert maps[inside & seen].mean() > maps[~inside & seen].mean()
+
+
+def check_images_of_several_sizes(detector: Any) -> None:
+    """Return a list of maps, each as large as its image."""
+    fitted = _fitted(detector)
+    images = [good_images()[0], good_images()[1, :36], good_images()[2, :, :44]]
+    maps = fitted.predict_heatmap(images)
+    assert isinstance(maps, list)
+    assert [m.shape for m in maps] == [(40, 48), (36, 48), (40, 44)]
+
+
+def check_kinds_of_input(detector: Any) -> None:
+    """Score paths, PIL images, arrays and floats of the same pixels bitwise the same."""
+    fitted, X = _fitted(detector), good_images()[:3]
+    expected = fitted.score_samples(X)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.png" for i in range(len(X))]
+        for path, image in zip(paths, X, strict=True):
+            Image.fromarray(image).save(path)
+        kinds: dict[str, Any] = {
+            "paths": paths,
+            "texts": np.array([str(path) for path in paths]),
+            "PIL": [Image.fromarray(image) for image in X],
+            "list": list(X),
+            "float32": X.astype(np.float32) / np.float32(255),
+        }
+        for name, images in kinds.items():
+            np.testing.assert_array_equal(fitted.score_samples(images), expected, err_msg=name)
+
+
+def check_independence_of_the_batch(detector: Any) -> None:
+    """Let score and map of an image depend neither on its neighbours nor on their order."""
+    fitted = _fitted(detector)
+    X = np.concatenate([good_images(5), defective_images(4)])
+    scores, maps = fitted.score_samples(X), fitted.predict_heatmap(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_array_equal(fitted.score_samples(X[order]), scores[order])
+    for i in range(len(X)):
+        np.testing.assert_array_equal(fitted.score_samples(X[i : i + 1]), scores[i : i + 1])
+        np.testing.assert_array_equal(fitted.predict_heatmap(X[i : i + 1])[0], maps[i])
+
+
+def check_defective_images_are_not_learned(detector: Any) -> None:
+    """Make a fit on a mixed set with labels the fit on its good images alone."""
+    good, defective = good_images(), defective_images()
+    X = np.concatenate([good[:6], defective, good[6:]])
+    y = np.repeat([1, -1, 1], [6, len(defective), len(good) - 6])
+    mixed, alone = _fitted(detector, X, y), _fitted(detector, good)
+    np.testing.assert_array_equal(mixed.score_samples(X), alone.score_samples(X))
+    assert mixed.offset_ == alone.offset_
+
+
+def check_fit_repeats(detector: Any) -> None:
+    """Make two fits with one random_state bitwise equal, and leave X as it was."""
+    X = good_images()
+    before = X.copy()
+    first, second = _fitted(detector, X), _fitted(detector, X)
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+    assert first.offset_ == second.offset_
+
+
+def check_pickles(detector: Any) -> None:
+    """Score bitwise the same from a pickle, which holds no tensor, even after a prediction."""
+    fitted, X = _fitted(detector), defective_images()
+    scores, maps = fitted.score_samples(X), fitted.predict_heatmap(X)
+    data = pickle.dumps(fitted)
+    assert b"torch" not in data
+    loaded = pickle.loads(data)
+    np.testing.assert_array_equal(loaded.score_samples(X), scores)
+    np.testing.assert_array_equal(loaded.predict_heatmap(X), maps)
+
+
+def check_p_values(detector: Any) -> None:
+    """Give p-values that are ranks among scores of good images that were left out."""
+    fitted = _fitted(detector)
+    n = len(fitted.calibration_scores_)
+    p = fitted.anomaly_p_value(np.concatenate([good_images(), defective_images()]))
+    assert ((p > 0) & (p <= 1)).all()
+    np.testing.assert_allclose(p * (n + 1), np.round(p * (n + 1)))
+    assert (p[-4:] == 1 / (n + 1)).all()
+
+
+def check_errors(detector: Any) -> None:
+    """Refuse missing files, NaN, empty input, and to score unfitted."""
+    for images, error in (
+        ([], ValueError),
+        (["absent/image.png"], (ValueError, FileNotFoundError)),
+        (np.full((3, _HEIGHT, _WIDTH), np.nan), ValueError),
+        ("one path", (ValueError, TypeError)),
+    ):
+        _must_raise(error, clone(detector).fit, images)
+    _must_raise(NotFittedError, clone(detector).score_samples, good_images(2))
+    _must_raise(ValueError, _fitted(detector).score_samples, [])
+
+
+def check_parameters_are_kept(detector: Any) -> None:
+    """Change no parameter in a fit, and make unfitted clones."""
+    before = {name: repr(value) for name, value in detector.get_params(deep=False).items()}
+    fitted = _fitted(detector)
+    after = {name: repr(value) for name, value in fitted.get_params(deep=False).items()}
+    assert after == before
+    _must_raise(NotFittedError, clone(fitted).score_samples, good_images(2))
+
+
+def _must_raise(error: Any, function: Callable, X: Any) -> None:
+    try:
+        function(X)
+    except error:
+        return
+    raise AssertionError(f"{function} accepts {X!r}")
+
+
+_CHECKS = (
+    check_finds_gross_defects,
+    check_conventions,
+    check_heatmaps,
+    check_images_of_several_sizes,
+    check_kinds_of_input,
+    check_independence_of_the_batch,
+    check_defective_images_are_not_learned,
+    check_fit_repeats,
+    check_pickles,
+    check_p_values,
+    check_errors,
+    check_parameters_are_kept,
+)
+
+
+def image_checks() -> Iterator[Callable[[Any], None]]:
+    """Yield the checks.
+
+    Yields
+    ------
+    callable
+        Takes an unfitted detector; raises AssertionError, or what the detector raises, if it fails.
+    """
+    yield from _CHECKS
+
+
+def check_image_detector(detector: Any) -> None:
+    """Run all checks on a detector.
+
+    Parameters
+    ----------
+    detector : estimator
+        Unfitted; it is cloned for every check. Set it up for images of 40 x 48 pixels, with an integer
+        `random_state`.
+
+    Raises
+    ------
+    AssertionError
+        If it fails a check; the message begins with the name of the check.
+
+    Examples
+    --------
+    >>> from skad import PatchCoreDetector
+    >>> from skad.utils.estimator_checks import check_image_detector
+    >>> check_image_detector(
+    ...     PatchCoreDetector("skad_nano", image_size=64, coreset_size=0.1, random_state=0)
+    ... )
+    """
+    for check in image_checks():
+        try:
+            check(detector)
+        except AssertionError as error:
+            raise AssertionError(f"{check.__name__}: {error}") from error
+
+
+def parametrize_with_image_checks(detectors: list[Any]) -> Any:
+    """Make a pytest test of every check and detector; the test takes ``(detector, check)``.
+
+    Parameters
+    ----------
+    detectors : list of estimators
+        As for :func:`check_image_detector`.
+
+    Returns
+    -------
+    pytest.MarkDecorator
+    """
+    import pytest
+
+    cases = [
+        pytest.param(detector, partial(check), id=f"{type(detector).__name__}-{check.__name__}")
+        for detector in detectors
+        for check in image_checks()
+    ]
+    return pytest.mark.parametrize(("detector", "check"), cases)

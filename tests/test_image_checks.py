@@ -1,0 +1,90 @@
+"""The common checks of image detectors, on all detectors; and the checks themselves on bad ones."""
+
+import numpy as np
+import pytest
+from conftest import make_detector, make_reconpatch, make_recontrast
+
+from skad import PatchCoreDetector, ScoreFusionDetector
+from skad.utils.estimator_checks import (
+    check_defective_images_are_not_learned,
+    check_heatmaps,
+    check_image_detector,
+    check_independence_of_the_batch,
+    check_pickles,
+    parametrize_with_image_checks,
+)
+
+DETECTORS = [
+    make_detector(image_size=64),
+    make_detector(image_size=64, geometry="pad", b=2),
+    make_reconpatch(image_size=64, epochs=1, train_batch_size=512),
+    make_recontrast(image_size=64, max_iter=10),
+    ScoreFusionDetector(
+        [("bank", make_detector()), ("deep", make_detector(levels=(2,), image_size=64))],
+        target_false_alarm_rate=0.2,
+    ),
+]
+
+
+@parametrize_with_image_checks(DETECTORS)
+def test_image_check(detector, check):
+    check(detector)
+
+
+def test_all_at_once_names_the_check():
+    class Shifted(PatchCoreDetector):
+        def predict_heatmap(self, X, return_scores=False):
+            maps, scores = super().predict_heatmap(X, return_scores=True)
+            maps = maps[..., ::-1] if isinstance(maps, np.ndarray) else [m[:, ::-1] for m in maps]
+            return (maps, scores) if return_scores else maps
+
+    params = make_detector(image_size=64).get_params()
+    with pytest.raises(AssertionError, match="check_heatmaps: "):
+        check_image_detector(Shifted(**params))
+
+
+class Normalising(PatchCoreDetector):
+    """Divides by the largest score of the batch, as careless code does."""
+
+    def score_samples(self, X):
+        scores = super().score_samples(X)
+        return scores / np.abs(scores).max()
+
+
+class Greedy(PatchCoreDetector):
+    """Learns from defective images too."""
+
+    def fit(self, X, y=None):
+        return super().fit(X)
+
+
+class Unpicklable(PatchCoreDetector):
+    """Takes a tensor along."""
+
+    def fit(self, X, y=None):
+        import torch
+
+        self.tensor_ = torch.zeros(3)
+        return super().fit(X, y)
+
+
+class Misplaced(PatchCoreDetector):
+    """Mirrors its heat maps."""
+
+    def predict_heatmap(self, X, return_scores=False):
+        maps, scores = super().predict_heatmap(X, return_scores=True)
+        return (maps[:, ::-1, ::-1], scores) if return_scores else maps[:, ::-1, ::-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        (Normalising, check_independence_of_the_batch),
+        (Greedy, check_defective_images_are_not_learned),
+        (Unpicklable, check_pickles),
+        (Misplaced, check_heatmaps),
+    ],
+)
+def test_checks_can_fail(kind, check):
+    with pytest.raises(AssertionError):
+        check(kind(**make_detector(image_size=64).get_params()))
