@@ -29,6 +29,7 @@ from skad._features.weight_files import (
     read_state_dict,
     weights_digest,
 )
+from skad._forks import survive_forks
 
 _N_CACHED = 4
 _RANDOM_WEIGHTS_SEED = 0
@@ -183,6 +184,7 @@ def load_backbone(
     MissingWeightsError
         Weights that cannot be had.
     """
+    survive_forks()
     key = _cache_key(backbone, weights, levels, device)
     with _lock:
         if key not in _cache:

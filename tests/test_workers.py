@@ -1,0 +1,75 @@
+"""Searches in several processes: the sequential result, no process that waits for ever."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_detector, make_recontrast
+from joblib import parallel_config
+from sklearn.model_selection import GridSearchCV
+
+from skad.model_selection import OneClassKFold
+
+
+@pytest.fixture(scope="module")
+def data(good, defective):
+    return np.concatenate([good, defective]), np.repeat([1, -1], [len(good), len(defective)])
+
+
+def search(detector, grid, data, **kwargs):
+    return GridSearchCV(detector, grid, cv=OneClassKFold(2), **kwargs).fit(*data)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_two_workers_give_the_sequential_result(data, backend):
+    grid = {"n_neighbors": [1, 3], "b": [None, 2]}
+    alone = search(make_detector(), grid, data)
+    with parallel_config(backend=backend, n_jobs=2):
+        together = search(make_detector(), grid, data)
+    np.testing.assert_array_equal(
+        together.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
+    )
+    np.testing.assert_array_equal(
+        together.best_estimator_.score_samples(data[0]),
+        alone.best_estimator_.score_samples(data[0]),
+    )
+
+
+def test_networks_train_in_workers(data):
+    det = make_recontrast(max_iter=3, train_precision="float32")
+    alone = search(det, {"bn": ["train", "eval"]}, data)
+    together = search(det, {"bn": ["train", "eval"]}, data, n_jobs=2)
+    assert together.best_params_ == alone.best_params_
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_children_forked_after_work_do_not_hang():
+    """In a process of its own, since a child that hangs would have to be killed."""
+    code = f"""
+    import sys
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    import numpy as np, torch
+    from conftest import make_detector
+    from joblib import Parallel, delayed
+    torch.set_num_threads(2)
+    good = np.random.default_rng(0).integers(90, 130, (8, 40, 48, 3)).astype(np.uint8)
+    det = make_detector(index="Flat").fit(good)
+    expected = det.score_samples(good)
+    def score(images):
+        return det.score_samples(images), torch.get_num_threads()
+    found = Parallel(n_jobs=2, backend="multiprocessing")(delayed(score)(good[i:]) for i in range(3))
+    for i, (scores, n_threads) in enumerate(found):
+        np.testing.assert_array_equal(scores, expected[i:])
+        assert n_threads == 1
+    assert torch.get_num_threads() == 2
+    print("alive")
+    """
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip() == "alive", result.stderr
