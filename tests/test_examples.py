@@ -156,3 +156,13 @@ def test_recontrast_tables(folder):
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
     assert [row[0] for row in rows] == ["untrained", "B", "full", "bn=stable"]
     assert all(len(row) == 8 for row in rows)
+
+
+def test_grid_search_draws_the_surface(folder, tmp_path):
+    result = run(
+        "examples/grid_search_reconpatch.py", folder, "--image-size", 32, "--epochs", 1,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "27 candidates x 3 folds, 30 images" in result.stdout
+    assert (tmp_path / "grid-search.png").stat().st_size > 5000
