@@ -78,11 +78,11 @@ class TestFit:
         np.testing.assert_array_equal(*(det.score_samples(good) for det in fits))
 
     def test_repeats_bitwise_in_threads(self, good):
-        expected = make_recontrast(max_iter=4).fit(good)
+        expected = make_recontrast(max_iter=2).fit(good)
         found = [None, None]
 
         def work(i):
-            found[i] = make_recontrast(max_iter=4).fit(good)
+            found[i] = make_recontrast(max_iter=2).fit(good)
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
         for thread in threads:
@@ -207,7 +207,7 @@ class TestVariants:
         ids=str,
     )
     def test_finds_defects(self, params, good, defective):
-        det = make_recontrast(max_iter=30, **params).fit(good)
+        det = make_recontrast(max_iter=15, **params).fit(good)
         assert det.score_samples(defective).max() < det.score_samples(good).min()
 
     def test_maps_add_up(self, good):
@@ -232,7 +232,7 @@ class TestVariants:
         X = np.concatenate([good, defective])
         y = np.repeat([1, -1], [len(good), len(defective)])
         search = GridSearchCV(
-            make_recontrast(max_iter=20), {"alpha": [0.0, 1.0]}, cv=StratifiedKFold(2)
+            make_recontrast(max_iter=8), {"alpha": [0.0, 1.0]}, cv=StratifiedKFold(2)
         ).fit(X, y)
         assert search.best_score_ > 0.9
 
@@ -359,7 +359,7 @@ class TestErrors:
 
     def test_divergence(self, good):
         with pytest.raises(ValueError, match=r"diverged. Lower lr \(now 1e\+30\)"):
-            make_recontrast(lr=1e30, max_iter=60).fit(good)
+            make_recontrast(lr=1e30, max_iter=5).fit(good)
 
     def test_changed_after_fit(self, fitted, good):
         det = make_recontrast(max_iter=1).fit(good)
@@ -384,7 +384,7 @@ class TestErrors:
 class TestEnsemble:
     def test_with_patchcore(self, good, defective):
         both = ScoreFusionDetector(
-            [("bank", make_detector()), ("network", make_recontrast(max_iter=30))],
+            [("bank", make_detector()), ("network", make_recontrast(max_iter=15))],
             target_false_alarm_rate=0.2,
         ).fit(good)
         assert len(both.calibration_scores_) == 4  # those that both left out
@@ -392,7 +392,7 @@ class TestEnsemble:
         assert both.predict_heatmap(defective).shape == (4, 40, 48)
 
     def test_of_seeds(self, good, defective):
-        members = [(f"seed{i}", make_recontrast(max_iter=20, random_state=i)) for i in range(2)]
+        members = [(f"seed{i}", make_recontrast(max_iter=10, random_state=i)) for i in range(2)]
         both = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
         assert (both.score_samples(defective) < both.score_samples(good[:4])).all()
 
