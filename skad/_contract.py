@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from functools import cache
+from importlib import metadata
 from numbers import Real
 from typing import Any
 
@@ -19,6 +21,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skad._callbacks import CallbackSupportMixin
+from skad._version import __version__
+
+_RECORDED = ("numpy", "scikit-learn", "timm", "torch")
 
 
 class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
@@ -180,6 +185,37 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+    # ---------------------------------------------------------------- pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_versions": {"skad": __version__, **_installed()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        _warn_of_other_versions(type(self).__name__, state.pop("_versions", {}))
+        super().__setstate__(state)
+
+
+@cache
+def _installed() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _RECORDED}
+
+
+def _warn_of_other_versions(name: str, written: dict[str, str]) -> None:
+    """Warn if a pickle comes from another skad; libraries alone change scores by rounding at most."""
+    if not written or written["skad"] == __version__:
+        return
+    now = {"skad": __version__, **_installed()}
+    differing = [
+        f"{lib} {old} (now {now.get(lib)})" for lib, old in written.items() if old != now.get(lib)
+    ]
+    warnings.warn(
+        f"this {name} was pickled with {', '.join(differing)}: compare its scores with known ones "
+        "before you rely on it, or fit it again.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _rank(n: int, rate: float) -> int:

@@ -224,6 +224,11 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 fitted[name].set_params(**given.get_params(deep=False))
         return self
 
+    @property
+    def named_estimators_(self) -> Bunch:
+        """The fitted members by name."""
+        return Bunch(**dict(zip(self._names, self.estimators_, strict=True)))
+
     def _given(self) -> list[tuple[str, BaseImageDetector]]:
         return [(name, member) for name, member in self.estimators if member != "drop"]
 
@@ -290,7 +295,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                     _fit_named(name, member, X, y)
                     advance(1)
                 training.append(_left_out(name, vars(member).pop("_training_scores")))
-        self.named_estimators_ = Bunch(**dict(members))
+        self._names = [name for name, _ in members]
         self.estimators_ = [member for _, member in members]
         self._copy_columns(self.estimators_[0])
         self.n_images_ = len(rows)

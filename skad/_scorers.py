@@ -8,24 +8,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.metrics import average_precision_score, make_scorer, roc_auc_score
+from sklearn.metrics import make_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from skad.metrics import aupro, pixel_auroc
+from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc
 
-
-def _image_auroc(y: np.ndarray, normality: np.ndarray) -> float:
-    return float(roc_auc_score(y, normality))
-
-
-def _average_precision(y: np.ndarray, normality: np.ndarray) -> float:
-    # The rare class is the one to be found; scikit-learn's own scorer takes +1, the good ones, for it.
-    return float(average_precision_score(np.asarray(y) == -1, -normality))
-
-
-image_auroc_scorer = make_scorer(_image_auroc, response_method="decision_function")
-average_precision_scorer = make_scorer(_average_precision, response_method="decision_function")
+image_auroc_scorer = make_scorer(image_auroc, response_method="decision_function")
+average_precision_scorer = make_scorer(average_precision, response_method="decision_function")
 
 
 class HeatmapScorer:

@@ -7,11 +7,71 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import label
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 # Pixels that touch at a corner belong to one region, as in the MVTec reference.
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 # Thresholds an image in the per-image variant of the per-region overlap.
 _N_THRESHOLDS = 200
+
+
+def image_auroc(y: np.ndarray, scores: np.ndarray) -> float:
+    """Chance that a good image scores higher than a defective one, ties counting half.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        +1 good, -1 defective, both present.
+    scores : array-like of shape (n,)
+        ``score_samples`` or ``decision_function``; higher = more normal.
+
+    Returns
+    -------
+    float
+        In 0..1.
+
+    Raises
+    ------
+    ValueError
+        For other labels, NaN, or different lengths.
+
+    Examples
+    --------
+    >>> image_auroc([1, 1, -1], [0.3, 0.1, 0.2])
+    0.5
+    """
+    y, scores = _checked(y, scores)
+    return float(roc_auc_score(y, scores))
+
+
+def average_precision(y: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision of finding defects: precision at each defect found, averaged.
+
+    scikit-learn's own ``scoring="average_precision"`` takes +1 for what is to be found, which are the
+    good images here.
+
+    Parameters
+    ----------
+    y, scores : array-like of shape (n,)
+        As for :func:`image_auroc`.
+
+    Returns
+    -------
+    float
+        In 0..1; the share of defective images is what chance gives.
+
+    Raises
+    ------
+    ValueError
+        As :func:`image_auroc`.
+
+    Examples
+    --------
+    >>> average_precision([1, 1, -1, -1], [0.4, 0.2, 0.3, 0.1])
+    0.8333333333333333
+    """
+    y, scores = _checked(y, scores)
+    return float(average_precision_score(y == -1, -scores))
 
 
 def pixel_auroc(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> float:
@@ -148,21 +208,67 @@ def aupro_per_image(
     return float(np.mean(areas)) if areas else float("nan")
 
 
-class OptimalThreshold(NamedTuple):
-    """A threshold chosen with the labels of the test images, and what it gives."""
+class ThresholdReport(NamedTuple):
+    """A threshold on ``score_samples``, and what it gives on labelled images."""
 
     threshold: float
     """On ``score_samples``: images at or below it are called defective."""
     f1: float
     """F1 of finding defects."""
     accuracy: float
+    """Share of images called rightly."""
+    false_alarm_rate: float
+    """Share of good images called defective."""
+    recall: float
+    """Share of defective images called defective."""
     false_positives: int
     """Good images called defective."""
     false_negatives: int
     """Defective images called good."""
 
 
-def f1_optimal_threshold(y: np.ndarray, scores: np.ndarray) -> OptimalThreshold:
+def threshold_report(y: np.ndarray, scores: np.ndarray, threshold: float) -> ThresholdReport:
+    """Count what a threshold finds and what it calls defective by mistake.
+
+    Parameters
+    ----------
+    y, scores : array-like of shape (n,)
+        As for :func:`image_auroc`, with ``score_samples``.
+    threshold : float
+        Images that score at or below it are called defective. ``predict`` calls an image at ``offset_``
+        itself good: for its counts pass ``numpy.nextafter(det.offset_, -numpy.inf)``.
+
+    Returns
+    -------
+    ThresholdReport
+
+    Raises
+    ------
+    ValueError
+        As :func:`image_auroc`.
+
+    Examples
+    --------
+    >>> report = threshold_report([1, 1, 1, 1, -1, -1], [4.0, 3.0, 2.0, 5.0, 1.0, 2.5], 2.0)
+    >>> report.false_alarm_rate, report.recall, report.false_negatives
+    (0.25, 0.5, 1)
+    """
+    y, scores = _checked(y, scores)
+    called, defective = scores <= threshold, y == -1
+    found, alarms = int((called & defective).sum()), int((called & ~defective).sum())
+    missed = int(defective.sum()) - found
+    return ThresholdReport(
+        threshold=float(threshold),
+        f1=2 * found / (2 * found + alarms + missed),
+        accuracy=1 - (alarms + missed) / len(y),
+        false_alarm_rate=alarms / int((~defective).sum()),
+        recall=found / (found + missed),
+        false_positives=alarms,
+        false_negatives=missed,
+    )
+
+
+def f1_optimal_threshold(y: np.ndarray, scores: np.ndarray) -> ThresholdReport:
     """Find the threshold with the best F1 of finding defects, for comparison with papers.
 
     It has seen the test labels: a line has no such threshold, and ``offset_`` comes from good images
@@ -170,20 +276,18 @@ def f1_optimal_threshold(y: np.ndarray, scores: np.ndarray) -> OptimalThreshold:
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-        +1 good, -1 defective, both present.
-    scores : array-like of shape (n,)
-        ``score_samples``; higher = more normal.
+    y, scores : array-like of shape (n,)
+        As for :func:`image_auroc`, with ``score_samples``.
 
     Returns
     -------
-    OptimalThreshold
+    ThresholdReport
         Of several equally good thresholds, the one that calls most images defective.
 
     Raises
     ------
     ValueError
-        For other labels, NaN, or different lengths.
+        As :func:`image_auroc`.
 
     Examples
     --------
@@ -191,25 +295,40 @@ def f1_optimal_threshold(y: np.ndarray, scores: np.ndarray) -> OptimalThreshold:
     >>> round(best.f1, 2), best.threshold, best.false_positives
     (0.8, -0.5, 1)
     """
-    y, anomaly = np.asarray(y), -np.asarray(scores, dtype=float)
-    if y.shape != anomaly.shape or set(np.unique(y).tolist()) != {-1, 1}:
-        raise ValueError("y must hold +1 (good) and -1 (defective), both present, a label a score.")
-    if np.isnan(anomaly).any():
-        raise ValueError(f"scores holds NaN, first at {int(np.isnan(anomaly).argmax())}.")
-    defective = y == -1
-    levels = np.unique(anomaly)
-    found = defective.sum() - np.searchsorted(np.sort(anomaly[defective]), levels)
-    alarms = (~defective).sum() - np.searchsorted(np.sort(anomaly[~defective]), levels)
-    f1 = 2 * found / (found + alarms + defective.sum())
-    best = int(f1.argmax())
-    missed = int(defective.sum() - found[best])
-    return OptimalThreshold(
-        threshold=-float(levels[best]),
-        f1=float(f1[best]),
-        accuracy=float(1 - (alarms[best] + missed) / len(y)),
-        false_positives=int(alarms[best]),
-        false_negatives=missed,
-    )
+    y, scores = _checked(y, scores)
+    levels = np.unique(scores)[::-1]
+    found = np.searchsorted(np.sort(scores[y == -1]), levels, side="right")
+    alarms = np.searchsorted(np.sort(scores[y == 1]), levels, side="right")
+    f1 = 2 * found / (found + alarms + np.sum(y == -1))
+    return threshold_report(y, scores, float(levels[f1.argmax()]))
+
+
+def threshold_at_full_recall(y: np.ndarray, scores: np.ndarray) -> ThresholdReport:
+    """Find the strictest threshold that lets no defective image pass, with the false alarms it costs.
+
+    Like :func:`f1_optimal_threshold` it has seen the test labels.
+
+    Parameters
+    ----------
+    y, scores : array-like of shape (n,)
+        As for :func:`image_auroc`, with ``score_samples``.
+
+    Returns
+    -------
+    ThresholdReport
+
+    Raises
+    ------
+    ValueError
+        As :func:`image_auroc`.
+
+    Examples
+    --------
+    >>> threshold_at_full_recall([1, 1, 1, -1, -1], [3.0, 2.0, 4.0, 2.5, 1.0]).false_positives
+    1
+    """
+    y, scores = _checked(y, scores)
+    return threshold_report(y, scores, float(scores[y == -1].max()))
 
 
 def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
@@ -247,6 +366,15 @@ def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt((good.var() + defective.var()) / 2)
         return float(np.abs(good.mean() - defective.mean()) / spread)
+
+
+def _checked(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y, scores = np.asarray(y), np.asarray(scores, dtype=float)
+    if y.shape != scores.shape or set(np.unique(y).tolist()) != {-1, 1}:
+        raise ValueError("y must hold +1 (good) and -1 (defective), both present, a label a score.")
+    if np.isnan(scores).any():
+        raise ValueError(f"scores holds NaN, first at {int(np.isnan(scores).argmax())}.")
+    return y, scores
 
 
 def _pairs(

@@ -19,7 +19,6 @@ from uuid import uuid4
 import numpy as np
 import sklearn
 import torch
-from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from skad._bank import MemoryBank
@@ -38,7 +37,7 @@ _FORMAT = "1"
 _DETECTORS = (PatchCoreDetector, ReConPatchDetector, ReContrastDetector, ScoreFusionDetector)
 _CLASSES = {
     cls.__name__: cls
-    for cls in (*_DETECTORS, Geometry, FeatureSpec, MemoryBank, Member, RobustScale, Bunch)
+    for cls in (*_DETECTORS, Geometry, FeatureSpec, MemoryBank, Member, RobustScale)
 }
 
 
@@ -307,10 +306,13 @@ class _Reader:
 def _state(value: Any) -> dict[str, Any]:
     if isinstance(value, tuple):  # named
         return value._asdict()  # type: ignore[attr-defined]
-    if isinstance(value, Bunch):
-        return dict(value)
     state = value.__getstate__() if isinstance(value, BaseDetector | MemoryBank) else vars(value)
-    return {name: None if name == "memory" else item for name, item in state.items()}
+    # The header of the file says the versions.
+    return {
+        name: None if name == "memory" else item
+        for name, item in state.items()
+        if name != "_versions"
+    }
 
 
 def _rebuilt(cls: type, state: dict[str, Any]) -> Any:

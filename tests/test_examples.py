@@ -166,3 +166,17 @@ def test_grid_search_draws_the_surface(folder, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "27 candidates x 3 folds, 30 images" in result.stdout
     assert (tmp_path / "grid-search.png").stat().st_size > 5000
+
+
+def test_search_on_a_cluster(folder):
+    pytest.importorskip("distributed")
+    result = run("examples/grid_search_dask.py", folder, "--image-size", 32, "--workers", 1)
+    assert result.returncode == 0, result.stderr
+    assert "8 candidates x 3 folds on 1 workers" in result.stdout
+    assert "best: {" in result.stdout
+
+
+def test_a_foreign_cluster_needs_a_common_folder():
+    result = run("examples/grid_search_dask.py", "--scheduler", "tcp://absent:8786")
+    assert result.returncode == 2
+    assert "--scheduler needs --memory" in result.stderr

@@ -10,6 +10,7 @@ from skad.utils.estimator_checks import (
     check_heatmaps,
     check_image_detector,
     check_independence_of_the_batch,
+    check_p_values_are_valid,
     check_pickles,
     parametrize_with_image_checks,
 )
@@ -68,6 +69,15 @@ class Unpicklable(PatchCoreDetector):
         return super().fit(X, y)
 
 
+class Overconfident(PatchCoreDetector):
+    """Takes its p-values from scores of images that are in the bank."""
+
+    def fit(self, X, y=None):
+        super().fit(X, y)
+        self.calibration_scores_ = np.sort(self.score_samples(X))
+        return self
+
+
 class Misplaced(PatchCoreDetector):
     """Mirrors its heat maps."""
 
@@ -82,9 +92,10 @@ class Misplaced(PatchCoreDetector):
         (Normalising, check_independence_of_the_batch),
         (Greedy, check_defective_images_are_not_learned),
         (Unpicklable, check_pickles),
+        (Overconfident, check_p_values_are_valid),
         (Misplaced, check_heatmaps),
     ],
 )
 def test_checks_can_fail(kind, check):
     with pytest.raises(AssertionError):
-        check(kind(**make_detector(image_size=64).get_params()))
+        check(kind(**make_detector(image_size=64, coreset_size=0.5).get_params()))

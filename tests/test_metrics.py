@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
+from conftest import make_detector
 from scipy.ndimage import label
-from sklearn.metrics import auc, f1_score, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, f1_score, roc_auc_score
 
 from skad.metrics import (
     aupro,
     aupro_per_image,
+    average_precision,
     discriminability,
     f1_optimal_threshold,
+    image_auroc,
     pixel_auroc,
+    threshold_at_full_recall,
+    threshold_report,
 )
 
 
@@ -155,22 +160,81 @@ class TestAUPROPerImage:
         assert np.isnan(aupro_per_image([np.zeros((6, 6))], [mask]))
 
 
-class TestOptimalThreshold:
-    def test_is_the_best_of_all(self):
-        rng = np.random.default_rng(0)
-        y = np.where(rng.random(60) < 0.4, -1, 1)
-        scores = rng.integers(0, 25, 60) + 4 * y
+@pytest.fixture
+def labelled():
+    """Labels and scores with ties."""
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(60) < 0.4, -1, 1)
+    return y, rng.integers(0, 25, 60) + 4.0 * y
+
+
+class TestImageMetrics:
+    def test_are_those_of_scikit_learn(self, labelled):
+        y, scores = labelled
+        assert image_auroc(y, scores) == roc_auc_score(y, scores)
+        # Defects are what is to be found.
+        assert average_precision(y, scores) == average_precision_score(y == -1, -scores)
+        assert average_precision(y, scores) != average_precision_score(y, scores)
+
+    def test_extremes(self):
+        assert image_auroc([1, 1, -1], [3.0, 2.0, 1.0]) == average_precision([1, -1], [2, 1]) == 1
+        assert image_auroc([1, -1], [1.0, 1.0]) == 0.5
+
+    @pytest.mark.parametrize(
+        "metric",
+        [image_auroc, average_precision, f1_optimal_threshold, threshold_at_full_recall],
+    )
+    def test_unusable(self, metric):
+        for y, scores, message in (
+            ([1, 1], [0.0, 1.0], "both present"),
+            ([0, 1], [0.0, 1.0], r"\+1 \(good\)"),
+            ([1, -1], [0.0, 1.0, 2.0], "a label a score"),
+            ([1, -1], [0.0, np.nan], "NaN, first at 1"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                metric(y, scores)
+
+
+class TestThresholds:
+    def test_counts(self, labelled):
+        y, scores = labelled
+        report = threshold_report(y, scores, 7.0)
+        called = scores <= 7.0
+        assert report.threshold == 7.0
+        assert report.f1 == pytest.approx(f1_score(y == -1, called))
+        assert report.accuracy == pytest.approx(np.mean(called == (y == -1)))
+        assert report.false_alarm_rate == pytest.approx(called[y == 1].mean())
+        assert report.recall == pytest.approx(called[y == -1].mean())
+        assert report.false_positives == (called & (y == 1)).sum()
+        assert report.false_negatives == (~called & (y == -1)).sum()
+
+    def test_nothing_called(self, labelled):
+        report = threshold_report(*labelled, -100.0)
+        assert (report.f1, report.recall, report.false_alarm_rate) == (0.0, 0.0, 0.0)
+
+    def test_of_a_detector(self, good, defective):
+        """The count below ``offset_`` is what ``predict`` says."""
+        X, y = np.concatenate([good, defective]), np.repeat([1, -1], [len(good), len(defective)])
+        detector = make_detector().fit(good)
+        report = threshold_report(
+            y, detector.score_samples(X), np.nextafter(detector.offset_, -np.inf)
+        )
+        called = detector.predict(X) == -1
+        assert report.false_positives == called[y == 1].sum()
+        assert report.recall == called[y == -1].mean()
+
+    def test_the_best_f1_of_all(self, labelled):
+        y, scores = labelled
         best = f1_optimal_threshold(y, scores)
         tried = {t: f1_score(y == -1, scores <= t) for t in np.unique(scores)}
         assert best.f1 == pytest.approx(max(tried.values()))
-        called = scores <= best.threshold
-        assert f1_score(y == -1, called) == pytest.approx(best.f1)
-        assert best.accuracy == pytest.approx(np.mean(called == (y == -1)))
-        assert best.false_positives == (called & (y == 1)).sum()
-        assert best.false_negatives == (~called & (y == -1)).sum()
+        assert best == threshold_report(y, scores, best.threshold)
+        assert best.threshold == max(t for t in tried if tried[t] == pytest.approx(best.f1))
 
-    def test_unusable(self):
-        with pytest.raises(ValueError, match="both present"):
-            f1_optimal_threshold([1, 1], [0.0, 1.0])
-        with pytest.raises(ValueError, match="NaN, first at 1"):
-            f1_optimal_threshold([1, -1], [0.0, np.nan])
+    def test_full_recall(self, labelled):
+        y, scores = labelled
+        full = threshold_at_full_recall(y, scores)
+        assert full.recall == 1
+        assert full.false_negatives == 0
+        stricter = threshold_report(y, scores, np.nextafter(full.threshold, -np.inf))
+        assert stricter.recall < 1

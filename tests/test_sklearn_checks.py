@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from conftest import make_detector, make_reconpatch, make_recontrast
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
@@ -48,16 +46,6 @@ def test_grid_search_with_labels_in_folds_and_refit(good, defective):
     # The refit saw the good images only.
     alone = make_detector(**search.best_params_).fit(good)
     np.testing.assert_array_equal(search.score_samples(X), alone.score_samples(X))
-
-
-def test_last_step_of_a_pipeline(good, defective):
-    crop = FunctionTransformer(lambda images: images[:, 2:-2])
-    pipeline = make_pipeline(crop, make_detector()).fit(good)
-    alone = make_detector().fit(good[:, 2:-2])
-    np.testing.assert_array_equal(
-        pipeline.score_samples(defective), alone.score_samples(defective[:, 2:-2])
-    )
-    assert (pipeline.predict(defective) == -1).all()
 
 
 def test_no_tag_switches_checks_off():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_recontrast
+import torch
+from conftest import make_detector, make_reconpatch, make_recontrast
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 
@@ -33,6 +34,26 @@ def test_two_workers_give_the_sequential_result(data, backend):
     np.testing.assert_array_equal(
         together.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
     )
+    np.testing.assert_array_equal(
+        together.best_estimator_.score_samples(data[0]),
+        alone.best_estimator_.score_samples(data[0]),
+    )
+
+
+def test_a_cluster_of_dask_gives_the_sequential_result(data):
+    distributed = pytest.importorskip("distributed")
+    grid = {"k": [3, 5], "alpha": [0.25, 0.75], "m": [0.5, 1.0]}
+    detector = make_reconpatch(epochs=1)
+    alone = search(detector, grid, data)
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
+        assert set(client.run(torch.get_num_threads).values()) == {1}
+        with parallel_config(backend="dask"):
+            together = search(detector, grid, data)
+    np.testing.assert_array_equal(
+        together.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
+    )
+    assert together.best_params_ == alone.best_params_
     np.testing.assert_array_equal(
         together.best_estimator_.score_samples(data[0]),
         alone.best_estimator_.score_samples(data[0]),

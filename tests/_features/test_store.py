@@ -3,6 +3,8 @@
 import os
 import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -11,7 +13,7 @@ from conftest import make_detector, make_reconpatch
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import skad
-from skad import FeatureStore
+from skad import FeatureStore, ReConPatchDetector
 from skad._features import FeatureNet, as_feature_store
 from skad._features import store as module
 
@@ -215,16 +217,23 @@ class TestDetectors:
             again.best_estimator_.set_params(memory=None).score_samples(X),
         )
 
-    def test_two_processes_share_the_work(self, tmp_path, good):
-        """With two workers in step no image is embedded twice but by accident."""
+    def test_a_search_in_two_processes_shares_the_work(
+        self, tmp_path, good, defective, monkeypatch
+    ):
         log = tmp_path / "log"
         log.mkdir()
-        images = np.concatenate([good, 255 - good])
-        joblib.Parallel(n_jobs=2)(
-            joblib.delayed(fit_and_log)(tmp_path / "store", images, log / str(i)) for i in range(2)
-        )
-        extracted = sum(int(file.read_text()) for file in log.iterdir())
-        assert extracted <= 1.3 * len(images) + 2  # each worker looks at a black image first
+        monkeypatch.setenv("SKAD_TEST_LOG", str(log))
+        X = np.concatenate([good, 255 - good, defective])
+        y = np.repeat([1, -1], [2 * len(good), len(defective)])
+        defaults = make_reconpatch(
+            memory=tmp_path / "store", epochs=1, n_jobs=1, batch_size=1
+        ).get_params()
+        grid = {"k": [3, 5], "alpha": [0.25, 0.75], "m": [0.5, 1.0]}
+        search = GridSearchCV(Logging(**defaults), grid, cv=StratifiedKFold(3), n_jobs=2)
+        search.fit(X, y)
+        extracted = sum(len(file.read_bytes()) for file in log.iterdir())
+        # Each process looks at a black image first: two workers, and this one for the refit.
+        assert extracted <= 1.3 * len(X) + 3
 
     def test_unwritable_folder(self, good, tmp_path):
         file = tmp_path / "file"
@@ -233,21 +242,31 @@ class TestDetectors:
             make_detector(memory=file).fit(good)
 
 
-def fit_and_log(path, images, log):
-    count = 0
-    forward = FeatureNet.forward
+class Logging(ReConPatchDetector):
+    """Writes a byte to a file of this process for every image that the backbone sees."""
 
-    def counting(self, pixels):
-        nonlocal count
-        count += len(pixels)
-        return forward(self, pixels)
+    def _fit_images(self, images, progress):
+        with self.logged():
+            return super()._fit_images(images, progress)
 
-    FeatureNet.forward = counting
-    try:
-        make_detector(memory=path, n_jobs=1, batch_size=1).fit(images)
-    finally:
-        FeatureNet.forward = forward
-    log.write_text(str(count))
+    def _score_batch(self, batch):
+        with self.logged():
+            return super()._score_batch(batch)
+
+    @contextmanager
+    def logged(self):
+        forward = FeatureNet.forward
+
+        def logging(net, pixels):
+            with (Path(os.environ["SKAD_TEST_LOG"]) / str(os.getpid())).open("ab") as file:
+                file.write(b"." * len(pixels))
+            return forward(net, pixels)
+
+        FeatureNet.forward = logging
+        try:
+            yield
+        finally:
+            FeatureNet.forward = forward
 
 
 class TestMemory:
