@@ -118,7 +118,7 @@ def main() -> None:
 
     sets = [load_folder(folder) for folder in args.folders if args.seeds]
     print_row(
-        ["backbone", *(data.name for data in sets), "mean", "ms/image, 1 core"], markdown=True
+        ["backbone", *(data.category for data in sets), "mean", "ms/image, 1 core"], markdown=True
     )
     print_row(["---"] * (len(sets) + 3), markdown=True)
     for name, params in backbones(args.weights).items():

@@ -72,7 +72,7 @@ def augmentation(args: argparse.Namespace) -> None:
                 for X, X_test in (plain, changed)
             ]
         )
-        print_row([data.name, *(f"{value:.3f}" for value in rows[-1])], markdown=True)
+        print_row([data.category, *(f"{value:.3f}" for value in rows[-1])], markdown=True)
     print_row(["mean", *(f"{value:.3f}" for value in np.mean(rows, axis=0))], markdown=True)
 
 
@@ -125,7 +125,7 @@ def histogram(args: argparse.Namespace) -> None:
         panel.set(xlabel="anomaly score", ylabel="images")
         panel.legend()
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"reconpatch-histogram-{data.name}.png"
+    path = args.out / f"reconpatch-histogram-{data.category}.png"
     figure.savefig(path, dpi=80)
     print(path)
 

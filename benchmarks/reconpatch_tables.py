@@ -103,7 +103,7 @@ def search(detector: PatchCoreDetector, grid: dict[str, list], data: Any) -> lis
     figures.data = data  # type: ignore[attr-defined]
     folds = [-1] * len(data.X_train) + [0] * len(data.X_test)
     labels = np.concatenate([np.ones(len(data.X_train), dtype=int), data.y_test])
-    if not all(file or y == 1 for file, y in zip(data.masks, data.y_test, strict=True)):
+    if not all(file or y == 1 for file, y in zip(data.masks_test, data.y_test, strict=True)):
         warnings.filterwarnings("ignore", "One or more of the test scores are non-finite")
     found = GridSearchCV(
         detector, grid, scoring=figures, cv=PredefinedSplit(folds), refit=False, error_score="raise"
@@ -210,7 +210,7 @@ def run_table(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
                 columns.append([row[1:] for row in search(detector, used, data)])
             per_seed.append(np.array(columns).swapaxes(0, 1))
         rows = dict(zip(named(grid), np.mean(per_seed, axis=0), strict=True))
-        print_table(rows, [data.name for data in sets])
+        print_table(rows, [data.category for data in sets])
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def run_row(name: str, args: argparse.Namespace, sets: list[Any]) -> None:
             )
             per_set[-1].append(measure(detector, data))
             if args.verbose:
-                print(name, data.name, seed, per_set[-1][-1], file=sys.stderr, flush=True)
+                print(name, data.category, seed, per_set[-1][-1], file=sys.stderr, flush=True)
     everything = [figures for column in per_set for figures in column]
     means = [mean_of(n, everything) for n in ("both", "pixel", "frozen", "trained", "diversity")]
     seconds = np.mean([f["fit"] for f in everything])
@@ -139,7 +139,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
     sets = [load_part(folder, args.images) for folder in args.folders]
-    names = [data.name for data in sets]
+    names = [data.category for data in sets]
     columns = [*names, "image", "pixel", "frozen maps", "trained maps", "diversity", "fit, s"]
     print_row(["row", *columns], markdown=True)
     print_row(["---"] * (1 + len(columns)), markdown=True)

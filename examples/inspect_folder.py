@@ -78,11 +78,11 @@ def make_detector(args: argparse.Namespace, geometry: str, seed: int) -> PatchCo
 
 def read_masks(data, heatmaps) -> list[np.ndarray] | None:
     """Ground truth at the size of the images; None unless every defective image has a mask."""
-    if any(file is None and y == -1 for file, y in zip(data.masks, data.y_test, strict=True)):
+    if any(file is None and y == -1 for file, y in zip(data.masks_test, data.y_test, strict=True)):
         return None
     return [
         np.zeros(heatmap.shape) if file is None else np.asarray(Image.open(file).convert("L"))
-        for file, heatmap in zip(data.masks, heatmaps, strict=True)
+        for file, heatmap in zip(data.masks_test, heatmaps, strict=True)
     ]
 
 
@@ -112,11 +112,15 @@ def draw_worst(
 ) -> None:
     """Write the most anomalous test images of each kind of defect, and of the good ones."""
     chosen: list[int] = []
-    for kind in dict.fromkeys(data.defects):
-        of_kind = [i for i, defect in enumerate(data.defects) if defect == kind]
-        chosen += sorted(of_kind, key=lambda i: scores[i])[: max(1, n // len(set(data.defects)))]
+    for kind in dict.fromkeys(data.defects_test):
+        of_kind = [i for i, defect in enumerate(data.defects_test) if defect == kind]
+        chosen += sorted(of_kind, key=lambda i: scores[i])[
+            : max(1, n // len(set(data.defects_test)))
+        ]
     masks = [
-        None if data.masks[i] is None else np.asarray(Image.open(data.masks[i]).convert("L"))
+        None
+        if data.masks_test[i] is None
+        else np.asarray(Image.open(data.masks_test[i]).convert("L"))
         for i in chosen
     ]
     display = HeatmapDisplay.from_estimator(detector, [data.X_test[i] for i in chosen], masks=masks)
@@ -154,9 +158,9 @@ def main() -> None:
                 scores, figures = fit_and_score(detector, data)
                 results.append(figures)
             means.append(np.mean(results, axis=0))
-            print_figures(data.name, geometry, means[-1], args.markdown)
+            print_figures(data.category, geometry, means[-1], args.markdown)
             if args.out is not None:
-                draw_worst(detector, data, scores, args.out / f"{data.name}-{geometry}.png")
+                draw_worst(detector, data, scores, args.out / f"{data.category}-{geometry}.png")
         if len(args.folders) > 1:
             print_figures("mean", geometry, np.nanmean(means, axis=0), args.markdown)
 

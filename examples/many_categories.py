@@ -44,7 +44,7 @@ def texture(name: str) -> Category:
 
 def folder(path: Path) -> Category:
     part = load_folder(path)
-    return Category(part.name, part.X_train, part.X_test, part.y_test)
+    return Category(part.category, part.X_train, part.X_test, part.y_test)
 
 
 def main() -> None:

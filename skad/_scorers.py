@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sklearn.metrics import make_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from skad.datasets import read_mask
 from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc
 
 image_auroc_scorer = make_scorer(image_auroc, response_method="decision_function")
@@ -88,7 +88,7 @@ class HeatmapScorer:
             without = [i for i, mask in enumerate(masks) if mask is None and y[i] == -1]
             if without:
                 raise ValueError(f"image {without[0]} is labelled -1 (defective) but has no mask.")
-        truth = [_as_mask(m, h.shape) for m, h in zip(masks, heatmaps, strict=True)]
+        truth = [as_mask(m, h.shape) for m, h in zip(masks, heatmaps, strict=True)]
         return self.metric(truth, heatmaps)
 
     def set_score_request(self, *, masks: bool | str | None = True) -> HeatmapScorer:
@@ -135,10 +135,10 @@ def _heatmaps(estimator: Any, X: Any) -> Any:
     raise TypeError(f"{type(estimator).__name__} has no heat maps (predict_heatmap).")
 
 
-def _as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+def as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Read a mask; None is one without a defect."""
     if mask is None:
         return np.zeros(shape, dtype=bool)
     if isinstance(mask, str | os.PathLike):
-        with Image.open(mask) as image:
-            return np.asarray(image.convert("L")) > 127
+        return read_mask(mask)
     return np.asarray(mask)

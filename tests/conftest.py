@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from skad import PatchCoreDetector, ReConPatchDetector, ReContrastDetector
+from skad.utils.estimator_checks import defective_images, good_images
 
 SHARED = Path(os.environ.get("SKAD_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -78,3 +80,25 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no real images at {SHARED} (set SKAD_SHARED)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """Two categories in MVTec layout, small enough to be run in seconds."""
+    root = tmp_path_factory.mktemp("parts")
+    mask = np.zeros((40, 48), np.uint8)
+    mask[8:24, 26:42] = 255
+    for seed, name in enumerate(["bottle", "cable"]):
+        images = {
+            "train/good": good_images(8, seed=seed),
+            "test/good": good_images(3, seed=seed + 5),
+            "test/spot": defective_images(3, seed=seed + 9),
+        }
+        for folder, pictures in images.items():
+            (root / name / folder).mkdir(parents=True)
+            for i, picture in enumerate(pictures):
+                Image.fromarray(picture).save(root / name / folder / f"{i}.png")
+        (root / name / "ground_truth/spot").mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(mask).save(root / name / f"ground_truth/spot/{i}_mask.png")
+    return root

@@ -1,8 +1,17 @@
 """Pictures: what is drawn, not how it looks."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from conftest import make_detector
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skad import ScoreFusionDetector
 
 pytest.importorskip("matplotlib")
 from skad.inspection import HeatmapDisplay
@@ -35,3 +44,145 @@ def test_from_predictions(good):
     maps = np.zeros((2, 40, 48))
     display = HeatmapDisplay.from_predictions(good[:2], maps, threshold=1.0, titles=["a", "b"])
     assert [axes[0].get_title() for axes in display.axes_] == ["a", "b"]
+
+
+def test_importing_brings_in_no_matplotlib():
+    code = (
+        "import sys; from skad.inspection import *; from skad.inspection import report;"
+        " print('matplotlib' in sys.modules, HeatmapDisplay.__name__)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert result.stdout.split() == ["False", "HeatmapDisplay"]
+
+
+def test_drawing_without_matplotlib_says_what_to_install(good, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "skad\[plot\]"'):
+        HeatmapDisplay.from_predictions(good[:1], np.zeros((1, 40, 48)), threshold=1.0)
+
+
+def test_drawing_leaves_pyplot_alone(good):
+    import matplotlib.pyplot as plt
+
+    HeatmapDisplay.from_predictions(good[:1], np.zeros((1, 40, 48)), threshold=1.0)
+    assert plt.get_fignums() == []
+
+
+def test_star_outline_and_colour_bar(good):
+    heatmap = np.zeros((40, 48))
+    heatmap[10:20, 30:40] = 2.0
+    heatmap[12, 33] = 3.0
+    heatmap[0, :5] = np.nan
+    display = HeatmapDisplay.from_predictions(good[:1], [heatmap], threshold=1.0)
+    (star,) = display.axes_[0, 2].lines
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (33, 12)
+    (outline,) = display.axes_[0, 2].collections
+    x, y = outline.get_paths()[0].vertices.T
+    assert (x.min(), x.max(), y.min(), y.max()) == (29.5, 39.5, 9.5, 19.5)
+    (mark,) = display.colorbar_.ax.lines
+    assert list(mark.get_ydata()) == [1.0, 1.0]
+    texts = [text.get_text() for text in display.figure_.legends[0].get_texts()]
+    assert texts == ["above 1", "highest pixel"]
+
+
+def test_one_scale_for_all_maps(good):
+    maps = np.stack([np.full((40, 48), 1.0), np.full((40, 48), 2.0)])
+
+    def limits(**options):
+        display = HeatmapDisplay.from_predictions(good[:2], maps, threshold=5.0, **options)
+        return [axes[1].images[0].get_clim() for axes in display.axes_]
+
+    # The threshold lies on it too: maps that stay far below it do not glow.
+    assert limits() == [(1.0, 5.0)] * 2
+    assert limits(vmin=0.0, vmax=3.0) == [(0.0, 3.0)] * 2
+
+
+def test_titles_do_not_overlap(good):
+    """No text touches another, whatever the length of the titles and the shape of the images."""
+    X = [good[0], good[0][:, :12], good[0][:9]]
+    maps = [np.zeros(image.shape[:2]) for image in X]
+    titles = ["a title that is far too long for the panel below it " * 2, "short", "two\nlines"]
+    display = HeatmapDisplay.from_predictions(X, maps, threshold=1.0, titles=titles)
+    display.figure_.canvas.draw()
+    shown = [axis for axis in display.axes_.ravel() if axis.get_title()]
+    boxes = [axis.title.get_window_extent() for axis in shown]
+    boxes += [axis.get_window_extent() for axis in display.axes_.ravel()]
+    boxes += [display.figure_.legends[0].get_window_extent()]
+    for i, box in enumerate(boxes):
+        assert not any(box.shrunk(0.99, 0.99).overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_through_a_pipeline(good, defective):
+    alone = make_detector().fit(good[:, 2:-2])
+    pipeline = make_pipeline(FunctionTransformer(lambda X: X[:, 2:-2]), make_detector()).fit(good)
+    display = HeatmapDisplay.from_estimator(pipeline, defective[:2])
+    np.testing.assert_array_equal(display.heatmaps, alone.predict_heatmap(defective[:2, 2:-2]))
+    np.testing.assert_array_equal(display.images[0], defective[0, 2:-2])
+    assert display.threshold == alone.heatmap_threshold_
+
+
+def test_of_an_ensemble(good, defective):
+    members = [("a", make_detector()), ("b", make_detector(levels=(2,)))]
+    fusion = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
+    display = HeatmapDisplay.from_estimator(fusion, defective[:1])
+    np.testing.assert_array_equal(display.heatmaps, fusion.predict_heatmap(defective[:1]))
+
+
+def test_rows_of_a_table(good):
+    """The detector knows the shape of its images; without one a row is a strip, which has no outline."""
+    rows = good[..., 0].reshape(len(good), -1)
+    det = make_detector(image_shape=(40, 48)).fit(rows)
+    assert HeatmapDisplay.from_estimator(det, rows[:2]).images[0].shape == (40, 48, 3)
+    strips = make_detector().fit(rows)
+    assert HeatmapDisplay.from_estimator(strips, rows[:1]).images[0].shape[0] == 1
+
+
+def test_masks_may_be_files(good, tmp_path):
+    mask = np.zeros((40, 48), dtype=np.uint8)
+    mask[3:9, 3:9] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    display = HeatmapDisplay.from_predictions(
+        good[:1], np.zeros((1, 40, 48)), threshold=1.0, masks=[tmp_path / "mask.png"]
+    )
+    assert display.masks[0].sum() == 36
+    assert len(display.axes_[0, 2].collections) == 1
+
+
+def test_masks_in_one_array(good):
+    masks = np.zeros((2, 40, 48))
+    display = HeatmapDisplay.from_predictions(good[:2], masks, threshold=1.0, masks=masks)
+    assert len(display.masks) == 2
+
+
+def test_shows_in_a_notebook(good):
+    display = HeatmapDisplay.from_predictions(good[:1], np.zeros((1, 40, 48)), threshold=1.0)
+    assert display._repr_html_().startswith('<img alt="HeatmapDisplay" src="data:image/png;base64,')
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heatmaps": np.zeros((1, 40, 48))}, "1 heat maps for 2 images"),
+        ({"titles": ["a"]}, "1 titles for 2 images"),
+        ({"masks": [None] * 3}, "3 masks for 2 images"),
+        (
+            {"masks": [None, np.zeros((4, 4))]},
+            r"mask 1 has shape \(4, 4\), its heat map \(40, 48\)",
+        ),
+        ({"heatmaps": [np.zeros((40, 48)), np.full((40, 48), np.nan)]}, "heat map 1 must be"),
+    ],
+)
+def test_what_does_not_belong_together(good, options, message):
+    with pytest.raises(ValueError, match=message):
+        HeatmapDisplay.from_predictions(
+            good[:2], **{"heatmaps": np.zeros((2, 40, 48)), "threshold": 1.0, **options}
+        )
+
+
+def test_estimators_without_heat_maps(good):
+    with pytest.raises(NotFittedError):
+        HeatmapDisplay.from_estimator(make_detector(), good)
+    with pytest.raises(TypeError, match="FunctionTransformer has no method 'predict_heatmap'"):
+        HeatmapDisplay.from_estimator(make_pipeline(FunctionTransformer()), good)

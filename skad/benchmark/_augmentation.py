@@ -1,0 +1,56 @@
+"""Images changed at random, as in ReConPatch's test of robustness (Table S5)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+
+def augmented(file: str | os.PathLike[str], seed: int) -> Image.Image:
+    """Rotate by 5 degrees, move by 1 %, change light and contrast by 30 %, blur; each at most.
+
+    Parameters
+    ----------
+    file : path-like
+    seed : int
+        With the end of the file's name it decides about the change.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, of the same size; corners that the rotation opens are black.
+    """
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    rng = np.random.default_rng([seed, *os.fspath(file).encode()[-12:]])
+    shift = rng.uniform(-0.01, 0.01, 2) * image.size
+    image = image.rotate(
+        rng.uniform(-5, 5), Image.Resampling.BILINEAR, translate=(float(shift[0]), float(shift[1]))
+    )
+    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.3))
+    image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.7, 1.3))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 1.0)))
+
+
+def write_augmented(files: list[str], folder: Path, seed: int) -> list[str]:
+    """Write changed copies of images, so that memory does not hold them all.
+
+    Parameters
+    ----------
+    files : list of str
+    folder : Path
+        Exists.
+    seed : int
+
+    Returns
+    -------
+    list of str
+        The copies, in the same order.
+    """
+    copies = [str(folder / f"{i}.png") for i in range(len(files))]
+    for file, copy in zip(files, copies, strict=True):
+        augmented(file, seed).save(copy)
+    return copies

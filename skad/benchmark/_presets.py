@@ -1,0 +1,327 @@
+"""Rows of the papers' tables as settings of detectors. Figures for comparison: `_published`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from skad._fusion import ScoreFusionDetector
+from skad._patchcore import PatchCoreDetector
+from skad._reconpatch import ReConPatchDetector
+from skad._recontrast import ReContrastDetector
+
+Params = Mapping[str, Any]
+
+METHODS: dict[str, Any] = {
+    "patchcore": PatchCoreDetector,
+    "reconpatch": ReConPatchDetector,
+    "recontrast": ReContrastDetector,
+    "fusion": ScoreFusionDetector,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of a table.
+
+    Parameters
+    ----------
+    title : str
+        What tables call it.
+    method : {"patchcore", "reconpatch", "recontrast", "fusion"}
+    params : mapping
+        Parameters of the detector. "fusion": ``estimators`` holds (name, method, params).
+    by_category : mapping of str to mapping, default={}
+        Parameters that differ for some categories.
+    shots : int, default=None
+        Good images to learn from, drawn at random; None: all.
+    draws : int, default=1
+        Repetitions, each with other images and another seed.
+    one_model : bool, default=False
+        Whether one detector learns all categories at once.
+    augmented : bool, default=False
+        Whether training and test images are changed at random (ReConPatch, Table S5).
+    """
+
+    title: str
+    method: str
+    params: Params
+    by_category: Mapping[str, Params] = field(default_factory=dict)
+    shots: int | None = None
+    draws: int = 1
+    one_model: bool = False
+    augmented: bool = False
+
+
+def build_detector(preset: Preset, category: str, seed: int, changes: Params) -> Any:
+    """Make the detector of a preset.
+
+    Parameters
+    ----------
+    preset : Preset
+    category : str
+        What it is for; some presets have settings of their own for some categories.
+    seed : int
+        Its `random_state`.
+    changes : mapping
+        Parameters to be set on top (`device`, `backbone`, ...), on every member of an ensemble that
+        knows them.
+
+    Returns
+    -------
+    detector
+        Unfitted.
+
+    Raises
+    ------
+    ValueError
+        If a change is no parameter of the detector; the message lists those that are.
+    """
+    if preset.method == "fusion":
+        members = [
+            (name, _make(METHODS[method], params, seed, changes))
+            for name, method, params in preset.params["estimators"]
+        ]
+        others = {name: value for name, value in preset.params.items() if name != "estimators"}
+        return ScoreFusionDetector(members, **others)
+    params = {**preset.params, **preset.by_category.get(category, {})}
+    return _make(METHODS[preset.method], params, seed, changes)
+
+
+def _make(kind: Any, params: Params, seed: int, changes: Params) -> Any:
+    detector = kind(**params, random_state=seed)
+    unknown = sorted(set(changes) - set(detector.get_params()))
+    if unknown:
+        raise ValueError(
+            f"{kind.__name__} has no parameter {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(sorted(detector.get_params()))}."
+        )
+    return detector.set_params(**changes)
+
+
+# ---- PatchCore ------------------------------------------------------------------------------------
+
+# As the official code computes them.
+_OFFICIAL = {
+    "geometry": "crop",
+    "aggregation": "adaptive",
+    "distance": "squared",
+    "coreset_method": "approximate",
+}
+_WRN101 = "wide_resnet101_2.tv_in1k"
+_LARGE = {**_OFFICIAL, "image_size": 280, "resize": 320}
+_BACKBONES = {
+    "resnet50": "resnet50.tv_in1k",
+    "wrn50": "wide_resnet50_2.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+    "wrn101": _WRN101,
+    "resnext101": "resnext101_32x8d.tv_in1k",
+}
+SHOTS = (1, 2, 5, 10, 16, 20, 50)
+
+
+def _patchcore(title: str, **changes: Any) -> Preset:
+    return Preset(f"PatchCore, {title}", "patchcore", {**_OFFICIAL, **changes})
+
+
+def _shots(n: int, share: int) -> Preset:
+    return Preset(
+        f"PatchCore, {share} %, {n} image{'s' if n > 1 else ''}",
+        "patchcore",
+        # A threshold is not asked for, and one image alone could give none.
+        {**_OFFICIAL, "coreset_size": share / 100, "contamination": 0.1},
+        shots=n,
+        draws=10,
+    )
+
+
+_PATCHCORE = {
+    **{
+        f"patchcore-{share}": _patchcore(f"{share} %", coreset_size=share / 100)
+        for share in (25, 10, 1)
+    },
+    **{
+        f"patchcore-wrn101-{''.join(map(str, levels))}": Preset(
+            f"PatchCore, WRN-101, 280 px, levels {levels}, 1 %",
+            "patchcore",
+            {**_LARGE, "backbone": _WRN101, "levels": levels},
+        )
+        for levels in ((2, 3), (1, 2, 3))
+    },
+    **{
+        f"patchcore-{name}-{share}": _patchcore(
+            f"{name}, {share} %", backbone=backbone, coreset_size=share / 100
+        )
+        for name, backbone in _BACKBONES.items()
+        for share in (10, 1)
+    },
+    **{f"patchcore-{share}-{n}shot": _shots(n, share) for share in (25, 10) for n in SHOTS},
+    "patchcore-ensemble": Preset(
+        "PatchCore, three backbones, 320 px, 1 %",
+        "fusion",
+        {
+            "estimators": [
+                (name, "patchcore", {**_OFFICIAL, "image_size": 320, "resize": 366, "backbone": b})
+                for name, b in (
+                    ("wrn101", _WRN101),
+                    ("resnext101", _BACKBONES["resnext101"]),
+                    ("densenet201", "densenet201.tv_in1k"),
+                )
+            ]
+        },
+    ),
+    "patchcore-augmented": Preset(
+        "PatchCore, 1 %, augmented images", "patchcore", _OFFICIAL, augmented=True
+    ),
+}
+
+# ---- ReConPatch -----------------------------------------------------------------------------------
+
+_PATCHES = {"geometry": "crop", "aggregation": "adaptive"}
+_LARGEST = {**_PATCHES, "image_size": 480, "resize": 549, "backbone": _WRN101}
+
+
+def _reconpatch(title: str, **changes: Any) -> Preset:
+    return Preset(f"ReConPatch, {title}", "reconpatch", {**_PATCHES, **changes})
+
+
+def _reconpatch_ensemble(size: int, resize: int, **changes: Any) -> Preset:
+    backbones = ("wide_resnet101_2", "resnext101_32x8d", "densenet201")
+    params = {**_PATCHES, "image_size": size, "resize": resize, "lr": 1e-6, **changes}
+    members = [(b, "reconpatch", {**params, "backbone": f"{b}.tv_in1k"}) for b in backbones]
+    return Preset(f"ReConPatch, three backbones, {size} px", "fusion", {"estimators": members})
+
+
+_RECONPATCH = {
+    "reconpatch": _reconpatch("512, 1 %"),
+    **{
+        f"reconpatch-1024-{share}": _reconpatch(
+            f"1024, {share} %", embedding_dim=1024, coreset_size=share / 100
+        )
+        for share in (25, 10, 1)
+    },
+    **{f"reconpatch-{d}": _reconpatch(f"{d}, 1 %", embedding_dim=d) for d in (64, 128, 256)},
+    "reconpatch-p5": _reconpatch("p = 5", patch_size=5),
+    "reconpatch-p5-levels123": _reconpatch("p = 5, levels 1-3", patch_size=5, levels=(1, 2, 3)),
+    "reconpatch-wrn101-480": Preset(
+        "ReConPatch, WRN-101, 480 px", "reconpatch", {**_LARGEST, "patch_size": 5, "lr": 1e-6}
+    ),
+    **{f"reconpatch-k{k}": _reconpatch(f"k = {k}", k=k) for k in (3, 7, 10, 15, 20)},
+    **{f"reconpatch-m{m}": _reconpatch(f"m = {m}", m=m) for m in (0.5, 1.5, 2.0)},
+    **{
+        f"reconpatch-alpha{a}": _reconpatch(f"alpha = {a}", alpha=a) for a in (0.0, 0.25, 0.75, 1.0)
+    },
+    "reconpatch-no-g": _reconpatch("without g", projection_dim=None),
+    "reconpatch-augmented": Preset(
+        "ReConPatch, 512, 1 %, augmented images", "reconpatch", _PATCHES, augmented=True
+    ),
+    "reconpatch-ensemble-320": _reconpatch_ensemble(320, 366, embedding_dim=384, epochs=60),
+    "reconpatch-ensemble-480": _reconpatch_ensemble(480, 549, patch_size=5),
+}
+
+# ---- ReContrast -----------------------------------------------------------------------------------
+
+# All good images are learned from, as in the paper; thresholds are not asked for.
+_ALL = {"validation_fraction": 0.0, "contamination": 0.05}
+_EVAL = {"bn": "eval"}
+_EVAL_CATEGORIES = dict.fromkeys(
+    ("toothbrush", "leather", "grid", "tile", "wood", "screw", "cashew", "pcb1"), _EVAL
+)
+_OWN = {"pairs": "own"}
+_FROZEN = {**_OWN, "train_encoder": False}
+_PLAIN = {"hard_mining": False}
+_CONFIGS: dict[str, Params] = {
+    "A": {**_FROZEN, **_PLAIN, "loss": "regional"},
+    "B": {**_FROZEN, **_PLAIN},
+    "B+hm": _FROZEN,
+    "C": {**_OWN, **_PLAIN, "stop_gradient": False},
+    "C+cp": {**_PLAIN, "stop_gradient": False},
+    "D": {**_OWN, **_PLAIN},
+    "E-gl": {**_PLAIN, "loss": "regional"},
+    "E": _PLAIN,
+}
+
+
+def _recontrast(title: str, **changes: Any) -> Preset:
+    params = {**_ALL, **changes}
+    own = {} if "bn" in changes else _EVAL_CATEGORIES
+    return Preset(f"ReContrast, {title}", "recontrast", params, own)
+
+
+_RECONTRAST = {
+    "recontrast": _recontrast("2,000 steps"),
+    "recontrast-visa": _recontrast("3,000 steps", max_iter=3000),
+    "recontrast-seeds": Preset(
+        "ReContrast, three seeds", "recontrast", _ALL, _EVAL_CATEGORIES, draws=3
+    ),
+    "recontrast-stable": _recontrast("stable", bn="stable", warmup_fraction=0.2),
+    "recontrast-multi-class": Preset(
+        "ReContrast, one model for all",
+        "recontrast",
+        {**_ALL, **_EVAL, "max_iter": 5000, "top_fraction": 0.01},
+        one_model=True,
+    ),
+    "recontrast-aptos": _recontrast("APTOS", max_iter=1000, batch_size=32),
+    "recontrast-oct2017": _recontrast("OCT2017", max_iter=1000, batch_size=32, bn="eval"),
+    "recontrast-isic2018": _recontrast(
+        "ISIC2018", batch_size=32, geometry="crop", image_size=224, resize=256, top_fraction=1.0
+    ),
+    **{f"recontrast-{c}": _recontrast(f"configuration {c}", **p) for c, p in _CONFIGS.items()},
+    "recontrast-no-mining": _recontrast("alpha = -inf", hard_mining=False),
+    **{
+        f"recontrast-alpha{a}": _recontrast(f"alpha = {a}", alpha=a)
+        for a in (-2.0, -1.0, 0.0, 0.5, 1.5, 2.0)
+    },
+    "recontrast-resnet18": _recontrast("ResNet-18", backbone="resnet18.tv_in1k"),
+    "recontrast-resnet50": _recontrast("ResNet-50", backbone="resnet50.tv_in1k"),
+    **{f"recontrast-maps-{m}": _recontrast(f"{m} maps", maps=m) for m in ("frozen", "trained")},
+}
+
+PRESETS: dict[str, Preset] = {**_PATCHCORE, **_RECONPATCH, **_RECONTRAST}
+
+# What ``--preset`` takes beside single rows: whole tables.
+TABLES: dict[str, tuple[str, ...]] = {
+    "patchcore-table-s1": ("patchcore-25", "patchcore-10", "patchcore-1"),
+    "patchcore-table-s4": ("patchcore-wrn101-23", "patchcore-wrn101-123"),
+    "patchcore-table-s5": tuple(f"patchcore-{s}-{n}shot" for s in (25, 10) for n in SHOTS),
+    "patchcore-table-s6": tuple(f"patchcore-{b}-{s}" for b in _BACKBONES for s in (10, 1)),
+    "reconpatch-table-1": tuple(f"reconpatch-1024-{s}" for s in (25, 10, 1)),
+    "reconpatch-table-2": (
+        *(f"reconpatch-{d}" for d in (64, 128, 256)),
+        *("reconpatch", "reconpatch-1024-1"),
+    ),
+    "reconpatch-table-3": ("reconpatch-p5", "reconpatch-p5-levels123"),
+    "reconpatch-table-4": ("patchcore-1", "reconpatch", "reconpatch-wrn101-480"),
+    "reconpatch-table-5": ("patchcore-1", "reconpatch-p5-levels123", "reconpatch-wrn101-480"),
+    "reconpatch-table-6": (
+        *("patchcore-ensemble", "reconpatch-ensemble-320", "reconpatch-ensemble-480"),
+    ),
+    "reconpatch-table-s1": tuple(
+        "reconpatch" if k == 5 else f"reconpatch-k{k}" for k in (3, 5, 7, 10, 15, 20)
+    ),
+    "reconpatch-table-s2": tuple(
+        "reconpatch" if m == 1 else f"reconpatch-m{m}" for m in (0.5, 1.0, 1.5, 2.0)
+    ),
+    "reconpatch-table-s3": tuple(
+        "reconpatch" if a == 0.5 else f"reconpatch-alpha{a}" for a in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ),
+    "reconpatch-table-s4": ("reconpatch-no-g", "reconpatch"),
+    "reconpatch-table-s5": (
+        *("patchcore-1", "patchcore-augmented", "reconpatch", "reconpatch-augmented"),
+    ),
+    "recontrast-table-1": ("recontrast",),
+    "recontrast-table-3": ("recontrast-visa",),
+    "recontrast-table-4": ("recontrast-multi-class",),
+    "recontrast-table-6": (*(f"recontrast-{c}" for c in _CONFIGS), "recontrast"),
+    "recontrast-table-a2": ("recontrast-seeds",),
+    "recontrast-table-a4": (
+        "recontrast-no-mining",
+        *(
+            "recontrast" if a == 1 else f"recontrast-alpha{a}"
+            for a in (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
+        ),
+    ),
+    "recontrast-table-a5": ("recontrast-resnet18", "recontrast-resnet50", "recontrast"),
+    "recontrast-table-a6": ("recontrast-maps-frozen", "recontrast-maps-trained", "recontrast"),
+}

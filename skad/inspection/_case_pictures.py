@@ -1,0 +1,73 @@
+"""Pictures of a report: one image without a word in it, and the scale of all heat maps.
+
+Text stands in the page, where it is readable on a phone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skad.inspection._drawing import FOUND, new_figure
+from skad.inspection._heatmaps import draw_row
+
+_CMAP = "inferno"
+_WIDTH = 7.2  # inches, of three panels
+_TALLEST = 4.5
+
+
+def draw_case(
+    image: np.ndarray,
+    heatmap: np.ndarray,
+    mask: np.ndarray | None,
+    threshold: float,
+    vmin: float,
+    vmax: float,
+) -> Any:
+    """Draw one image: as it is, its heat map, the outlines.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, 3)
+    heatmap : ndarray of shape (H, W)
+    mask : ndarray of shape (H, W) or None
+    threshold : float
+    vmin, vmax : float
+        Ends of the colour scale.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    height = min(_WIDTH / 3 * image.shape[0] / image.shape[1], _TALLEST)
+    figure = new_figure(_WIDTH, max(height, 0.4))
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.0, wspace=0.0, hspace=0.0)
+    draw_row(figure.subplots(1, 3), image, heatmap, mask, threshold, _CMAP, vmin, vmax)
+    return figure
+
+
+def draw_scale(threshold: float, vmin: float, vmax: float) -> Any:
+    """Draw the colour scale of all heat maps, with the threshold in green.
+
+    Parameters
+    ----------
+    threshold, vmin, vmax : float
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure = new_figure(4.4, 0.7)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(vmin, vmax), _CMAP),
+        cax=figure.subplots(),
+        orientation="horizontal",
+    )
+    bar.set_label("anomaly; green: the threshold of the outlines")
+    if vmin <= threshold <= vmax:
+        bar.ax.axvline(threshold, color=FOUND, linewidth=3)
+    return figure

@@ -1,0 +1,109 @@
+"""What all pictures share: figures without pyplot, colours, PNG."""
+
+from __future__ import annotations
+
+import base64
+import html
+from io import BytesIO
+from typing import Any
+
+# Blue and vermillion of Okabe and Ito: apart for every kind of colour vision, and in grey.
+GOOD = "#0072B2"
+DEFECTIVE = "#D55E00"
+UNLABELLED = "#6E6E6E"
+# Outlines on images and heat maps, as the papers draw them.
+FOUND = "lime"
+TRUTH = "tab:orange"
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Make a figure that belongs to nobody else: no window, no global state, safe on a server.
+
+    Parameters
+    ----------
+    width, height : float
+        In inches.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib; the message says what to install.
+    """
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def check_matplotlib() -> None:
+    """Raise an ImportError that says what to install, unless matplotlib is there."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'pictures need matplotlib, which is not installed: pip install "skad[plot]".'
+        ) from error
+
+
+def as_png(figure: Any, dpi: float = 100) -> bytes:
+    """Draw a figure.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    dpi : float, default=100
+        Pixels an inch.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    file = BytesIO()
+    # What names the program that drew it is left out: the same picture is the same file.
+    figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    return file.getvalue()
+
+
+def as_img_tag(png: bytes, alt: str) -> str:
+    """Write a picture into HTML itself, as a data URI.
+
+    Parameters
+    ----------
+    png : bytes
+    alt : str
+        What it shows, for those who cannot see it; plain text.
+
+    Returns
+    -------
+    str
+    """
+    data = base64.b64encode(png).decode("ascii")
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+class Drawn:
+    """Base of the displays: owns a figure or draws on axes of the user's."""
+
+    figure_: Any
+    _owns_figure = False
+
+    def _axes(self, ax: Any, width: float, height: float) -> Any:
+        """Take the user's axes, or those of a new figure."""
+        self._owns_figure = ax is None
+        axes = new_figure(width, height).subplots() if ax is None else ax
+        self.figure_ = axes.figure
+        return axes
+
+    def _repr_html_(self) -> str | None:
+        # A figure of the user's shows by itself; drawn here too, it would appear twice.
+        if not self._owns_figure:
+            return None
+        return as_img_tag(as_png(self.figure_), type(self).__name__)

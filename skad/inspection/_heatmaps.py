@@ -1,0 +1,334 @@
+"""Images beside their heat maps."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skad._images import as_image_source
+from skad._scorers import as_mask
+from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
+from skad.inspection._fitted import check_heatmap, check_number, image_source, route_to_detector
+
+# Inches; a title of more characters than that would run into its neighbour.
+_PANEL = 3.0
+_TITLE_WIDTH = 42
+# Height of a row in panel widths, whatever the images' aspect.
+_FLATTEST, _TALLEST = 0.35, 1.6
+
+
+class HeatmapDisplay(Drawn):
+    """Images beside their heat maps and the outline of what lies above the threshold.
+
+    Green: the outline of what lies above the threshold. Orange: ground truth. Star: the pixel that
+    is most anomalous. Use :meth:`from_estimator` or :meth:`from_predictions` to create one.
+
+    Parameters
+    ----------
+    images : list of ndarray of shape (H, W, 3)
+        uint8, or floats in 0..1.
+    heatmaps : list of ndarray of shape (H, W)
+        Higher = more anomalous; NaN where nothing was looked at.
+    threshold : float
+        Level of the outline.
+    titles : list of str
+        A title a row, shown above the image.
+    masks : list of ndarray of shape (H, W) or None
+        Ground truth; non-zero = defective.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes, of shape (n, 3)
+    colorbar_ : matplotlib Colorbar
+        Of all heat maps; a green line marks the threshold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skad.inspection import HeatmapDisplay
+    >>> image = np.zeros((16, 16, 3), dtype=np.uint8)
+    >>> heatmap = np.add.outer(np.arange(16.0), np.arange(16.0))
+    >>> display = HeatmapDisplay.from_predictions([image], [heatmap], threshold=20.0)
+    >>> display.axes_.shape
+    (1, 3)
+    """
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        heatmaps: Sequence[np.ndarray],
+        threshold: float,
+        titles: Sequence[str],
+        masks: Sequence[np.ndarray | None],
+    ) -> None:
+        self.images = images
+        self.heatmaps = heatmaps
+        self.threshold = threshold
+        self.titles = titles
+        self.masks = masks
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        masks: Sequence[Any] | None = None,
+        titles: Sequence[str] | None = None,
+        vmin: float | None = None,
+        vmax: float | None = None,
+    ) -> HeatmapDisplay:
+        """Score images and draw them.
+
+        Parameters
+        ----------
+        estimator : fitted detector, or Pipeline that ends with one
+            After a transformer, images are drawn as the detector sees them.
+        X : images
+            A handful, in any form that the detector takes.
+        masks : sequence of ndarray of shape (H, W), path or None, default=None
+            Ground truth, outlined in orange.
+        titles : sequence of str, default=None
+            None: what the detector calls each image, and how far its score is from the threshold.
+        vmin, vmax : float, default=None
+            Ends of the colour scale, to compare with another display. None: the extremes of all maps
+            and the threshold.
+
+        Returns
+        -------
+        HeatmapDisplay
+
+        Raises
+        ------
+        NotFittedError, TypeError
+            If the estimator is not fitted, or has no heat maps.
+        ValueError
+            If masks or titles do not match the images.
+        """
+        route = route_to_detector(estimator)
+        detector, X = route.detector, route.images(X)
+        heatmaps, scores = detector.predict_heatmap(X, return_scores=True)
+        source = image_source(detector, X)
+        if titles is None:
+            titles = [_verdict(score - detector.offset_) for score in scores]
+        return cls._draw(
+            [source.load(i) for i in range(len(source))],
+            *(heatmaps, detector.heatmap_threshold_, titles, masks, vmin, vmax),
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        X: Any,
+        heatmaps: Sequence[np.ndarray],
+        *,
+        threshold: float,
+        titles: Sequence[str] | None = None,
+        masks: Sequence[Any] | None = None,
+        vmin: float | None = None,
+        vmax: float | None = None,
+    ) -> HeatmapDisplay:
+        """Draw images and heat maps that are at hand.
+
+        Parameters
+        ----------
+        X : images
+        heatmaps : sequence of ndarray of shape (H, W)
+        threshold : float
+            Level of the outline, usually ``heatmap_threshold_``.
+        titles : sequence of str, default=None
+        masks : sequence of ndarray of shape (H, W), path or None, default=None
+        vmin, vmax : float, default=None
+            As for :meth:`from_estimator`.
+
+        Returns
+        -------
+        HeatmapDisplay
+
+        Raises
+        ------
+        ValueError
+            If heat maps, titles or masks do not match the images.
+        """
+        source = as_image_source(X)
+        images = [source.load(i) for i in range(len(source))]
+        return cls._draw(images, heatmaps, threshold, titles, masks, vmin, vmax)
+
+    @classmethod
+    def _draw(
+        cls,
+        images: list[np.ndarray],
+        heatmaps: Any,
+        threshold: float,
+        titles: Sequence[str] | None,
+        masks: Sequence[Any] | None,
+        vmin: float | None,
+        vmax: float | None,
+    ) -> HeatmapDisplay:
+        """Check that all belongs together, and draw."""
+        n = len(images)
+        maps = [np.asarray(heatmap) for heatmap in heatmaps]
+        titles = [""] * n if titles is None else list(titles)
+        masks = [None] * n if masks is None else masks
+        for name, items in (("heat maps", maps), ("titles", titles), ("masks", masks)):
+            check_number(name, items, n)
+        truth = [
+            None if mask is None else as_mask(mask, heatmap.shape)
+            for mask, heatmap in zip(masks, maps, strict=True)
+        ]
+        for i, (heatmap, mask) in enumerate(zip(maps, truth, strict=True)):
+            check_heatmap(i, heatmap, mask)
+        return cls(images, maps, threshold, titles, truth).plot(vmin=vmin, vmax=vmax)
+
+    def plot(
+        self, *, cmap: str = "inferno", vmin: float | None = None, vmax: float | None = None
+    ) -> HeatmapDisplay:
+        """Draw one row an image: the image, its heat map, the outline.
+
+        All heat maps share one colour scale, so that rows can be compared.
+
+        Parameters
+        ----------
+        cmap : str, default="inferno"
+            Colours of the heat maps.
+        vmin, vmax : float, default=None
+            Ends of the colour scale; None: the extremes of all maps and the threshold.
+
+        Returns
+        -------
+        HeatmapDisplay
+        """
+        low, high = colour_range(self.heatmaps, self.threshold)
+        low, high = low if vmin is None else vmin, high if vmax is None else vmax
+        heights = [
+            _PANEL * float(np.clip(image.shape[0] / image.shape[1], _FLATTEST, _TALLEST))
+            for image in self.images
+        ]
+        titles = [_wrapped(title) for title in self.titles]
+        lines = max(title.count("\n") + 1 for title in titles)
+        self._owns_figure = True
+        self.figure_ = new_figure(
+            3 * _PANEL + 0.9, sum(heights) + len(heights) * (0.12 + 0.16 * lines) + 0.5
+        )
+        self.axes_ = self.figure_.subplots(
+            len(heights), 3, squeeze=False, gridspec_kw={"height_ratios": heights}
+        )
+        for axes, image, heatmap, title, mask in zip(
+            self.axes_, self.images, self.heatmaps, titles, self.masks, strict=True
+        ):
+            scale = draw_row(axes, image, heatmap, mask, self.threshold, cmap, low, high)
+            axes[0].set_title(title, fontsize=9)
+        self.axes_[0, 1].set_title("heat map", fontsize=9)
+        self.axes_[0, 2].set_title("what stands out", fontsize=9)
+        self.colorbar_ = self.figure_.colorbar(
+            scale, ax=self.axes_, fraction=0.03, pad=0.02, label="anomaly"
+        )
+        if low <= self.threshold <= high:
+            self.colorbar_.ax.axhline(self.threshold, color=FOUND, linewidth=2.5)
+        self._explain()
+        return self
+
+    def _explain(self) -> None:
+        """Write what the outlines mean under all rows."""
+        from matplotlib.lines import Line2D
+
+        entries = [
+            Line2D([], [], color=FOUND, linewidth=2, label=f"above {self.threshold:.3g}"),
+            Line2D([], [], linestyle="", label="highest pixel", **_STAR),
+        ]
+        if any(mask is not None and np.any(mask) for mask in self.masks):
+            entries.insert(1, Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))
+        # Lime on white is hard to see.
+        self.figure_.legend(
+            handles=entries,
+            loc="outside lower center",
+            ncols=len(entries),
+            fontsize=9,
+            facecolor="#bbbbbb",
+            framealpha=1,
+        )
+
+
+_STAR: dict[str, Any] = {
+    "marker": "*",
+    "markersize": 11,
+    "markerfacecolor": "cyan",
+    "markeredgecolor": "black",
+}
+
+
+def colour_range(heatmaps: Sequence[np.ndarray], threshold: float) -> tuple[float, float]:
+    """Find the ends of a colour scale that serves several heat maps.
+
+    Parameters
+    ----------
+    heatmaps : sequence of ndarray of shape (H, W)
+    threshold : float
+        Lies on the scale as well: maps that stay far below it must not glow.
+
+    Returns
+    -------
+    low, high : float
+    """
+    lows = [float(np.nanmin(heatmap)) for heatmap in heatmaps]
+    highs = [float(np.nanmax(heatmap)) for heatmap in heatmaps]
+    return min(*lows, threshold), max(*highs, threshold)
+
+
+def draw_row(
+    axes: Sequence[Any],
+    image: np.ndarray,
+    heatmap: np.ndarray,
+    mask: np.ndarray | None,
+    threshold: float,
+    cmap: str,
+    vmin: float,
+    vmax: float,
+) -> Any:
+    """Draw one image on three axes: as it is, its heat map, the outlines.
+
+    Parameters
+    ----------
+    axes : sequence of 3 matplotlib Axes
+    image : ndarray of shape (H, W, 3)
+    heatmap : ndarray of shape (H, W)
+    mask : ndarray of shape (H, W) or None
+    threshold : float
+        Level of the green outline.
+    cmap : str
+    vmin, vmax : float
+        Ends of the colour scale.
+
+    Returns
+    -------
+    matplotlib AxesImage
+        The drawn heat map, for a colour bar.
+    """
+    axes[0].imshow(image)
+    drawn = axes[1].imshow(heatmap, cmap=cmap, vmin=vmin, vmax=vmax)
+    axes[2].imshow(image)
+    outlined = min(heatmap.shape) > 1  # a row of a table, drawn as a strip, has no outlines
+    if outlined and mask is not None and np.any(mask):
+        axes[2].contour(np.asarray(mask) != 0, levels=[0.5], colors=TRUTH, linewidths=1.2)
+    if outlined and np.nanmin(heatmap) < threshold < np.nanmax(heatmap):
+        axes[2].contour(heatmap, levels=[threshold], colors=FOUND, linewidths=1.8)
+    row, column = np.unravel_index(np.nanargmax(heatmap), heatmap.shape)
+    axes[2].plot(column, row, **_STAR)
+    for axis in axes:
+        axis.set_axis_off()
+    return drawn
+
+
+def _verdict(decision: float) -> str:
+    called = "good" if decision >= 0 else "defective"
+    return f"{called}\nscore {decision:+.3g} from the threshold"
+
+
+def _wrapped(title: str) -> str:
+    """Break a title into lines that fit above one panel."""
+    lines = [textwrap.fill(line, _TITLE_WIDTH) for line in title.split("\n")]
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""A report on a detector: figures, histogram and the worst mistakes as one HTML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+
+from skad._callbacks import _StageLines
+from skad._contract import BaseDetector
+from skad._scorers import as_mask
+from skad.inspection._case_pictures import draw_case, draw_scale
+from skad.inspection._drawing import as_png, check_matplotlib
+from skad.inspection._fitted import (
+    Route,
+    check_heatmap,
+    check_labels,
+    check_number,
+    image_source,
+    route_to_detector,
+)
+from skad.inspection._heatmaps import colour_range
+from skad.inspection._page import Case, Page, Section, write_html
+from skad.inspection._pixel_counts import PixelCounts
+from skad.inspection._report_content import (
+    Findings,
+    choose,
+    list_parameters,
+    list_versions,
+    name_file,
+    summarise,
+    verdict,
+)
+from skad.inspection._score_histogram import ScoreHistogramDisplay
+
+
+def report(
+    estimator: Any,
+    X: Any,
+    y: Any = None,
+    masks: Sequence[Any] | None = None,
+    *,
+    path: str | os.PathLike[str],
+    title: str | None = None,
+    n_examples: int = 6,
+) -> Path:
+    """Write what a detector makes of images into one HTML file.
+
+    The file holds everything: pictures are inside, nothing is loaded from elsewhere, no script runs.
+    It shows a table of figures, the histogram of scores, the worst false alarms and the worst missed
+    defects with their heat maps (the closest calls, where there is no mistake), the parameters and
+    versions. Without `y`: the most anomalous images.
+
+    Parameters
+    ----------
+    estimator : fitted detector, or Pipeline that ends with one
+    X : images
+        n of them, in any form that the detector takes; not those learned from.
+    y : array-like of shape (n,), default=None
+        +1 good, -1 defective.
+    masks : sequence of n arrays of shape (H_i, W_i), paths or None, default=None
+        Ground truth; non-zero = defective, None: nothing is (a good image). For the figures of
+        pixels, and outlined in the pictures.
+    path : path-like
+        The file to write, in a folder that exists. It is replaced as a whole, when all is done.
+    title : str, default=None
+        None: the class of the detector.
+    n_examples : int, default=6
+        Images of each kind that are shown at most, at least 1.
+
+    Returns
+    -------
+    pathlib.Path
+        `path`.
+
+    Raises
+    ------
+    NotFittedError, TypeError
+        If the estimator is not fitted, or no detector of skad.
+    ValueError
+        If labels or masks do not match the images, for labels other than +1 and -1, for a defective
+        image without mask, or for images that cannot be used.
+    FileNotFoundError
+        If the folder of `path`, or the file of a mask, does not exist.
+    ImportError
+        Without matplotlib.
+
+    Notes
+    -----
+    Works for any number of images: a few heat maps are in memory at a time, and the images that are
+    shown are scored once more in the end. Pixel AUROC and AUPRO come from counts in bins 0.05 % wide
+    and agree with :func:`skad.metrics.pixel_auroc` and :func:`skad.metrics.aupro` to about four digits.
+    A detector that is ``verbose`` reports progress.
+
+    Examples
+    --------
+    >>> from skad.inspection import report
+    >>> report(det, X_test, y_test, masks, path="line3.html")  # doctest: +SKIP
+    PosixPath('line3.html')
+    """
+    path = Path(path)
+    _check_path(path)
+    route, n = _open_route(estimator), _num_samples(X)
+    labels = None if y is None else check_labels(y, n)
+    _check_masks(masks, labels, n)
+    if n_examples < 1:
+        raise ValueError(f"n_examples={n_examples} must be at least 1.")
+    _check_images(route, X)
+    scores, counts = _score(route, X, n, masks)
+    found = Findings(route.detector, scores, labels, counts)
+    sections, scale = _draw_sections(route, X, masks, found, n_examples)
+    name = type(route.detector).__name__
+    histogram = ScoreHistogramDisplay.from_predictions(
+        labels, scores, threshold=route.detector.offset_
+    )
+    page = Page(
+        title=f"{name}: report" if title is None else title,
+        subtitle=f"{name}, fitted on {route.detector.n_images_} good images. "
+        f"Written on {datetime.now().astimezone():%d %B %Y, %H:%M %Z}.",
+        summary=summarise(found),
+        histogram=as_png(histogram.figure_, dpi=130),
+        scale=scale,
+        has_truth=masks is not None,
+        sections=sections,
+        parameters=list_parameters(estimator),
+        versions=list_versions(),
+    )
+    _write(path, write_html(page))
+    return path
+
+
+def _check_path(path: Path) -> None:
+    check_matplotlib()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"path={str(path)!r}: there is no folder {str(path.parent)!r}. Make it first."
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file in it.")
+
+
+def _open_route(estimator: Any) -> Route:
+    route = route_to_detector(estimator)
+    if not isinstance(route.detector, BaseDetector):
+        raise TypeError(f"{type(route.detector).__name__} is no detector of skad.")
+    return route
+
+
+def _check_masks(masks: Sequence[Any] | None, labels: np.ndarray | None, n: int) -> None:
+    if masks is None:
+        return
+    check_number("masks", masks, n)
+    for i, mask in enumerate(masks):
+        if mask is None and labels is not None and labels[i] == -1:
+            raise ValueError(f"image {i} is labelled -1 (defective) but has no mask.")
+        if isinstance(mask, str | os.PathLike) and not os.path.isfile(mask):
+            raise FileNotFoundError(f"mask {i}: there is no file {os.fspath(mask)!r}.")
+
+
+def _check_images(route: Route, X: Any) -> None:
+    """Look over all images before the first is scored; a portion of X would miscount its own."""
+    if not route.steps:
+        opener = getattr(route.detector, "estimators_", [route.detector])[0]
+        image_source(route.detector, X).check(opener._smallest_side())
+
+
+def _score(
+    route: Route, X: Any, n: int, masks: Sequence[Any] | None
+) -> tuple[np.ndarray, PixelCounts | None]:
+    """Score all images; with masks, count their pixels too."""
+    scores, counts = np.empty(n), None if masks is None else PixelCounts()
+    progress = _StageLines(route.detector, "report", n)
+    for rows, portion in route.portions(X, n):
+        if masks is None or counts is None:
+            scores[rows] = route.detector.score_samples(portion)
+        else:
+            heatmaps, scores[rows] = route.detector.predict_heatmap(portion, return_scores=True)
+            for i, heatmap in zip(range(rows.start, rows.stop), heatmaps, strict=True):
+                mask = as_mask(masks[i], heatmap.shape)
+                check_heatmap(i, heatmap, mask)
+                counts.add(mask, heatmap)
+        progress.update(rows.stop)
+    progress.finish()
+    return scores, counts
+
+
+def _draw_sections(
+    route: Route, X: Any, masks: Sequence[Any] | None, found: Findings, n_examples: int
+) -> tuple[list[Section], bytes]:
+    """Choose images, make their heat maps, and draw them on one colour scale."""
+    choices = choose(found, n_examples)
+    rows = np.concatenate([choice.rows for choice in choices])
+    shown = _safe_indexing(X, rows)
+    seen = route.images(shown)
+    heatmaps = list(route.detector.predict_heatmap(seen))
+    source, threshold = image_source(route.detector, seen), route.detector.heatmap_threshold_
+    low, high = colour_range(heatmaps, threshold)
+
+    def draw_cases() -> Iterator[Case]:
+        for k, (i, heatmap) in enumerate(zip(rows, heatmaps, strict=True)):
+            mask = None if masks is None else as_mask(masks[i], heatmap.shape)
+            picture = draw_case(source.load(k), heatmap, mask, threshold, low, high)
+            yield Case(as_png(picture), f"image {i}{name_file(shown, k)}", verdict(found, i))
+
+    cases = draw_cases()
+    sections = [
+        Section(choice.title, choice.text, [next(cases) for _ in choice.rows]) for choice in choices
+    ]
+    return sections, as_png(draw_scale(threshold, low, high))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,210 @@
+"""What a report says: its figures, its choice of images, parameters and versions. No pictures."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+
+from skad._version import __version__
+from skad.inspection._pixel_counts import PixelCounts
+from skad.metrics import average_precision, discriminability, image_auroc
+
+# Of the images nearest to the threshold, where no mistake is to be shown.
+_N_CLOSEST = 3
+_LONGEST_VALUE = 160  # characters of a parameter
+
+
+class Findings(NamedTuple):
+    """What the detector made of n images."""
+
+    detector: Any
+    scores: np.ndarray
+    """(n,) ``score_samples``."""
+    labels: np.ndarray | None
+    """(n,) +1 good, -1 defective."""
+    counts: PixelCounts | None
+
+
+class Choice(NamedTuple):
+    """Images of one section, in the order in which they are shown."""
+
+    title: str
+    text: str
+    rows: np.ndarray
+
+
+def summarise(found: Findings) -> list[tuple[str, str]]:
+    """List the figures of a report.
+
+    Parameters
+    ----------
+    found : Findings
+
+    Returns
+    -------
+    list of (name, value)
+    """
+    detector, scores, labels, counts = found
+    called = scores < detector.offset_
+    if labels is None:
+        rows = [("images", str(len(scores))), ("called defective", _share(called, "images"))]
+    else:
+        good, defective = labels == 1, labels == -1
+        rows = [
+            ("images", f"{len(scores)} ({good.sum()} good, {defective.sum()} defective)"),
+            *_image_figures(labels, scores),
+            ("false-alarm rate", _share(called[good], "good images")),
+            ("detection rate", _share(called[defective], "defective images")),
+        ]
+    if counts is not None:
+        rows.append(("pixel AUROC", _figure(counts.auroc())))
+        rows.append(("AUPRO (up to 30 % false positives)", _figure(counts.aupro())))
+    if detector.contamination == "auto":
+        rows.append(("target false-alarm rate", f"{100 * detector.target_false_alarm_rate:g} %"))
+    rows.append(("threshold on score_samples (offset_)", f"{detector.offset_:.4g}"))
+    rows.append(("threshold on heat maps", f"{detector.heatmap_threshold_:.4g}"))
+    return rows
+
+
+def _image_figures(labels: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:
+    if len(np.unique(labels)) < 2:
+        return [("image AUROC, average precision, d'", "need good and defective images")]
+    d_prime = discriminability(scores[labels == 1], scores[labels == -1])
+    return [
+        ("image AUROC", _figure(image_auroc(labels, scores))),
+        ("average precision", _figure(average_precision(labels, scores))),
+        ("d'", f"{d_prime:.2f}"),
+    ]
+
+
+def _figure(value: float) -> str:
+    return "needs good and defective pixels" if np.isnan(value) else f"{value:.4f}"
+
+
+def _share(called: np.ndarray, of: str) -> str:
+    if not len(called):
+        return f"no {of}"
+    return f"{called.sum()} of {len(called)} {of} ({100 * called.mean():.1f} %)"
+
+
+def choose(found: Findings, n: int) -> list[Choice]:
+    """Choose the images that are shown: the worst mistakes, else the closest calls.
+
+    Parameters
+    ----------
+    found : Findings
+    n : int
+        Mistakes of each kind at most.
+
+    Returns
+    -------
+    list of Choice
+        False alarms and missed defects, as far as there are good and defective images; without labels
+        the most anomalous images.
+    """
+    scores, labels, threshold = found.scores, found.labels, found.detector.offset_
+    if labels is None:
+        rows = np.argsort(scores, kind="stable")
+        text = f"{min(n, len(rows))} of {len(rows)}, the most anomalous first."
+        return [Choice("Most anomalous images", text, rows[:n])]
+    good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
+    lowest_first = good[np.argsort(scores[good], kind="stable")]
+    highest_first = defective[np.argsort(-scores[defective], kind="stable")]
+    choices = [
+        _worst("False alarms", "good images called defective",
+               lowest_first, scores[lowest_first] < threshold, n),
+        _worst("Missed defects", "defective images called good",
+               highest_first, scores[highest_first] >= threshold, n),
+    ]  # fmt: skip
+    return [choice for choice in choices if len(choice.rows)]
+
+
+def _worst(title: str, what: str, rows: np.ndarray, wrong: np.ndarray, n: int) -> Choice:
+    """Take the worst mistakes, or the closest calls if there is none; `rows` are sorted."""
+    n_wrong = int(wrong.sum())
+    if not n_wrong:
+        text = f"None among {len(rows)}. These came closest to it."
+        return Choice(title, text, rows[: min(n, _N_CLOSEST)])
+    text = f"{what[0].upper()}{what[1:]}: {n_wrong} of {len(rows)}."
+    if n_wrong > n:
+        text += f" The worst {n} are shown."
+    return Choice(title, text, rows[: min(n, n_wrong)])
+
+
+def verdict(found: Findings, i: int) -> str:
+    """Say in words what an image is and what it was called.
+
+    Parameters
+    ----------
+    found : Findings
+    i : int
+        Number of the image.
+
+    Returns
+    -------
+    str
+    """
+    decision = found.scores[i] - found.detector.offset_
+    called = "good" if decision >= 0 else "defective"
+    text = f"called {called}, score {decision:+.3g} from the threshold"
+    if found.labels is None:
+        return text
+    return f"{'good' if found.labels[i] == 1 else 'defective'}, {text}"
+
+
+def name_file(X: Any, k: int) -> str:
+    """Name the file of an image by its last two parts: names repeat from folder to folder.
+
+    Parameters
+    ----------
+    X : images
+    k : int
+
+    Returns
+    -------
+    str
+        ``": folder/file.png"``; empty if the image is no file.
+    """
+    item = _safe_indexing(X, [k])
+    item = item.iloc[0] if hasattr(item, "iloc") else item[0]
+    if not isinstance(item, str | os.PathLike):
+        return ""
+    return f": {'/'.join(Path(item).parts[-2:])}"
+
+
+def list_parameters(estimator: Any) -> list[tuple[str, str]]:
+    """List all parameters, those of steps and members included.
+
+    Parameters
+    ----------
+    estimator : estimator
+
+    Returns
+    -------
+    list of (name, value)
+        Estimators and networks by their class; long values cut.
+    """
+    return [(name, _short(value)) for name, value in sorted(estimator.get_params().items())]
+
+
+def _short(value: Any) -> str:
+    text = type(value).__name__ if hasattr(value, "__dict__") else repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
+
+
+def list_versions() -> list[tuple[str, str]]:
+    """List the versions that scores depend on.
+
+    Returns
+    -------
+    list of (name, version)
+    """
+    names = ("scikit-learn", "torch", "timm", "numpy")
+    installed = [(name, metadata.version(name)) for name in names]
+    return [("skad", __version__), *installed, ("Python", platform.python_version())]

@@ -1,0 +1,59 @@
+"""Presets name settings that exist, and figures that the papers print."""
+
+import pytest
+
+from skad.benchmark import PRESETS, TABLES, Preset, build_detector, published
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_makes_a_detector_that_fit_accepts(name):
+    preset = PRESETS[name]
+    detector = build_detector(preset, "bottle", 3, {"device": "cpu"})
+    members = [d for _, d in getattr(detector, "estimators", [("", detector)])]
+    for member in members:
+        member._validate_params()
+        assert member.random_state == 3
+        assert member.device == "cpu"
+        if preset.method == "recontrast":
+            member._check_params()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_published_figures(name):
+    found = {d: published(name, d) for d in ("mvtec_ad", "visa", "aptos", "oct2017", "isic2018")}
+    values = [value for figures in found.values() for v in figures.values() for value in v.values()]
+    assert values
+    assert all(0 < value <= 100 for value in values)
+
+
+def test_known_figures():
+    """As printed: PatchCore supplement S1, ReConPatch Table 1, ReContrast Table 1."""
+    assert published("patchcore-25", "mvtec_ad")["image_auroc"]["avg"] == 99.1
+    assert published("patchcore-1", "mvtec_ad")["aupro"]["avg"] == 93.1
+    assert published("recontrast", "mvtec_ad")["image_auroc"]["avg"] == 99.5
+    assert len(published("patchcore-10", "mvtec_ad")["pixel_auroc"]) == 16
+    assert published("patchcore-10", "btad") == {}
+    assert published("unheard-of", "mvtec_ad") == {}
+
+
+def test_tables_hold_presets():
+    for rows in TABLES.values():
+        assert set(rows) <= set(PRESETS)
+    assert not set(TABLES) & set(PRESETS)
+
+
+def test_titles_differ():
+    assert len({preset.title for preset in PRESETS.values()}) == len(PRESETS)
+
+
+def test_categories_with_settings_of_their_own():
+    grid, bottle = (build_detector(PRESETS["recontrast"], c, 0, {}) for c in ("grid", "bottle"))
+    assert (grid.bn, bottle.bn) == ("eval", "train")
+
+
+def test_unknown_parameters_are_refused():
+    preset = Preset("own", "patchcore", {})
+    with pytest.raises(ValueError, match=r"no parameter 'sise'; it has .*image_size"):
+        build_detector(preset, "bottle", 0, {"sise": 3})
+    with pytest.raises(ValueError, match="PatchCoreDetector has no parameter 'epochs'"):
+        build_detector(PRESETS["patchcore-ensemble"], "bottle", 0, {"epochs": 3})

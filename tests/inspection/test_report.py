@@ -1,0 +1,340 @@
+"""The report: what it says, what it shows, what it holds in memory."""
+
+import base64
+import re
+import shutil
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_detector, make_recontrast
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import skad
+from skad import PatchCoreDetector, ScoreFusionDetector
+from skad.metrics import aupro, average_precision, discriminability, image_auroc, pixel_auroc
+
+pytest.importorskip("matplotlib")
+from skad.inspection import report
+
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Takes a page apart: every tag is closed, pictures decode, tables become dictionaries."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.tags, self.links, self.pictures, self.alts = [], [], [], [], []
+        self.rows, self.headings, self.captions, self.text = {}, [], [], ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.links += [values[name] for name in ("src", "href", "srcset") if name in values]
+        if tag == "img":
+            kind, data = values["src"].split(",")
+            assert kind == "data:image/png;base64"
+            self.pictures.append(Image.open(BytesIO(base64.b64decode(data))))
+            self.alts.append(values["alt"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] == "style":
+            return
+        self.text += data
+        if self.open[-1] == "th":
+            self.row = data
+        elif self.open[-1] == "td":
+            self.rows[self.row] = data
+        elif self.open[-1] == "h2":
+            self.headings.append(data)
+        elif self.open[-1] == "b":
+            self.captions.append(data)
+
+
+@pytest.fixture(scope="module")
+def det(good):
+    return make_detector(image_size=96, smoothing=2).fit(good)
+
+
+@pytest.fixture(scope="module")
+def labelled(good, defective):
+    rng = np.random.default_rng(1)
+    unseen = np.clip(good + rng.normal(0, 8, good.shape), 0, 255).astype(np.uint8)[:6]
+    X, y = np.concatenate([unseen, defective]), np.repeat([1, -1], [6, 4])
+    mask = np.zeros((40, 48), dtype=np.uint8)
+    mask[8:20, 30:42] = 255
+    return X, y, [None] * 6 + [mask] * 4
+
+
+def test_figures_are_those_of_the_metrics(det, labelled, tmp_path):
+    X, y, masks = labelled
+    path = report(det, X, y, masks, path=tmp_path / "r.html", title="Line 3")
+    assert path == tmp_path / "r.html"
+    page = Reader(path)
+    maps, scores = det.predict_heatmap(X, return_scores=True)
+    truth = [np.zeros((40, 48)) if mask is None else mask for mask in masks]
+    called = scores < det.offset_
+    assert page.rows["images"] == "10 (6 good, 4 defective)"
+    assert page.rows["image AUROC"] == f"{image_auroc(y, scores):.4f}"
+    assert page.rows["average precision"] == f"{average_precision(y, scores):.4f}"
+    assert page.rows["d'"] == f"{discriminability(scores[y == 1], scores[y == -1]):.2f}"
+    assert page.rows["false-alarm rate"].startswith(f"{called[:6].sum()} of 6 good images (")
+    assert page.rows["detection rate"] == "4 of 4 defective images (100.0 %)"
+    assert float(page.rows["pixel AUROC"]) == pytest.approx(pixel_auroc(truth, maps), abs=2e-4)
+    assert float(page.rows["AUPRO (up to 30 % false positives)"]) == pytest.approx(
+        aupro(truth, maps), abs=2e-3
+    )
+    assert page.rows["threshold on score_samples (offset_)"] == f"{det.offset_:.4g}"
+    assert page.rows["threshold on heat maps"] == f"{det.heatmap_threshold_:.4g}"
+    assert page.rows["target false-alarm rate"] == "20 %"
+    assert page.rows["image_size"] == "96"
+    assert page.rows["backbone"] == "'skad_nano'"
+    assert page.rows["skad"] == skad.__version__
+    assert page.rows["torch"] == torch.__version__
+    assert "Line 3" in page.text
+    assert re.search(r"Written on \d\d \w+ \d{4}, \d\d:\d\d", page.text)
+
+
+def test_the_page_is_self_contained(det, labelled, tmp_path):
+    X, y, masks = labelled
+    page = Reader(report(det, X, y, masks, path=tmp_path / "r.html"))
+    assert not {"script", "link", "iframe", "object", "a"} & set(page.tags)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    assert "http:" not in page.source
+    assert "https:" not in page.source
+    assert all(page.alts)
+    assert all(min(picture.size) > 20 for picture in page.pictures)
+    assert 'name="viewport"' in page.source
+
+
+def test_worst_mistakes(labelled, good, tmp_path):
+    """Mistakes in the order of their size, on both sides; at most n_examples."""
+    X, y, _ = labelled
+    det = make_detector().fit(good)
+    scores = det.score_samples(X)
+    swapped = -y  # defective images pass for good ones and the other way round
+    det.offset_ = float(np.sort(scores)[5])
+    page = Reader(report(det, X, swapped, path=tmp_path / "r.html", n_examples=3))
+    alarms = [i for i in np.argsort(scores) if swapped[i] == 1 and scores[i] < det.offset_]
+    missed = [i for i in np.argsort(-scores) if swapped[i] == -1 and scores[i] >= det.offset_]
+    assert page.headings[2:4] == ["False alarms", "Missed defects"]
+    assert page.captions == [f"image {i}" for i in (*alarms[:3], *missed[:3])]
+    assert f"Good images called defective: {len(alarms)} of 4. The worst 3 are shown." in page.text
+    assert "good, called defective, score -" in page.text
+    assert "defective, called good, score +" in page.text
+    # One picture a caption, and the histogram and the scale.
+    assert len(page.pictures) == 6 + 2
+
+
+def test_closest_calls_where_nothing_went_wrong(det, labelled, tmp_path):
+    X, y, _ = labelled
+    det = shallow_copy(det)
+    scores = det.score_samples(X)
+    det.offset_ = float((scores[y == 1].min() + scores[y == -1].max()) / 2)
+    page = Reader(report(det, X, y, path=tmp_path / "r.html"))
+    good, defective = np.flatnonzero(y == 1), np.flatnonzero(y == -1)
+    closest = [*good[np.argsort(scores[good])][:3], *defective[np.argsort(-scores[defective])][:3]]
+    assert page.captions == [f"image {i}" for i in closest]
+    assert "None among 6. These came closest to it." in page.text
+    assert page.rows["false-alarm rate"] == "0 of 6 good images (0.0 %)"
+
+
+def test_without_labels(det, labelled, tmp_path):
+    X, _, _ = labelled
+    page = Reader(report(det, X, path=tmp_path / "r.html", n_examples=2))
+    scores = det.score_samples(X)
+    assert page.captions == [f"image {i}" for i in np.argsort(scores)[:2]]
+    assert "Most anomalous images" in page.headings
+    assert page.rows["called defective"].startswith(f"{np.sum(scores < det.offset_)} of 10 images")
+    assert "image AUROC" not in page.rows
+    assert "ground truth" not in page.text
+
+
+def test_of_good_images_alone(det, labelled, tmp_path):
+    X, y, masks = labelled
+    page = Reader(report(det, X[:6], y[:6], masks[:6], path=tmp_path / "r.html"))
+    assert page.rows["detection rate"] == "no defective images"
+    assert page.rows["pixel AUROC"] == "needs good and defective pixels"
+    assert "Missed defects" not in page.headings
+
+
+def test_masks_without_labels(det, labelled, tmp_path):
+    X, _, masks = labelled
+    page = Reader(report(det, X, masks=masks, path=tmp_path / "r.html"))
+    assert float(page.rows["pixel AUROC"]) > 0.5
+    assert "Orange: ground truth" in page.text
+
+
+@pytest.fixture
+def files(labelled, tmp_path):
+    """Images and masks as files, with names that are no harmless HTML."""
+    X, y, masks = labelled
+    paths, truth = [], []
+    for i, (image, mask) in enumerate(zip(X, masks, strict=True)):
+        folder = tmp_path / ("good" if y[i] == 1 else "<b>scratch&")
+        folder.mkdir(exist_ok=True)
+        paths.append(folder / f"{i}\"'<script>.png")
+        Image.fromarray(image).save(paths[-1])
+        truth.append(None if mask is None else folder / f"{i}_mask.png")
+        if mask is not None:
+            Image.fromarray(mask).save(truth[-1])
+    return paths, y, truth
+
+
+def test_names_of_files_are_escaped(det, files, labelled, tmp_path):
+    paths, y, masks = files
+    title = "<script>alert(1)</script>"
+    page = Reader(report(det, paths, y, masks, path=tmp_path / "r.html", title=title))
+    assert "script" not in page.tags
+    assert page.captions[-1].startswith("image ")
+    assert page.captions[-1].endswith("\"'<script>.png")
+    assert ": <b>scratch&/" in page.captions[-1]
+    assert title in page.text
+    arrays = Reader(report(det, labelled[0], y, labelled[2], path=tmp_path / "a.html"))
+    assert page.rows == arrays.rows
+
+
+@pytest.mark.parametrize("form", [tuple, np.array, pd.Series, "table", "tensor"])
+def test_every_form_of_images(form, det, files, labelled, tmp_path):
+    paths, X = [str(path) for path in files[0]], labelled[0]
+    given = {"table": X[..., 0].reshape(len(X), -1), "tensor": torch.from_numpy(X)}.get(form)
+    if form == "table":
+        det = make_detector(image_shape=(40, 48)).fit(given[:6])
+    elif given is None:
+        given = form(paths)
+        if form is pd.Series:
+            given.index = range(50, 60)
+    page = Reader(report(det, given, files[1], path=tmp_path / "r.html"))
+    scores = det.score_samples(given)
+    assert page.rows["image AUROC"] == f"{image_auroc(files[1], scores):.4f}"
+    names = page.captions[0].partition(": ")[2]
+    assert names.endswith(".png") == (form not in ("table", "tensor"))
+
+
+def shallow_copy(det):
+    copy = object.__new__(type(det))
+    copy.__dict__.update(det.__dict__)
+    return copy
+
+
+def test_other_detectors(good, labelled, tmp_path):
+    X, y, masks = labelled
+    members = [("a", make_detector()), ("b", make_detector(levels=(2,)))]
+    detectors = [
+        ScoreFusionDetector(members, target_false_alarm_rate=0.2),
+        make_recontrast(max_iter=2),
+        make_pipeline(FunctionTransformer(lambda X: X[:, 2:-2]), make_detector()),
+    ]
+    cut = [None if mask is None else mask[2:-2] for mask in masks]
+    for detector, truth in zip(detectors, (masks, masks, cut), strict=True):
+        page = Reader(report(detector.fit(good), X, y, truth, path=tmp_path / "r.html"))
+        auroc = image_auroc(y, detector.score_samples(X))
+        assert page.rows["image AUROC"] == f"{auroc:.4f}"
+    assert page.rows["patchcoredetector__image_size"] == "32"
+    assert page.rows["patchcoredetector"] == "PatchCoreDetector"
+
+
+def test_only_a_few_images_at_a_time(det, labelled, tmp_path, monkeypatch):
+    X, y, masks = labelled
+    asked = []
+    predict_heatmap = PatchCoreDetector.predict_heatmap
+
+    def spy(self, X, return_scores=False):
+        asked.append(len(X))
+        return predict_heatmap(self, X, return_scores)
+
+    monkeypatch.setattr(PatchCoreDetector, "predict_heatmap", spy)
+    many = np.concatenate([X] * 5)
+    page = Reader(report(det, many, np.tile(y, 5), masks * 5, path=tmp_path / "r.html"))
+    assert sum(asked[:-1]) == 50
+    assert max(asked) <= 16
+    once = Reader(report(det, X, y, masks, path=tmp_path / "once.html"))
+    for figure in ("image AUROC", "pixel AUROC"):
+        assert page.rows[figure] == once.rows[figure]
+
+
+def test_progress_of_a_verbose_detector(det, labelled, tmp_path, capsys):
+    det = shallow_copy(det)
+    report(det, labelled[0], path=tmp_path / "r.html")
+    assert capsys.readouterr().err == ""
+    det.verbose = 1
+    report(det, labelled[0], path=tmp_path / "r.html")
+    assert "[PatchCoreDetector] report: 10 in " in capsys.readouterr().err
+
+
+def test_an_old_report_stays_until_the_new_one_is_whole(det, labelled, tmp_path, monkeypatch):
+    path = tmp_path / "r.html"
+    path.write_text("old")
+
+    def full_disk(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        report(det, labelled[0], path=path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+    monkeypatch.undo()
+    report(det, labelled[0], path=path)
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_errors_before_any_work(det, labelled, tmp_path, monkeypatch):
+    X, y, masks = labelled
+    path = tmp_path / "r.html"
+    with pytest.raises(NotFittedError):
+        report(make_detector(), X, path=path)
+
+    def work(*args, **kwargs):
+        raise AssertionError("scored before all was checked")
+
+    monkeypatch.setattr(PatchCoreDetector, "score_samples", work)
+    monkeypatch.setattr(PatchCoreDetector, "predict_heatmap", work)
+    for message, arguments in {
+        "y has 3 labels for 10 images": (X, y[:3]),
+        r"y holds \[0, 1\]: labels must be \+1": (X, np.where(y == -1, 0, y)),
+        "9 masks for 10 images": (X, y, masks[1:]),
+        r"image 9 is labelled -1 \(defective\) but has no mask": (X, y, [*masks[:9], None]),
+        r"image 1 .*nothing\.png": (["a.png", "nothing.png"][1:] * 2, None),
+    }.items():
+        with pytest.raises(
+            ValueError, match=message if "nothing" not in message else "nothing.png"
+        ):
+            report(det, *arguments, path=path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        report(det, X, path=tmp_path / "absent" / "r.html")
+    with pytest.raises(IsADirectoryError, match="name a file in it"):
+        report(det, X, path=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"mask 9: there is no file 'no\.png'"):
+        report(det, X, y, [*masks[:9], "no.png"], path=path)
+    with pytest.raises(ValueError, match="n_examples=0 must be at least 1"):
+        report(det, X, path=path, n_examples=0)
+    assert not path.exists()
+
+
+def test_images_are_named_by_their_place_in_x(det, files, tmp_path):
+    """Also where images are looked at in portions."""
+    paths = files[0] * 3
+    broken = tmp_path / "broken.png"
+    shutil.copy(paths[0], broken)
+    broken.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"image 25 \(.*broken\.png"):
+        report(det, [*paths[:25], broken], path=tmp_path / "r.html")

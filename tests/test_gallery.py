@@ -1,0 +1,48 @@
+"""The pages of the gallery run as plain scripts, and leave the pictures that they promise."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PAGES = {
+    "plot_heatmaps.py": ["heatmaps.png", "pixel-curves.png"],
+    "plot_scores.py": ["scores.png"],
+    "plot_coreset.py": ["coreset.png"],
+    "make_report.py": ["report.html"],
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_runs_in_any_folder(page, tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / page)], cwd=tmp_path, capture_output=True, text=True,
+        timeout=300, check=False, env={**os.environ, "MPLBACKEND": "Agg"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == PAGES[page]
+    for name in PAGES[page]:
+        if name.endswith(".png"):
+            with Image.open(tmp_path / name) as picture:
+                assert picture.size[0] > 500
+            # Small enough for the documentation.
+            assert (tmp_path / name).stat().st_size < 80_000
+        else:
+            text = (tmp_path / name).read_text(encoding="utf-8")
+            assert text.count("data:image/png;base64,") >= 4
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_reads_as_a_page(page):
+    """A title in rst, cells, and headings inside them."""
+    source = (EXAMPLES / page).read_text(encoding="utf-8")
+    lines = ast.get_docstring(ast.parse(source)).splitlines()
+    assert lines[0] == lines[2] == "=" * len(lines[0])
+    assert len(lines[1]) <= len(lines[0])
+    assert source.count("\n# %%\n") >= 2

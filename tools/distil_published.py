@@ -1,0 +1,155 @@
+"""Distil skad/benchmark/published.csv from a JSON file of figures transcribed from the papers.
+
+The JSON file holds ``records`` with method, dataset, category, metric, value, source, backbone,
+image_size and config. Which of them belong to which preset is said here::
+
+    python tools/distil_published.py reference_results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from skad.benchmark._presets import PRESETS, SHOTS
+
+OUT = Path(__file__).parents[1] / "skad" / "benchmark" / "published.csv"
+DATASETS = {
+    "MVTecAD": "mvtec_ad",
+    "MVTecLOCO": "mvtec_loco",
+    "VisA": "visa",
+    "APTOS": "aptos",
+    "OCT2017": "oct2017",
+    "ISIC2018": "isic2018",
+}
+METRICS = {
+    *("image_auroc", "pixel_auroc", "aupro", "f1_optimal", "accuracy_at_f1_optimal"),
+    *("false_positives_at_f1_optimal", "false_negatives_at_f1_optimal"),
+}
+BACKBONES = {
+    "resnet50": "resnet50",
+    "wrn50": "wide_resnet50_2",
+    "resnet101": "resnet101",
+    "wrn101": "wide_resnet101_2",
+    "resnext101": "resnext101_32x8d",
+}
+Criteria = tuple[str, tuple[str, ...], dict[str, Any]]
+
+
+def criteria() -> dict[str, Criteria]:
+    """Say method, sources and settings of the records behind each preset."""
+    pc, rp, rc = "PatchCore", "ReConPatch", "ReContrast"
+    supp = "PatchCore supp Table "
+    found: dict[str, Criteria] = {}
+    for share in (25, 10, 1):
+        config = {"coreset_percent": share}
+        found[f"patchcore-{share}"] = (pc, (f"{supp}S1", f"{supp}S2", f"{supp}S3"), config)
+        found[f"reconpatch-1024-{share}"] = (rp, ("ReConPatch Table 1",), config)
+        for name, backbone in BACKBONES.items():
+            key = f"patchcore-{name}-{share}"
+            found[key] = (pc, (f"{supp}S6",), {**config, "backbone": backbone})
+        for n in SHOTS:
+            found[f"patchcore-{share}-{n}shot"] = (pc, (f"{supp}S5",), {**config, "shots": n})
+    for levels in ([2, 3], [1, 2, 3]):
+        key = f"patchcore-wrn101-{''.join(map(str, levels))}"
+        found[key] = (pc, (f"{supp}S4",), {"levels": levels})
+    found["patchcore-ensemble"] = ("PatchCore-Ensemble", ("ReConPatch Table 6",), {})
+    table_s5 = ("ReConPatch supp Table S5",)
+    found["patchcore-augmented"] = (pc, table_s5, {"augmented": True})
+    found["reconpatch-augmented"] = (rp, table_s5, {"augmented": True})
+    found["reconpatch"] = (rp, ("ReConPatch Table 4",), {"image_size": 224})
+    for d in (64, 128, 256):
+        found[f"reconpatch-{d}"] = (rp, ("ReConPatch Table 2",), {"f_dim": d})
+    found["reconpatch-p5"] = (rp, ("ReConPatch Table 3",), {"levels": [2, 3]})
+    found["reconpatch-p5-levels123"] = (
+        *(rp, ("ReConPatch Table 3", "ReConPatch Table 5")),
+        {"levels": [1, 2, 3]},
+    )
+    tables = ("ReConPatch Table 4", "ReConPatch Table 5")
+    found["reconpatch-wrn101-480"] = (rp, tables, {"image_size": 480})
+    for symbol, table, values in (
+        ("k", "S1", (3, 7, 10, 15, 20)),
+        ("m", "S2", (0.5, 1.5, 2.0)),
+        ("alpha", "S3", (0.0, 0.25, 0.75, 1.0)),
+    ):
+        for value in values:
+            sources = (f"ReConPatch supp Table {table}",)
+            found[f"reconpatch-{symbol}{value}"] = (rp, sources, {symbol: value})
+    found["reconpatch-no-g"] = (rp, ("ReConPatch supp Table S4",), {"projection": False})
+    for size in (320, 480):
+        key = f"reconpatch-ensemble-{size}"
+        found[key] = ("ReConPatch-Ensemble", ("ReConPatch Table 6",), {"image_size": size})
+    last = {"checkpoint": "last"}
+    found["recontrast"] = (
+        rc,
+        ("ReContrast Table 1", "ReContrast Table 2", "ReContrast Table A1"),
+        {"dataset": "MVTecAD"},
+    )
+    found["recontrast-visa"] = (rc, ("ReContrast Table 3", "ReContrast Table A3"), {})
+    found["recontrast-seeds"] = (rc, ("ReContrast Table A2",), {})
+    found["recontrast-stable"] = ("ReContrast-stable", ("ReContrast App. E text",), {})
+    found["recontrast-multi-class"] = (rc, ("ReContrast Table 4",), {})
+    for name in ("APTOS", "OCT2017", "ISIC2018"):
+        found[f"recontrast-{name.lower()}"] = (rc, ("ReContrast Table 5",), {"dataset": name})
+    for config in ("A", "B", "B+hm", "C", "C+cp", "D", "E-gl", "E"):
+        key = f"recontrast-{config}"
+        found[key] = (f"ReContrast-Config.{config}", ("ReContrast Table 6",), last)
+    a4 = ("ReContrast Table A4",)
+    found["recontrast-no-mining"] = (rc, a4, {"hard_mining_alpha": "-inf"})
+    for alpha in (-2.0, -1.0, 0.0, 0.5, 1.5, 2.0):
+        found[f"recontrast-alpha{alpha}"] = (rc, a4, {"hard_mining_alpha": alpha})
+    for backbone in ("resnet18", "resnet50"):
+        key = f"recontrast-{backbone}"
+        found[key] = (rc, ("ReContrast Table A5",), {"backbone": backbone})
+    for maps in ("frozen", "trained"):
+        wanted = {"maps_used": f"3 {maps} only"}
+        found[f"recontrast-maps-{maps}"] = (rc, ("ReContrast Table A6",), wanted)
+    return {name: found[name] for name in PRESETS if name in found}
+
+
+def matches(record: dict[str, Any], wanted: Criteria) -> bool:
+    method, sources, config = wanted
+    known = {**record, **record["config"]}
+    return (
+        record["method"] == method
+        and record["source"] in sources
+        and record["metric"] in METRICS
+        # Means over textures or objects alone are left out.
+        and not record["category"].startswith("avg_")
+        and record["unit"] in ("percent", "count", None)
+        and all(known.get(name) == value for name, value in config.items())
+    )
+
+
+def rows(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    for preset, wanted in criteria().items():
+        seen = set()
+        for record in (r for r in records if matches(r, wanted)):
+            key = (preset, DATASETS[record["dataset"]], record["metric"], record["category"])
+            # The first source in the list is the one with the most digits or the whole table.
+            if key not in seen:
+                seen.add(key)
+                # A data set without categories is one, named after itself.
+                category = key[1] if key[3] == "all" else key[3]
+                yield (*key[:3], category, record["value"], record["source"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("records", type=Path)
+    args = parser.parse_args()
+    found = sorted(rows(json.loads(args.records.read_text())["records"]))
+    with OUT.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["preset", "dataset", "metric", "category", "value", "source"])
+        writer.writerows(found)
+    without = sorted(set(PRESETS) - {row[0] for row in found})
+    print(f"{len(found)} figures for {len(PRESETS) - len(without)} presets; none for {without}")
+
+
+if __name__ == "__main__":
+    main()
