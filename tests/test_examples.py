@@ -95,7 +95,8 @@ def test_inspect_folder(folder, tmp_path):
 def test_inspect_folder_says_what_is_wrong(tmp_path):
     result = run("examples/inspect_folder.py", tmp_path / "absent")
     assert result.returncode != 0
-    assert "no images in train/good" in result.stderr
+    assert "absent': no such folder. Expected the layout" in result.stderr
+    assert "train/good" in result.stderr
 
 
 def test_benchmarks_run(tmp_path):
