@@ -72,7 +72,7 @@ def learn_once(
 def coarse_heatmaps(detector: PatchCoreDetector, X: list[str]) -> tuple[list, np.ndarray]:
     """Heat maps of every 16th pixel, which is all that ranks need, and scores."""
     maps, scores = [], []
-    for batch, result in detector._iter_scores(X):
+    for batch, result in detector._iter_scores(X, maps=True):
         scores.append(-result.image)
         for (height, width), grid in zip(batch.shapes, result.grid, strict=True):
             canvas = detector._render(grid)

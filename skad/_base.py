@@ -29,8 +29,8 @@ class BatchScores(NamedTuple):
 
     image: np.ndarray
     """(B,) float64, one score an image."""
-    grid: np.ndarray
-    """(B, h, w) float64, one score a patch; NaN where a patch lies in padding."""
+    grid: np.ndarray | None
+    """(B, h, w) float64, one score a patch; NaN where a patch lies in padding. None: not asked for."""
 
 
 class TrainingScores(NamedTuple):
@@ -41,8 +41,10 @@ class TrainingScores(NamedTuple):
     in_sample: np.ndarray | None
     """Float64, of all training images, as the hook for scoring gives them; None unless a percentile
     is asked for."""
-    grids: np.ndarray
-    """(n, h, w), one score a patch, out of sample where that is possible; NaN in padding."""
+    peaks: np.ndarray
+    """(n,) float64, the highest value of each image's map, out of sample where that is possible."""
+    grids: np.ndarray | None = None
+    """(n, h, w), one score a patch; NaN in padding. For an ensemble, which asks for them."""
     rows: np.ndarray | None = None
     """(n,) int, where only a part of the training images was left out: which ones these n are."""
 
@@ -77,6 +79,8 @@ class BaseImageDetector(BaseDetector):
         }
     )
     _stages: tuple[str, ...] = ()
+    # Set by an ensemble, which fuses the patch scores of the training images.
+    _wants_grids = False
 
     # ------------------------------------------------------------------ hooks
 
@@ -85,8 +89,8 @@ class BaseImageDetector(BaseDetector):
         """Learn from good images and score them."""
 
     @abstractmethod
-    def _score_batch(self, batch: ImageBatch) -> BatchScores:
-        """Score the images of a batch."""
+    def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
+        """Score the images of a batch; their patches too if there are to be maps."""
 
     @abstractmethod
     def _grid_shape(self) -> tuple[int, int]:
@@ -136,9 +140,9 @@ class BaseImageDetector(BaseDetector):
         with progress.fitting():
             scores = self._fit_images(images, progress)
         self.n_images_ = len(images)
-        peaks = np.array([self._render(grid).max() for grid in scores.grids], dtype=np.float64)
-        self._calibrate(scores.out_of_sample, scores.in_sample, peaks)
-        self._training_scores = scores
+        self._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
+        if self._wants_grids:
+            self._training_scores = scores
         self._params_at_fit = self._frozen_params()
         return self
 
@@ -167,7 +171,7 @@ class BaseImageDetector(BaseDetector):
             Higher = more normal. The score of an image depends neither on the other images of X
             nor on ``batch_size``.
         """
-        return -np.concatenate([scores.image for _, scores in self._iter_scores(X)])
+        return -np.concatenate([scores.image for _, scores in self._iter_scores(X, maps=False)])
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
@@ -195,9 +199,10 @@ class BaseImageDetector(BaseDetector):
             Only with ``return_scores=True``.
         """
         maps, scores = [], []
-        for batch, result in self._iter_scores(X):
+        for batch, result in self._iter_scores(X, maps=True):
             scores.append(-result.image)
-            for (height, width), grid in zip(batch.shapes, result.grid, strict=True):
+            grids: Any = result.grid
+            for (height, width), grid in zip(batch.shapes, grids, strict=True):
                 canvas = self._render(grid)
                 maps.append(self.geometry_.restore(canvas, height, width))
         same = len({heatmap.shape for heatmap in maps}) == 1
@@ -208,17 +213,12 @@ class BaseImageDetector(BaseDetector):
     def _render(self, grid: np.ndarray) -> np.ndarray:
         """Turn an (h, w) grid of patch scores into an (S, S) float32 map on the canvas."""
 
-    def _iter_scores(self, X: Any) -> Iterator[tuple[ImageBatch, BatchScores]]:
+    def _iter_scores(self, X: Any, maps: bool) -> Iterator[tuple[ImageBatch, BatchScores]]:
         self._check_unchanged()
         images = self._open(X, reset=False)
         images.check(self._smallest_side())
         for batch in self._iter_batches(images):
-            yield batch, self._score_batch(batch)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        # An ensemble asks for them right after fit; nobody does later.
-        return {name: value for name, value in state.items() if name != "_training_scores"}
+            yield batch, self._score_batch(batch, maps)
 
     # ----------------------------------------------------------------- images
 

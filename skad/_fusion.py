@@ -86,6 +86,7 @@ class Scored(NamedTuple):
     shape: tuple[int, int]
     images: list[float]
     grids: list[np.ndarray]
+    """None in place of each where only image scores were asked for."""
 
 
 class ScoreFusionDetector(BaseDetector, _BaseComposition):
@@ -291,9 +292,11 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         training = []
         with progress.fitting():
             for name, member in members:
+                member._wants_grids = True
                 with progress.stage(name, 1) as advance:
                     _fit_named(name, member, X, y)
                     advance(1)
+                del member._wants_grids
                 training.append(_left_out(name, vars(member).pop("_training_scores")))
         self._names = [name for name, _ in members]
         self.estimators_ = [member for _, member in members]
@@ -322,13 +325,15 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             scored = Scored(
                 images.shape(int(rows[i])),
                 [s.out_of_sample[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
-                [scores.grids[j] for scores, j in zip(training, at, strict=True)],
+                [s.grids[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
             )
             held_out[n] = self._image_score(scored)
             peaks[n] = np.nanmax(self._overlay(scored))
         in_sample = None
         if self.contamination != "auto":
-            in_sample = np.array([self._image_score(image) for image in self._iter_scored(X)])[rows]
+            in_sample = np.array(
+                [self._image_score(image) for image in self._iter_scored(X, maps=True)]
+            )[rows]
         self._calibrate(held_out, in_sample, peaks)
 
     def _copy_columns(self, member: BaseImageDetector) -> None:
@@ -354,7 +359,11 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             Higher = more normal.
         """
         self._check_unchanged()
-        return -np.array([self._image_score(scored) for scored in self._iter_scored(X)])
+        return self._score_samples(X)
+
+    def _score_samples(self, X: Any) -> np.ndarray:
+        scored = self._iter_scored(X, maps=self.level == "map")
+        return -np.array([self._image_score(image) for image in scored])
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
@@ -382,7 +391,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         """
         self._check_unchanged()
         maps, scores = [], []
-        for scored in self._iter_scored(X):
+        for scored in self._iter_scored(X, maps=True):
             scores.append(-self._image_score(scored))
             overlay = self._overlay(scored)
             if self._share_grid:
@@ -392,9 +401,9 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         heatmaps = np.stack(maps) if same else maps
         return (heatmaps, np.array(scores)) if return_scores else heatmaps
 
-    def _iter_scored(self, X: Any) -> Iterator[Scored]:
+    def _iter_scored(self, X: Any, maps: bool) -> Iterator[Scored]:
         """Score image after image by all members; only a batch of each is held."""
-        streams = [_per_image(detector, X) for detector in self.estimators_]
+        streams = [_per_image(detector, X, maps) for detector in self.estimators_]
         for images in zip(*streams, strict=True):
             shapes, scores, grids = zip(*images, strict=True)
             yield Scored(shapes[0], list(scores), list(grids))
@@ -453,10 +462,11 @@ def _left_out(name: str, scores: TrainingScores) -> TrainingScores:
 
 
 def _per_image(
-    detector: BaseImageDetector, X: Any
-) -> Iterator[tuple[tuple[int, int], float, np.ndarray]]:
-    for batch, scores in detector._iter_scores(X):
-        yield from zip(batch.shapes, scores.image.tolist(), scores.grid, strict=True)
+    detector: BaseImageDetector, X: Any, maps: bool
+) -> Iterator[tuple[tuple[int, int], float, np.ndarray | None]]:
+    for batch, (image, grid) in detector._iter_scores(X, maps):
+        grids = [None] * len(image) if grid is None else grid
+        yield from zip(batch.shapes, image.tolist(), grids, strict=True)
 
 
 def _mean_of_seen(maps: list[np.ndarray]) -> np.ndarray:

@@ -41,6 +41,34 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
     return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).float().numpy()
 
 
+def support(
+    pixel: tuple[int, int], shape: tuple[int, int], size: int, sigma: float
+) -> tuple[slice, slice]:
+    """Find the patches that a pixel of a rendered map hangs on.
+
+    Parameters
+    ----------
+    pixel : tuple of two ints
+        Row and column on the canvas.
+    shape : tuple of two ints
+        Of the grid.
+    size, sigma
+        As for :func:`render`, whose up-sampling is PatchCore's here.
+
+    Returns
+    -------
+    tuple of two slices
+        Rows and columns of the grid; the operators weigh all others with 0.
+    """
+    rows, columns = (
+        _operator(n, size, sigma, False)[at].nonzero() for n, at in zip(shape, pixel, strict=True)
+    )
+    return (
+        slice(int(rows[0]), int(rows[-1]) + 1),
+        slice(int(columns[0]), int(columns[-1]) + 1),
+    )
+
+
 def fill_padding(grid: np.ndarray) -> np.ndarray:
     """Repeat the border of the scored rectangle into the NaN padding around it."""
     inside = ~np.isnan(grid)

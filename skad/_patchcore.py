@@ -12,7 +12,14 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
-from skad._bank import MemoryBank, check_index, mean_of_nearest, projection_matrix, select_coreset
+from skad._bank import (
+    MemoryBank,
+    PatchScores,
+    check_index,
+    mean_of_nearest,
+    projection_matrix,
+    select_coreset,
+)
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance, FitProgress
 from skad._devices import resolve_device
@@ -27,7 +34,7 @@ from skad._features import (
     as_feature_store,
     patch_extractor,
 )
-from skad._heatmaps import render
+from skad._heatmaps import fill_padding, render, support
 from skad._images import ImageBatch, ImageSource
 from skad._memory import parse_bytes
 
@@ -400,22 +407,43 @@ class PatchCoreDetector(BaseImageDetector):
         leave_out = n_images > 1
         if leave_out:
             self._check_leave_one_out()
-        held_out, in_sample, grids = np.empty(n_images), np.empty(n_images), []
+        held_out, in_sample, peaks = np.empty((3, n_images))
+        grids = []
         for i, rows in enumerate(patches.per_image()):
             queries = torch.from_numpy(rows).to(device)
-            scored, held_out[i] = self._score_patches(
-                queries, exclude_source=i if leave_out else None
-            )
+            source = i if leave_out else None
+            scores = self._patch_scores(queries, source)
             mask = None if self.geometry_.mode != "pad" else self._patch_mask(*images.shape(i))
-            grids.append(self._on_grid(scored, mask))
+            held_out[i] = self._image_score(queries, scores, source)
+            peaks[i] = self._map_peak(scores, mask)
+            if self._wants_grids:
+                grids.append(self._on_grid(scores.all(), mask))
             if self.contamination != "auto":
-                in_sample[i] = self._score_patches(queries)[1]
+                in_sample[i] = self._image_score(queries, self._patch_scores(queries))
             advance(i + 1)
         return TrainingScores(
             out_of_sample=held_out if leave_out else None,
             in_sample=None if self.contamination == "auto" else in_sample,
-            grids=np.stack(grids),
+            peaks=peaks,
+            grids=np.stack(grids) if self._wants_grids else None,
         )
+
+    def _map_peak(self, scores: PatchScores, mask: np.ndarray | None) -> float:
+        """Highest value of an image's heat map; computes only the patches that it hangs on.
+
+        A map of upper bounds lies above the map. Where its highest point hangs on computed patches
+        alone, this is the highest point of both.
+        """
+        numbers = self._on_grid(np.arange(len(scores.values), dtype=np.float64), mask)
+        shown = fill_padding(numbers).astype(np.int64)
+        while True:
+            canvas = self._render(self._on_grid(scores.values, mask))
+            row, column = np.unravel_index(canvas.argmax(), canvas.shape)
+            cells = support(
+                (int(row), int(column)), shown.shape, len(canvas), float(self.smoothing)
+            )
+            if not scores.ensure(np.unique(shown[cells])):
+                return float(canvas[row, column])
 
     def _check_leave_one_out(self) -> None:
         """Every image must leave enough of the bank to others to be scored without its own."""
@@ -430,7 +458,7 @@ class PatchCoreDetector(BaseImageDetector):
 
     # ---------------------------------------------------------------- scoring
 
-    def _score_batch(self, batch: ImageBatch) -> BatchScores:
+    def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
         extractor = self._extractor()
         if extractor.digest != self.weights_digest_:
             raise ValueError(
@@ -441,31 +469,47 @@ class PatchCoreDetector(BaseImageDetector):
         embeddings = self._embed(batch.pixels)
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
             inside = rows if mask is None else rows[torch.from_numpy(mask.ravel())]
-            patches, image[i] = self._score_patches(inside)
-            grids.append(self._on_grid(patches, mask))
-        return BatchScores(image, np.stack(grids))
+            scores = self._patch_scores(inside)
+            image[i] = self._image_score(inside, scores)
+            if maps:
+                grids.append(self._on_grid(scores.all(), mask))
+        return BatchScores(image, np.stack(grids) if maps else None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""
         return self._extractor().embed(pixels)
 
-    def _score_patches(
-        self, rows: torch.Tensor, exclude_source: int | None = None
-    ) -> tuple[np.ndarray, float]:
-        """Score the patches of one image, and the image itself (Eq. 6 and 7 of the paper)."""
-        distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
-        patches = mean_of_nearest(distances, squared=self.distance == "squared")
-        top = int(patches.argmax())
+    def _patch_scores(self, rows: torch.Tensor, exclude_source: int | None = None) -> PatchScores:
+        """Score the patches of one image: bounds first, exact scores where they matter."""
+
+        def compute(patches: np.ndarray) -> np.ndarray:
+            asked = rows if len(patches) == len(rows) else rows[torch.from_numpy(patches)]
+            return self._score_rows(asked, exclude_source)
+
+        bounds = self.bank_.bounds(rows, self.n_neighbors, exclude_source=exclude_source)
+        if bounds is None:
+            return PatchScores(compute(np.arange(len(rows))), compute, certain=True)
+        return PatchScores(self._mean_distance(bounds), compute)
+
+    def _score_rows(self, rows: torch.Tensor, exclude_source: int | None) -> np.ndarray:
+        """Score patches exactly; never above their mean distance to any n_neighbors vectors."""
+        distances, _ = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
+        return self._mean_distance(distances)
+
+    def _mean_distance(self, distances: np.ndarray) -> np.ndarray:
+        return mean_of_nearest(distances, squared=self.distance == "squared")
+
+    def _image_score(
+        self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
+    ) -> float:
+        """Score an image by its highest patch (Eq. 6), weighted by its neighbourhood (Eq. 7)."""
+        top = scores.highest()
         if self.b is None:
-            return patches, float(patches[top])
-        weight = self.bank_.reweight(
-            rows[top : top + 1],
-            distances[top : top + 1],
-            ids[top : top + 1],
-            self.b,
-            exclude_source=exclude_source,
-        )
-        return patches, float(weight[0] * patches[top])
+            return float(scores.values[top])
+        row = rows[top : top + 1]
+        distances, ids = self.bank_.search(row, self.n_neighbors, exclude_source=exclude_source)
+        weight = self.bank_.reweight(row, distances, ids, self.b, exclude_source=exclude_source)
+        return float(weight[0] * scores.values[top])
 
     def _on_grid(self, patches: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Lay patch scores out on the (h, w) grid, NaN in padding."""

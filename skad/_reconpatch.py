@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skad._bank import mean_of_nearest, projection_matrix
+from skad._bank import PatchScores, projection_matrix
 from skad._callbacks import FitProgress
 from skad._devices import resolve_device
 from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
@@ -313,14 +313,19 @@ class ReConPatchDetector(PatchCoreDetector):
         # Image by image: a product of another shape may round otherwise.
         return torch.stack([rows @ weight.T for rows in features])
 
-    def _score_patches(
-        self, rows: torch.Tensor, exclude_source: int | None = None
-    ) -> tuple[np.ndarray, float]:
-        """Score the patches of one image (Eq. 9 and 10); the image is its highest patch."""
+    def _score_rows(self, rows: torch.Tensor, exclude_source: int | None) -> np.ndarray:
+        """Score patches, each weighted by its own neighbourhood (Eq. 9 and 10)."""
         distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
-        patches = mean_of_nearest(distances, squared=self.distance == "squared")
-        if self.b is not None:
-            patches = patches * self.bank_.reweight(
-                rows, distances, ids, self.b, exclude_source=exclude_source
-            )
-        return patches, float(patches.max())
+        scores = self._mean_distance(distances)
+        if self.b is None:
+            return scores
+        # Weights are below 1: bounds of the distances bound the scores.
+        return scores * self.bank_.reweight(
+            rows, distances, ids, self.b, exclude_source=exclude_source
+        )
+
+    def _image_score(
+        self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
+    ) -> float:
+        """Score an image by its highest patch, whose weight is counted in."""
+        return float(scores.values[scores.highest()])

@@ -490,29 +490,39 @@ class ReContrastDetector(BaseImageDetector):
         mapped = images.subset(held) if len(held) else images
         all_too = self.contamination != "auto" and len(held) > 0
         with progress.stage("calibration", len(mapped) + all_too * len(images)) as advance:
-            scores, grids = self._score_all(mapped, advance)
+            scores, peaks, grids = self._score_all(mapped, advance)
             if not len(held):
-                return TrainingScores(None, scores, grids)
+                return TrainingScores(None, scores, peaks, grids)
             in_sample = self._score_all(images, advance, len(held))[0] if all_too else None
-        return TrainingScores(scores, in_sample, grids, held)
+        return TrainingScores(scores, in_sample, peaks, grids, held)
 
     def _score_all(
         self, images: ImageSource, advance: Advance, done: int = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores of images, and their maps on disk: their number must not decide about memory."""
-        side = self.geometry_.image_size
-        remedy = "or fit on fewer images"
-        grids = temporary_array((len(images), side, side), "the maps of good images", remedy)
-        scores = np.empty(len(images))
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Scores of images and the highest values of their maps; for an ensemble the maps too."""
+        scores, peaks = np.empty((2, len(images)))
+        grids = self._make_grids(len(images)) if self._wants_grids else None
         for batch in self._iter_batches(images):
             at = slice(batch.start, batch.start + len(batch.shapes))
-            scores[at], grids[at] = self._score_batch(batch)
+            scores[at], found = self._score_images(batch)
+            peaks[at] = [self._render(grid).max() for grid in found]
+            if grids is not None:
+                grids[at] = found
             advance(done + at.stop)
-        return scores, grids
+        return scores, peaks, grids
+
+    def _make_grids(self, n: int) -> np.ndarray:
+        """Room for maps, on disk: the number of images must not decide about memory."""
+        side = self.geometry_.image_size
+        return temporary_array((n, side, side), "the maps of good images", "or fit on fewer images")
 
     # ---------------------------------------------------------------- scoring
 
-    def _score_batch(self, batch: ImageBatch) -> BatchScores:
+    def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
+        return BatchScores(*self._score_images(batch))
+
+    def _score_images(self, batch: ImageBatch) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) scores, and the (B, S, S) maps that they come from, not smoothed."""
         grids = self._distances(batch.pixels).astype(np.float64)
         image = np.empty(len(grids))
         for i, (height, width) in enumerate(batch.shapes):
@@ -521,7 +531,7 @@ class ReContrastDetector(BaseImageDetector):
             inside[r0:r1, c0:c1] = grids[i, r0:r1, c0:c1]
             grids[i] = inside
             image[i] = _mean_of_top(self._render(inside)[r0:r1, c0:c1], self.top_fraction)
-        return BatchScores(image, grids)
+        return image, grids
 
     def _render(self, grid: np.ndarray) -> np.ndarray:
         return render(grid, self.geometry_.image_size, self.smoothing)

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_detector
+from conftest import make_detector, make_reconpatch
+
+from skad._bank import MemoryBank
+from skad._bank.bounds import ProposalSearch
 
 
 def embed(det, image):
@@ -128,7 +131,7 @@ class TestScores:
     def test_padding_is_never_scored(self, good):
         det = make_detector(geometry="pad", image_size=64).fit(good)
         batch = next(iter(det._iter_batches(det._open(good[:1, :20], reset=False))))
-        grid = det._score_batch(batch).grid[0]
+        grid = det._score_batch(batch, maps=True).grid[0]
         assert grid.shape == (8, 8)
         # 20 x 48 pixels fill rows 18 to 44 of 64; the centres of cells lie at 4, 12, 20, ...
         inside = ~np.isnan(grid)
@@ -153,6 +156,57 @@ class TestScores:
         det = make_detector(aggregation="adaptive", pretrain_dim=64, target_dim=48).fit(good)
         assert det.bank_.vectors.shape[1] == 48
         assert (det.predict(defective) == -1).all()
+
+
+class TestBounds:
+    """Bounds spare searches and change nothing."""
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {},
+            {"b": 5, "n_neighbors": 3, "distance": "squared"},
+            {"geometry": "pad", "contamination": 0.1},
+            {"smoothing": 0.0},
+        ],
+    )
+    @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+    def test_same_detector_as_without(self, good, defective, monkeypatch, make, params):
+        params = {"image_size": 96, "device": "cpu", **params}
+        if make is make_reconpatch:
+            params |= {"embedding_dim": 130, "epochs": 1}
+        with_bounds = make(**params).fit(good)
+        assert with_bounds.bank_.bounds(torch.zeros(5, with_bounds.bank_.vectors.shape[1]), 1).size
+        monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
+        without = make(**params).fit(good)
+        for name in ("offset_", "calibration_scores_", "heatmap_threshold_"):
+            np.testing.assert_allclose(
+                getattr(with_bounds, name), getattr(without, name), rtol=1e-6, err_msg=name
+            )
+        expected, scores = without.predict_heatmap(defective, return_scores=True)
+        monkeypatch.undo()
+        np.testing.assert_allclose(with_bounds.score_samples(defective), scores, rtol=1e-6)
+        np.testing.assert_allclose(with_bounds.predict_heatmap(defective), expected, rtol=1e-6)
+
+    def test_most_patches_are_never_searched(self, good, defective, monkeypatch):
+        det = make_detector(image_size=96).fit(good)
+        searched, search = [], MemoryBank.search
+
+        def counted(bank, rows, *args, **kwargs):
+            searched.append(len(rows))
+            return search(bank, rows, *args, **kwargs)
+
+        monkeypatch.setattr(MemoryBank, "search", counted)
+        det.score_samples(defective[:1])
+        assert sum(searched) <= 48
+        searched.clear()
+        det.predict_heatmap(defective[:1])
+        assert sum(searched) >= 144
+
+    def test_scores_are_the_same_with_and_without_maps(self, good, defective):
+        det = make_detector(image_size=96).fit(good)
+        _, scores = det.predict_heatmap(defective, return_scores=True)
+        np.testing.assert_array_equal(det.score_samples(defective), scores)
 
 
 class TestRefusals:

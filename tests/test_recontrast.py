@@ -145,8 +145,11 @@ class TestFit:
         # Stage 2 on the way up: 64 groups would be the encoder's width, 32 are its groups.
         assert det.network_["decoder.stages.1.0.body.3.weight"].shape == (256, 8, 2, 2)
 
-    def test_maps_of_good_images_do_not_stay_in_memory(self, good):
+    def test_maps_of_good_images_are_kept_for_an_ensemble_only_and_on_disk(self, good):
         det = make_recontrast(max_iter=1).fit(good)
+        assert not hasattr(det, "_training_scores")
+        det._wants_grids = True
+        det.fit(good)
         assert isinstance(det._training_scores.grids, np.memmap)
 
 

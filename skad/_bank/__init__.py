@@ -4,6 +4,8 @@ Knows tensors and arrays, nothing of estimators or images.
 
 - `coreset`: choosing few vectors that cover all (greedy k-centre);
 - `search`: exact nearest neighbours in torch, others through faiss;
+- `bounds`: vectors that are near, for little: what needs no exact search;
+- `patch_scores`: scores of an image's patches, bounded at once and computed where it matters;
 - `scores`: the papers' formulas from distances to scores;
 - `memory_bank`: the vectors kept, together with their search.
 """
@@ -15,11 +17,13 @@ from skad._bank.coreset import (
     select_coreset,
 )
 from skad._bank.memory_bank import MemoryBank
+from skad._bank.patch_scores import PatchScores
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index, exact_search
 
 __all__ = [
     "MemoryBank",
+    "PatchScores",
     "check_index",
     "covering_radius",
     "exact_search",

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skad._bank._distances import blocks
+from skad._bank.bounds import ProposalSearch, distances_from_above
 from skad._bank.scores import reweight
 from skad._bank.search import (
     ExactSearch,
@@ -147,6 +148,34 @@ class MemoryBank:
         distances, ids = joined(found, k)
         shape = (*asked.shape[:-1], k)
         return distances.reshape(shape), ids.reshape(shape)
+
+    def bounds(
+        self, queries: torch.Tensor, k: int, *, exclude_source: int | None = None
+    ) -> NDArray[np.float64] | None:
+        """Distances that bound those of `search` from above, at a small part of its cost.
+
+        Parameters
+        ----------
+        queries : tensor of shape (q, d), float32
+            Patches of one image.
+        k, exclude_source
+            As for `search`.
+
+        Returns
+        -------
+        ndarray of shape (q, k), float64, or None
+            Distances to k different vectors of the bank, ascending, so that column j is at least the
+            distance to the (j + 1)-th nearest. None where a search costs no more, or is not exact.
+        """
+        exact = self._exact(queries.device)
+        if self.index != "auto" or not ProposalSearch.pays(exact.vectors):
+            return None
+        mask = self._mask(exclude_source)
+        check_k(k, len(self) - (0 if mask is None else int(mask.sum())))
+        proposals = self._once(("proposals", str(queries.device)), lambda: ProposalSearch(exact))
+        excluded = None if mask is None else torch.from_numpy(mask).to(queries.device)
+        ids = proposals.candidates(queries, k, excluded)
+        return distances_from_above(queries, exact.vectors, ids)
 
     def neighbours(self, b: int) -> NDArray[np.int64]:
         """Numbers of the `b` bank vectors nearest to each bank vector, itself first.

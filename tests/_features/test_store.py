@@ -249,9 +249,9 @@ class Logging(ReConPatchDetector):
         with self.logged():
             return super()._fit_images(images, progress)
 
-    def _score_batch(self, batch):
+    def _score_batch(self, batch, maps):
         with self.logged():
-            return super()._score_batch(batch)
+            return super()._score_batch(batch, maps)
 
     @contextmanager
     def logged(self):

@@ -1,0 +1,83 @@
+"""Proposals, and the bounds that follow from them."""
+
+import numpy as np
+import pytest
+import torch
+
+from skad._bank import MemoryBank
+from skad._bank.bounds import leading_directions
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """400 vectors that spread in few directions, as features do."""
+    rng = np.random.default_rng(0)
+    scales = 1 / (1 + np.arange(160))
+    return (rng.normal(size=(400, 160)) * scales + 5).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def bank(vectors):
+    return MemoryBank(vectors, np.arange(400) // 40)
+
+
+@pytest.fixture(scope="module")
+def queries(vectors):
+    noise = np.random.default_rng(1).normal(size=(60, 160)) * 0.02
+    return torch.from_numpy((vectors[:60] + noise).astype(np.float32))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("exclude_source", [None, 0])
+def test_bound_the_distances_from_above(bank, queries, k, exclude_source):
+    bounds = bank.bounds(queries, k, exclude_source=exclude_source)
+    exact, _ = bank.search(queries, k, exclude_source=exclude_source)
+    assert bounds.shape == exact.shape == (60, k)
+    assert (bounds >= exact).all()
+    # And closely: nearly every proposal is what a search finds.
+    assert np.mean(bounds[:, 0] <= exact[:, 0] * (1 + 1e-4)) > 0.9
+
+
+def test_vectors_of_the_image_itself_are_left_out(bank, vectors):
+    own = torch.from_numpy(vectors[:40])
+    assert (bank.bounds(own, 1) < 1e-3).all()
+    assert (bank.bounds(own, 1, exclude_source=0) > 1e-3).all()
+
+
+def test_none_where_a_search_costs_no_more(vectors, queries):
+    assert MemoryBank(vectors[:100], np.zeros(100)).bounds(queries, 1) is None
+    short = MemoryBank(vectors[:, :100], np.zeros(400))
+    assert short.bounds(queries[:, :100].contiguous(), 1) is None
+
+
+def test_none_where_the_search_is_not_exact(vectors, queries):
+    pytest.importorskip("faiss")
+    assert MemoryBank(vectors, np.zeros(400), index="HNSW32").bounds(queries, 1) is None
+
+
+def test_too_many_neighbours(bank, queries):
+    with pytest.raises(ValueError, match="k must be between 1 and the 360 vectors"):
+        bank.bounds(queries, 361, exclude_source=0)
+
+
+def test_same_bounds_after_a_pickle(bank, queries):
+    import pickle
+
+    again = pickle.loads(pickle.dumps(bank))
+    np.testing.assert_array_equal(again.bounds(queries, 1), bank.bounds(queries, 1))
+
+
+def test_leading_directions_span_where_vectors_spread(vectors):
+    points = torch.from_numpy(vectors - vectors.mean(0))
+    basis = leading_directions(points, 8)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(8), atol=1e-5, rtol=0)
+    kept = (points @ basis).square().sum() / points.square().sum()
+    best = torch.linalg.svdvals(points)[:8].square().sum() / points.square().sum()
+    assert best * 0.99 < kept <= best * 1.00001
+
+
+def test_vectors_that_are_all_equal():
+    """Nothing spreads at all."""
+    bank = MemoryBank(np.ones((200, 150), dtype=np.float32), np.zeros(200))
+    bounds = bank.bounds(torch.zeros(5, 150), 1)
+    np.testing.assert_allclose(bounds, np.sqrt(150), rtol=2e-5)
