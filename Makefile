@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test test-real check format clean
+.PHONY: demo test test-real check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -21,6 +22,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages land in docs/_build/html; warnings are errors.
+docs: $(DOCS_STAMP)
+	rm -rf docs/_build docs/api docs/gallery
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -33,5 +39,10 @@ $(STAMP): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable ".[cpu,test]"
 	touch $(STAMP)
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[cpu,test,docs]"
+	touch $(DOCS_STAMP)
+
 clean:
-	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/api docs/gallery demo-output build dist .pytest_cache .mypy_cache .ruff_cache

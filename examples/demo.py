@@ -1,4 +1,9 @@
-"""Fit on good tiles of three textures, find damage in tiles that were not seen.
+"""
+=============================
+Find damage on three textures
+=============================
+
+Fit on good tiles of three textures, find damage in tiles that were not seen.
 
 The photographs (brick, gravel, grass) come with scikit-image. Each is cut into tiles; some are
 learned from, the others are scored as they are and once more with a scratch, a foreign body or a
@@ -90,7 +95,7 @@ def draw_rows(rows: list, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
     parser.add_argument(
         "--out", type=Path, default=Path("demo-output"), help="folder for the picture"
     )

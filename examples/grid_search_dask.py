@@ -1,4 +1,9 @@
-"""Search the settings of a detector on a cluster of dask.
+"""
+====================================
+Search settings on a cluster of dask
+====================================
+
+Search the settings of a detector on a cluster of dask.
 
 Without arguments a cluster of two workers is started on this machine; ``--scheduler`` names one that
 runs elsewhere. The search is scikit-learn's own: joblib sends its fits to the workers. Images travel
@@ -35,7 +40,7 @@ def start_workers(number: int) -> LocalCluster:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
     parser.add_argument("folder", nargs="?", type=Path, help="folder in MVTec layout")
     parser.add_argument("--scheduler", help="address of a running scheduler, tcp://host:port")
     parser.add_argument("--workers", type=int, default=2, help="without --scheduler")

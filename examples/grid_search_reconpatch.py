@@ -1,4 +1,9 @@
-"""Search ReConPatch's k, alpha and m as a table of the paper does, with features kept on disk.
+"""
+==================================
+Search ReConPatch's k, alpha and m
+==================================
+
+Search ReConPatch's k, alpha and m as a table of the paper does, with features kept on disk.
 
 Every candidate is fitted on folds of the good images and measured on the others and the defective
 ones. The backbone runs once an image for the whole search (``memory=``); what a candidate costs is the
@@ -78,7 +83,7 @@ def draw_surface(search: GridSearchCV, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
     parser.add_argument("folder", nargs="?", type=Path, help="folder in MVTec layout")
     parser.add_argument("--full", action="store_true", help="the paper's 120 candidates")
     parser.add_argument("--backbone", default="skad_nano")

@@ -1,4 +1,9 @@
-r"""Fit on the good images of a folder in MVTec layout, score its test images, draw the worst.
+r"""
+======================================
+Fit and score a folder in MVTec layout
+======================================
+
+Fit on the good images of a folder in MVTec layout, score its test images, draw the worst.
 
 Run, for instance::
 
@@ -37,7 +42,7 @@ COLUMNS = (
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__.splitlines()[2], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
     parser.add_argument(

@@ -1,4 +1,3 @@
-# ruff: noqa: D205, D400
 """
 ====================================
 A report: one file to send around

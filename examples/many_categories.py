@@ -1,4 +1,9 @@
-"""One ReContrast detector for several kinds of part at once.
+"""
+=================================================
+One ReContrast detector for several kinds of part
+=================================================
+
+One ReContrast detector for several kinds of part at once.
 
 A line that makes many products need not keep a detector for each: the network learns from the good
 images of all of them and is asked about a new image without being told what it shows. Here the three
@@ -48,7 +53,7 @@ def folder(path: Path) -> Category:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
     parser.add_argument("folders", nargs="*", type=Path, help="folders in MVTec layout")
     parser.add_argument("--backbone", default="skad_nano")
     parser.add_argument("--weights", default="pretrained", help="'pretrained' or a weights file")

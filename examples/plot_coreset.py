@@ -1,4 +1,3 @@
-# ruff: noqa: D205, D400
 """
 =====================================
 The coreset: what does a bank keep?

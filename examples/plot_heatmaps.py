@@ -1,4 +1,3 @@
-# ruff: noqa: B018, D205, D400
 """
 ==========================================
 Heat maps: where does an image stand out?

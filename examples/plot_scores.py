@@ -1,4 +1,3 @@
-# ruff: noqa: D205, D400
 """
 =====================================================
 Scores: how far are good and defective images apart?

@@ -135,7 +135,7 @@ class PatchCoreDetector(BaseImageDetector):
         ``bank_.vectors`` (M, d) float32 and ``bank_.sources`` (M,), the training image of each.
     offset_ : float
         Threshold on ``score_samples``.
-    calibration_scores_ : ndarray of shape (n_images_,) or None
+    calibration_scores_ : ndarray of shape (n_images,) or None
         Out-of-sample ``score_samples`` of the good training images, ascending; None if there was
         only one.
     heatmap_threshold_ : float

@@ -93,7 +93,7 @@ class ReConPatchDetector(PatchCoreDetector):
     ----------
     components_ : ndarray of shape (embedding_dim, n_patch_features), float32
         The matrix of f.
-    loss_curve_ : ndarray of shape (n_iter_,), float64
+    loss_curve_ : ndarray of shape (n_iter,), float64
         Mean loss of every epoch.
     n_iter_ : int
         Epochs run.

@@ -132,9 +132,9 @@ class ReContrastDetector(BaseImageDetector):
         Parameters and statistics of adapting encoder, bottleneck, decoder and heads, by name.
     n_iter_ : int
         Training steps seen, warm starts included.
-    loss_curve_ : ndarray of shape (n_iter_,), float64
+    loss_curve_ : ndarray of shape (n_iter,), float64
         Loss of every step.
-    feature_diversity_ : ndarray of shape (n_iter_,), float64
+    feature_diversity_ : ndarray of shape (n_iter,), float64
         Spread of the adapting encoder's normalised level-2 features in every step (section 2.3 of the
         paper); a fall towards 0 means that the encoder degenerates.
     validation_indices_ : ndarray of int

@@ -342,7 +342,7 @@ def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
     Returns
     -------
     float
-        At least 0: |mean difference| / sqrt of the mean of both variances (population variances).
+        At least 0: ``|mean difference|`` / sqrt of the mean of both variances (population variances).
         Infinite if both spreads are zero and the means differ, NaN if they do not.
 
     Raises

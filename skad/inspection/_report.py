@@ -46,8 +46,8 @@ def report(
     X: Any,
     y: Any = None,
     masks: Sequence[Any] | None = None,
+    path: str | os.PathLike[str] = "report.html",
     *,
-    path: str | os.PathLike[str],
     title: str | None = None,
     n_examples: int = 6,
 ) -> Path:
@@ -68,7 +68,7 @@ def report(
     masks : sequence of n arrays of shape (H_i, W_i), paths or None, default=None
         Ground truth; non-zero = defective, None: nothing is (a good image). For the figures of
         pixels, and outlined in the pictures.
-    path : path-like
+    path : path-like, default="report.html"
         The file to write, in a folder that exists. It is replaced as a whole, when all is done.
     title : str, default=None
         None: the class of the detector.
@@ -102,7 +102,7 @@ def report(
     Examples
     --------
     >>> from skad.inspection import report
-    >>> report(det, X_test, y_test, masks, path="line3.html")  # doctest: +SKIP
+    >>> report(det, X_test, y_test, masks, "line3.html")  # doctest: +SKIP
     PosixPath('line3.html')
     """
     path = Path(path)
