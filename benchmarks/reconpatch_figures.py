@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from skad import PatchCoreDetector, ReConPatchDetector
+from skad.benchmark._augmentation import augmented
 from skad.metrics import discriminability
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -43,19 +44,6 @@ def detectors(args: argparse.Namespace, **params: Any) -> dict[str, Any]:
 # ---- Table S5 -------------------------------------------------------------------------------------
 
 
-def augmented(file: str, seed: int) -> np.ndarray:
-    """Rotate by 5 degrees, move by 1 %, change light and contrast by 30 %, blur; each at most."""
-    image = Image.open(file).convert("RGB")
-    rng = np.random.default_rng([seed, *file.encode()[-12:]])
-    shift = rng.uniform(-0.01, 0.01, 2) * image.size
-    image = image.rotate(
-        rng.uniform(-5, 5), Image.Resampling.BILINEAR, translate=(float(shift[0]), float(shift[1]))
-    )
-    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.3))
-    image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.7, 1.3))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 1.0))))
-
-
 def augmentation(args: argparse.Namespace) -> None:
     """Image AUROC with images as they are, and with training and test images augmented."""
     print_row(["set", *(f"{m}, {w} aug." for m in METHODS for w in ("w/o", "w/"))], markdown=True)
@@ -64,7 +52,9 @@ def augmentation(args: argparse.Namespace) -> None:
     for folder in args.folders:
         data = load_part(folder, args.images)
         plain = data.X_train, data.X_test
-        changed = tuple([augmented(file, args.seed) for file in files] for files in plain)
+        changed = tuple(
+            [np.asarray(augmented(file, args.seed)) for file in files] for files in plain
+        )
         rows.append(
             [
                 roc_auc_score(data.y_test, detector.fit(X).score_samples(X_test))

@@ -21,10 +21,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from skad import PatchCoreDetector
-from skad.datasets import load_folder
+from skad.datasets import load_folder, read_mask
 from skad.inspection import HeatmapDisplay
 from skad.metrics import pixel_auroc
 
@@ -86,7 +85,7 @@ def read_masks(data, heatmaps) -> list[np.ndarray] | None:
     if any(file is None and y == -1 for file, y in zip(data.masks_test, data.y_test, strict=True)):
         return None
     return [
-        np.zeros(heatmap.shape) if file is None else np.asarray(Image.open(file).convert("L"))
+        np.zeros(heatmap.shape) if file is None else read_mask(file)
         for file, heatmap in zip(data.masks_test, heatmaps, strict=True)
     ]
 
@@ -122,12 +121,7 @@ def draw_worst(
         chosen += sorted(of_kind, key=lambda i: scores[i])[
             : max(1, n // len(set(data.defects_test)))
         ]
-    masks = [
-        None
-        if data.masks_test[i] is None
-        else np.asarray(Image.open(data.masks_test[i]).convert("L"))
-        for i in chosen
-    ]
+    masks = [data.masks_test[i] for i in chosen]
     display = HeatmapDisplay.from_estimator(detector, [data.X_test[i] for i in chosen], masks=masks)
     path.parent.mkdir(parents=True, exist_ok=True)
     display.figure_.savefig(path, dpi=80)
