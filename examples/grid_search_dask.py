@@ -23,15 +23,24 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 from distributed import Client, LocalCluster
-from grid_search_reconpatch import d_prime, part, tiles_of_grass
+from grid_search_reconpatch import part, tiles_of_grass
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 
 from skad import PatchCoreDetector
+from skad.metrics import discriminability
 from skad.model_selection import OneClassKFold
 
 GRID = {"coreset_size": [0.01, 0.1], "n_neighbors": [1, 3], "b": [None, 9]}
+
+
+# Defined here: functions of the script itself travel to the workers, those of modules beside it do not.
+def d_prime(detector: PatchCoreDetector, X: list, y: np.ndarray) -> float:
+    """Distance between good and defective scores in standard deviations; finer than an AUROC of 1."""
+    scores = detector.score_samples(X)
+    return discriminability(scores[y == 1], scores[y == -1])
 
 
 def start_workers(number: int) -> LocalCluster:
