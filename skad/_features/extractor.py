@@ -16,6 +16,9 @@ from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, concat
 from skad._features.invariance import BatchInvariant
 
+# Raised when embeddings change in their last digits: what a store holds is then made again.
+ARITHMETIC = 2
+
 _lock = threading.Lock()
 
 
@@ -65,7 +68,7 @@ def patch_extractor(
     -------
     PatchExtractor
     """
-    net = load_backbone(backbone, weights, spec.levels, device)
+    net = load_backbone(backbone, weights, spec.levels, device, fold=True)
     with _lock:
         if spec not in net.shared:
             net.shared[spec] = PatchExtractor(spec, net, device)

@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from skad._features.extractor import PatchExtractor
+from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._memory import parse_bytes
 
 _MAGIC = b"skad-features-1\n"
@@ -261,7 +261,9 @@ class StoredExtractor:
             torch.__version__,
             torch.backends.cpu.get_cpu_capability(),
         )
-        self._spec = repr((extractor.digest, hardware, {**vars(spec), "backbone": None}))
+        self._spec = repr(
+            (extractor.digest, ARITHMETIC, hardware, {**vars(spec), "backbone": None})
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._extractor, name)
