@@ -53,8 +53,12 @@ default_role = "code"
 sphinx_gallery_conf = {
     "examples_dirs": str(EXAMPLES),
     "gallery_dirs": "gallery",
-    # The others need a folder of images, a cluster or minutes.
-    "filename_pattern": r"[/\\](plot_\w+|make_report)\.py",
+    "filename_pattern": r"\.py",
+    # The other scripts need a folder of images, a cluster or minutes.
+    "ignore_pattern": r"^(?!plot_|make_report)",
+    # For the one page that draws nothing itself: the head of a report.
+    "default_thumb_file": str(HERE / "images" / "report.png"),
+    "write_computation_times": False,  # their table would load scripts from elsewhere
     "download_all_examples": False,
     "show_memory": False,
     "remove_config_comments": True,
@@ -70,6 +74,8 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
 }
-html_sidebars = {page: [] for page in ("index", "changelog", "development")}
+# Pages with nothing below them: the text takes the room of the navigation.
+ALONE = ("index", "getting_started", "user_guide", "changelog", "development")
+html_sidebars = {page: [] for page in ALONE}
