@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import make_detector
-from scipy.ndimage import label
+from scipy.ndimage import gaussian_filter, label
 from sklearn.metrics import auc, average_precision_score, f1_score, roc_auc_score
 
 from skad.metrics import (
@@ -238,3 +238,20 @@ class TestThresholds:
         assert full.false_negatives == 0
         stricter = threshold_report(y, scores, np.nextafter(full.threshold, -np.inf))
         assert stricter.recall < 1
+
+
+@pytest.mark.parametrize(
+    ("seed", "theirs"),
+    [(0, 0.653099000453949), (2, 0.5124964118003845), (4, 0.6669667959213257)],
+)
+def test_aupro_is_what_anomalib_computes(seed, theirs):
+    """Values of anomalib 2.7.0 (fpr_limit=0.3) on the same masks and maps; it works in float32."""
+    rng = np.random.default_rng(seed)
+    masks, maps = [], []
+    for i in range(6):
+        field = gaussian_filter(rng.normal(size=(96, 96)), 5)
+        mask = (field > 1.6 * field.std()) if i % 3 else np.zeros((96, 96), dtype=bool)
+        noise = gaussian_filter(rng.normal(size=(96, 96)), 2)
+        maps.append((noise * 3 + mask * rng.random()).astype(np.float32))
+        masks.append(mask)
+    assert aupro(masks, maps) == pytest.approx(theirs, abs=1e-6)
