@@ -10,8 +10,9 @@ DOCS_STAMP := $(VENV)/.installed-docs
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
+# Several processes, whose threads wait for each other without spinning.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 # Slow checks on real images and weights; needs SKAD_SHARED (see CONTRIBUTING in docs/).
 test-real: $(STAMP)

@@ -50,6 +50,8 @@ def blocks(page: Path) -> list[str]:
 @pytest.fixture
 def workshop(tmp_path, monkeypatch):
     """A folder with images, and small networks by default."""
+    import matplotlib.pyplot as plt
+
     monkeypatch.chdir(tmp_path)
     for folder, images in [("good", good_images(14)), ("new", defective_images(4))]:
         path = tmp_path / "parts" / folder
@@ -76,7 +78,8 @@ def workshop(tmp_path, monkeypatch):
         monkeypatch.setattr(detector.__init__, "__defaults__", ("skad_nano",))
         small = {**detector.__init__.__kwdefaults__, "image_size": 32, "coreset_size": 0.5}
         monkeypatch.setattr(detector.__init__, "__kwdefaults__", small)
-    return tmp_path
+    yield tmp_path
+    plt.close("all")
 
 
 def things_at_hand() -> dict:
