@@ -70,6 +70,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skad"
 html_show_sourcelink = False
 html_theme_options = {
+    "navbar_persistent": ["search-button"],
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,

@@ -136,7 +136,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n,), float64
-            In (0, 1]; the smallest possible value is ``1 / (n_images_ + 1)``.
+            In (0, 1]; the smallest possible value is
+            ``1 / (len(calibration_scores_) + 1)``.
 
         Raises
         ------

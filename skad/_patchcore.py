@@ -6,22 +6,27 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
 from skad._bank import (
+    Coreset,
     MemoryBank,
     PatchScores,
     check_index,
+    grow_coreset,
     mean_of_nearest,
     projection_matrix,
-    select_coreset,
+    start_coreset,
 )
-from skad._base import BaseImageDetector, BatchScores, TrainingScores
-from skad._callbacks import Advance, FitProgress
+from skad._base import BaseImageDetector, BatchScores, TrainingScores, good_rows
+from skad._calibration import CalibrationLog
+from skad._callbacks import Advance, FitProgress, with_callbacks
 from skad._devices import resolve_device
 from skad._features import (
     FeatureSpec,
@@ -133,11 +138,15 @@ class PatchCoreDetector(BaseImageDetector):
     ----------
     bank_ : MemoryBank
         ``bank_.vectors`` (M, d) float32 and ``bank_.sources`` (M,), the training image of each.
+    coreset_radius_ : float or None
+        No patch of a good image learned from is farther than this from the bank, in the projection in
+        which the coreset is selected and up to rounding. None for the methods "approximate" and
+        "random", which bound no distance.
     offset_ : float
         Threshold on ``score_samples``.
     calibration_scores_ : ndarray of shape (n_images,) or None
         Out-of-sample ``score_samples`` of the good training images, ascending; None if there was
-        only one.
+        only one. After :meth:`partial_fit` of the latest images, more than a third of all.
     heatmap_threshold_ : float
         Heat maps of good images stay below it, but for the share of false alarms.
     n_images_ : int
@@ -225,6 +234,7 @@ class PatchCoreDetector(BaseImageDetector):
         "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
     }
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
+    _growth_stages = _stages
 
     def __init__(
         self,
@@ -299,12 +309,14 @@ class PatchCoreDetector(BaseImageDetector):
         self.weights_digest_ = self._extractor().digest
         images.check(self._smallest_side())
         check_index(self.index, self._embedding_dim())
-        n_select = self._bank_size(self._count_patches(images))
-        generator = self._make_generator()
+        self._n_patches = self._count_patches(images)
+        n_select = self._bank_size(self._n_patches)
+        self._seed = self._draw_seed()
+        generator = torch.Generator().manual_seed(self._seed)
 
         patches, projected = self._collect_patches(images, generator, progress)
         with progress.stage("coreset", n_select) as advance:
-            selected = select_coreset(
+            coreset = start_coreset(
                 projected,
                 n_select,
                 method=self.coreset_method,
@@ -315,18 +327,147 @@ class PatchCoreDetector(BaseImageDetector):
                 progress=advance,
             )
             del projected
-            self.bank_ = MemoryBank(
-                patches.take(selected), patches.sources[selected], index=self.index
-            )
+            self._set_bank(coreset, patches.take(coreset.rows), patches.sources[coreset.rows])
         with progress.stage("calibration", len(images)) as advance:
-            return self._score_training(patches, images, advance)
+            scores = self._score_training(patches, images, advance)
+        self._log = CalibrationLog.of(scores, len(images))
+        return scores
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> PatchCoreDetector:
+        """Take further good images into the memory bank, without those learned from before.
+
+        On a detector that is not fitted this is :meth:`fit`. What fails leaves a fitted detector as it
+        was.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`, of any sizes; n images that were not learned from before.
+        y : array-like of shape (n,), default=None
+            As in :meth:`fit`: defective images are left out.
+
+        Returns
+        -------
+        self : object
+            The detector, with an updated bank, thresholds and calibration scores.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For images that cannot be used, if no image is good, if a parameter that shapes the scores
+            was changed after ``fit``, or if the detector was read from a file of a version without
+            this method.
+
+        Notes
+        -----
+        **Bank.** Where `coreset_size` is a share, the bank keeps its vectors and grows to that share of
+        all patches seen, by one vector at least. The selection goes on among the new patches from the
+        vectors that are there, so that the covering radius over all patches ever seen,
+        ``coreset_radius_``, is the one before or that over the new patches, whichever is larger; and the
+        latter is at most twice what the best choice of as many new patches could reach [1]_. Where
+        `coreset_size` is a number, the bank keeps it and gives vectors up: the doubling algorithm
+        [2]_ keeps ``coreset_radius_`` within eight times the best possible radius of that many vectors
+        over all patches ever seen, however many calls there were. Both hold for the method "greedy" and
+        in its projection. "random" stays a random draw; "approximate" applies its rule to the new
+        patches, or to bank and new patches together, and bounds nothing.
+
+        **Thresholds.** New images are scored as in ``fit``, against the whole bank without their own
+        vectors. Earlier images cannot be scored again; their scores stay as they were measured, for as
+        long as the bank knows at most half as many images again as it knew then. So more than a third
+        of all images count, always the latest. If the bank grows, an old score can only be at least as
+        anomalous as it would be today: such scores make thresholds lenient and p-values large, never
+        the other way round. With a bank of fixed size, or with `b`, they may err to either side. The
+        promise needs new images from where the old ones came from, as ever: after a change of light
+        or material, fit again.
+
+        References
+        ----------
+        .. [1] T. F. Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical
+           Computer Science 38, 1985.
+        .. [2] M. Charikar, C. Chekuri, T. Feder, R. Motwani, "Incremental clustering and dynamic
+           information retrieval", STOC 1997.
+        """
+        if not hasattr(self, "_params_at_fit"):
+            return self.fit(X, y)
+        self._check_unchanged()
+        self._check_can_grow()
+        images = self._open(X, reset=False)
+        good = good_rows(y, len(images))
+        images = images if len(good) == len(images) else images.subset(good)
+        progress = FitProgress(self, len(self._growth_stages), X, y)
+        # Worked out on a second self: what fails, and who predicts meanwhile, finds the old one.
+        grown = object.__new__(type(self))
+        grown.__dict__.update(self.__dict__)
+        with progress.fitting():
+            scores = grown._grow(images, progress)
+        grown.n_images_ += len(images)
+        grown._log = self._log.followed_by(CalibrationLog.of(scores, grown.n_images_))
+        grown._calibrate(grown._log.out_of_sample, grown._log.in_sample, grown._log.peaks)
+        self.__dict__.update(grown.__dict__)
+        return self
+
+    def _check_can_grow(self) -> None:
+        if not hasattr(self, "_log"):
+            raise ValueError(
+                "this detector comes from a version of skad without partial_fit, which needs more of "
+                "the first fit than it has kept. Fit again, on all images."
+            )
+
+    def _grow(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
+        """Add the patches of images to the bank, and score the images."""
+        self._check_weights(self._extractor())
+        images.check(self._smallest_side())
+        n_before, self._n_patches = self._n_patches, self._n_patches + self._count_patches(images)
+        matrix = self._projection(torch.Generator().manual_seed(self._seed))
+        bank, n_select, first = self.bank_, self._grown_size(), self.n_images_
+        patches, projected = self._collect_new_patches(images, matrix, progress)
+        with progress.stage("coreset", n_select - len(bank) or n_select) as advance:
+            kept = torch.from_numpy(np.array(bank.vectors)).to(projected.device)
+            coreset = grow_coreset(
+                kept if matrix is None else kept @ matrix.to(kept.device).T,
+                projected,
+                n_select,
+                method=self.coreset_method,
+                n_starts=self.n_starts,
+                cover=self._cover,
+                n_seen=n_before,
+                # Another sequence for every call, the same in every repetition.
+                generator=torch.Generator().manual_seed(self._seed + n_before),
+                progress=advance,
+            )
+            del projected, kept
+            is_new = coreset.rows >= len(bank)
+            old, new = coreset.rows[~is_new], coreset.rows[is_new] - len(bank)
+            vectors = np.empty((n_select, bank.vectors.shape[1]), dtype=np.float32)
+            sources = np.empty(n_select, dtype=np.int64)
+            vectors[~is_new], vectors[is_new] = bank.vectors[old], patches.take(new)
+            sources[~is_new], sources[is_new] = bank.sources[old], first + patches.sources[new]
+            self._set_bank(coreset, vectors, sources)
+        with progress.stage("calibration", len(images)) as advance:
+            return self._score_training(patches, images, advance, first)
+
+    def _set_bank(self, coreset: Coreset, vectors: np.ndarray, sources: np.ndarray) -> None:
+        self.bank_ = MemoryBank(vectors, sources, index=self.index)
+        self._cover = coreset.cover
+        self.coreset_radius_ = None if coreset.cover is None else coreset.cover.radius
 
     def _collect_patches(
         self, images: ImageSource, generator: torch.Generator, progress: FitProgress
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Embed the patches of all images; project them for the selection of the coreset."""
+        return self._collect_new_patches(images, self._projection(generator), progress)
+
+    def _projection(self, generator: torch.Generator) -> torch.Tensor | None:
+        """Matrix that projects patches for the selection; the first that a generator is asked for."""
+        return projection_matrix(self._embedding_dim(), self.coreset_projection_dim, generator)
+
+    def _collect_new_patches(
+        self, images: ImageSource, matrix: torch.Tensor | None, progress: FitProgress
+    ) -> tuple[TrainingPatches, torch.Tensor]:
+        """Embed patches as the bank holds them, and project them."""
         extractor = self._extractor()
-        matrix = projection_matrix(extractor.dim, self.coreset_projection_dim, generator)
         batches = partial(self._masked_batches, images)
         n_patches, n_projected = self._count_patches(images), 0 if matrix is None else len(matrix)
         stream = self._exceeds_memory(
@@ -356,9 +497,8 @@ class PatchCoreDetector(BaseImageDetector):
             precision=self.precision,
         )
 
-    def _make_generator(self) -> torch.Generator:
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return torch.Generator().manual_seed(int(seed))
+    def _draw_seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _count_patches(self, images: ImageSource) -> int:
         height, width = self._extractor().grid
@@ -381,6 +521,12 @@ class PatchCoreDetector(BaseImageDetector):
             )
         return n_select
 
+    def _grown_size(self) -> int:
+        """Size of the bank for all patches seen: a share of them, and more than before; or a number."""
+        if isinstance(self.coreset_size, Integral):
+            return len(self.bank_)
+        return max(len(self.bank_) + 1, int(self._n_patches * self.coreset_size))
+
     def _masked_batches(
         self, images: ImageSource
     ) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
@@ -401,17 +547,18 @@ class PatchCoreDetector(BaseImageDetector):
         return 4 * n_patches * whole > limit
 
     def _score_training(
-        self, patches: TrainingPatches, images: ImageSource, advance: Advance
+        self, patches: TrainingPatches, images: ImageSource, advance: Advance, first: int = 0
     ) -> TrainingScores:
+        """Score the images that the bank has learned last; `first`: how many it knew before."""
         n_images, device = len(images), resolve_device(self.device)
-        leave_out = n_images > 1
+        leave_out = first + n_images > 1
         if leave_out:
             self._check_leave_one_out()
         held_out, in_sample, peaks = np.empty((3, n_images))
         grids = []
         for i, rows in enumerate(patches.per_image()):
             queries = torch.from_numpy(rows).to(device)
-            source = i if leave_out else None
+            source = first + i if leave_out else None
             scores = self._patch_scores(queries, source)
             mask = None if self.geometry_.mode != "pad" else self._patch_mask(*images.shape(i))
             held_out[i] = self._image_score(queries, scores, source)
@@ -459,34 +606,40 @@ class PatchCoreDetector(BaseImageDetector):
     # ---------------------------------------------------------------- scoring
 
     def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
-        extractor = self._extractor()
-        if extractor.digest != self.weights_digest_:
-            raise ValueError(
-                "the backbone's weights are not those this detector was fitted with: its scores "
-                "would be wrong. Pass the original file with set_params(weights=...), or fit again."
-            )
+        self._check_weights(self._extractor())
         image, grids = np.empty(len(batch.shapes)), []
         embeddings = self._embed(batch.pixels)
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
             inside = rows if mask is None else rows[torch.from_numpy(mask.ravel())]
-            scores = self._patch_scores(inside)
+            scores = self._patch_scores(inside, bounded=not maps)
             image[i] = self._image_score(inside, scores)
             if maps:
                 grids.append(self._on_grid(scores.all(), mask))
         return BatchScores(image, np.stack(grids) if maps else None)
 
+    def _check_weights(self, extractor: PatchExtractor | StoredExtractor) -> None:
+        if extractor.digest != self.weights_digest_:
+            raise ValueError(
+                "the backbone's weights are not those this detector was fitted with: its scores "
+                "would be wrong. Pass the original file with set_params(weights=...), or fit again."
+            )
+
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""
         return self._extractor().embed(pixels)
 
-    def _patch_scores(self, rows: torch.Tensor, exclude_source: int | None = None) -> PatchScores:
+    def _patch_scores(
+        self, rows: torch.Tensor, exclude_source: int | None = None, bounded: bool = True
+    ) -> PatchScores:
         """Score the patches of one image: bounds first, exact scores where they matter."""
 
         def compute(patches: np.ndarray) -> np.ndarray:
-            asked = rows if len(patches) == len(rows) else rows[torch.from_numpy(patches)]
-            return self._score_rows(asked, exclude_source)
+            # In the order asked for: all patches of a small grid may come by their bounds.
+            return self._score_rows(rows[torch.from_numpy(patches)], exclude_source)
 
-        bounds = self.bank_.bounds(rows, self.n_neighbors, exclude_source=exclude_source)
+        bounds = None
+        if bounded:
+            bounds = self.bank_.bounds(rows, self.n_neighbors, exclude_source=exclude_source)
         if bounds is None:
             return PatchScores(compute(np.arange(len(rows))), compute, certain=True)
         return PatchScores(self._mean_distance(bounds), compute)
@@ -502,14 +655,20 @@ class PatchCoreDetector(BaseImageDetector):
     def _image_score(
         self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
     ) -> float:
-        """Score an image by its highest patch (Eq. 6), weighted by its neighbourhood (Eq. 7)."""
+        """Score an image by its highest patch (Eq. 6), weighted by its neighbourhood (Eq. 7).
+
+        The patch is searched for once more by itself, so that its score does not depend on which others
+        were computed beside it.
+        """
         top = scores.highest()
-        if self.b is None:
-            return float(scores.values[top])
         row = rows[top : top + 1]
         distances, ids = self.bank_.search(row, self.n_neighbors, exclude_source=exclude_source)
-        weight = self.bank_.reweight(row, distances, ids, self.b, exclude_source=exclude_source)
-        return float(weight[0] * scores.values[top])
+        score = self._mean_distance(distances)
+        if self.b is not None:
+            score = score * self.bank_.reweight(
+                row, distances, ids, self.b, exclude_source=exclude_source
+            )
+        return float(score[0])
 
     def _on_grid(self, patches: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """Lay patch scores out on the (h, w) grid, NaN in padding."""

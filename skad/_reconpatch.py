@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skad._bank import PatchScores, projection_matrix
+from skad._bank import PatchScores
 from skad._callbacks import FitProgress
 from skad._devices import resolve_device
 from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
@@ -102,7 +102,7 @@ class ReConPatchDetector(PatchCoreDetector):
     bank_ : MemoryBank
         ``bank_.vectors`` (M, embedding_dim) float32 and ``bank_.sources`` (M,), the training image of
         each.
-    offset_, calibration_scores_, heatmap_threshold_, n_images_, n_features_in_
+    coreset_radius_, offset_, calibration_scores_, heatmap_threshold_, n_images_, n_features_in_
         As in :class:`PatchCoreDetector`.
     geometry_, feature_spec_, weights_digest_
         What the features of a new image depend on.
@@ -160,6 +160,7 @@ class ReConPatchDetector(PatchCoreDetector):
         "tol": [Interval(Real, 0, None, closed="left"), None],
     }
     _stages = ("extraction", "training", "coreset", "calibration")
+    _growth_stages = PatchCoreDetector._stages
 
     def __init__(
         self,
@@ -260,14 +261,9 @@ class ReConPatchDetector(PatchCoreDetector):
         self, images: ImageSource, generator: torch.Generator, progress: FitProgress
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Extract all patch features once, learn f on them, and map them by it."""
-        extractor, n_patches = self._extractor(), self._count_patches(images)
-        settings = self._settings(n_patches)
-        matrix = projection_matrix(self.embedding_dim, self.coreset_projection_dim, generator)
-        n_projected = self.embedding_dim if matrix is None else len(matrix)
-        on_disk = self._exceeds_memory(n_patches, extractor.dim + n_projected, n_projected)
-        batches = partial(self._masked_batches, images)
-        with progress.stage("extraction", len(images)) as advance:
-            features = PatchesInMemory(extractor, batches, len(images), advance, on_disk)
+        settings = self._settings(self._count_patches(images))
+        matrix = self._projection(generator)
+        features = self._collect_features(images, matrix, progress)
         with progress.stage("training", self.epochs) as advance:
             device = resolve_device(self.device)
             learned = learn_embedding(features.rows, settings, generator, device, advance)
@@ -277,6 +273,25 @@ class ReConPatchDetector(PatchCoreDetector):
         self.n_iter_ = len(learned.losses)
         patches = TransformedPatches(features, self.components_)
         return patches, patches.project(matrix)
+
+    def _collect_new_patches(
+        self, images: ImageSource, matrix: torch.Tensor | None, progress: FitProgress
+    ) -> tuple[TrainingPatches, torch.Tensor]:
+        """Map patches by the f that was learned."""
+        features = self._collect_features(images, matrix, progress)
+        patches = TransformedPatches(features, np.array(self.components_))
+        return patches, patches.project(matrix)
+
+    def _collect_features(
+        self, images: ImageSource, matrix: torch.Tensor | None, progress: FitProgress
+    ) -> PatchesInMemory:
+        """Extract all patch features; beside them their projections must find room."""
+        extractor, n_patches = self._extractor(), self._count_patches(images)
+        n_projected = self.embedding_dim if matrix is None else len(matrix)
+        on_disk = self._exceeds_memory(n_patches, extractor.dim + n_projected, n_projected)
+        batches = partial(self._masked_batches, images)
+        with progress.stage("extraction", len(images)) as advance:
+            return PatchesInMemory(extractor, batches, len(images), advance, on_disk)
 
     def _settings(self, n_patches: int) -> ReConPatchSettings:
         if min(n_patches, self.train_batch_size) <= self.k:
@@ -327,5 +342,6 @@ class ReConPatchDetector(PatchCoreDetector):
     def _image_score(
         self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
     ) -> float:
-        """Score an image by its highest patch, whose weight is counted in."""
-        return float(scores.values[scores.highest()])
+        """Score an image by its highest patch, weight and all."""
+        top = scores.highest()
+        return float(self._score_rows(rows[top : top + 1], exclude_source)[0])

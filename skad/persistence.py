@@ -21,7 +21,8 @@ import sklearn
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from skad._bank import MemoryBank
+from skad._bank import Cover, MemoryBank
+from skad._calibration import CalibrationLog
 from skad._contract import BaseDetector
 from skad._features import FeatureSpec, load_backbone
 from skad._features.weight_files import BACKBONE_PREFIX
@@ -37,7 +38,16 @@ _FORMAT = "1"
 _DETECTORS = (PatchCoreDetector, ReConPatchDetector, ReContrastDetector, ScoreFusionDetector)
 _CLASSES = {
     cls.__name__: cls
-    for cls in (*_DETECTORS, Geometry, FeatureSpec, MemoryBank, Member, RobustScale)
+    for cls in (
+        *_DETECTORS,
+        Geometry,
+        FeatureSpec,
+        MemoryBank,
+        Member,
+        RobustScale,
+        Cover,
+        CalibrationLog,
+    )
 }
 
 

@@ -11,6 +11,7 @@ from skad.utils.estimator_checks import (
     check_image_detector,
     check_independence_of_the_batch,
     check_p_values_are_valid,
+    check_partial_fit,
     check_pickles,
     parametrize_with_image_checks,
 )
@@ -86,6 +87,13 @@ class Misplaced(PatchCoreDetector):
         return (maps[:, ::-1, ::-1], scores) if return_scores else maps[:, ::-1, ::-1]
 
 
+class Forgetful(PatchCoreDetector):
+    """Fits anew on what is new, as if nothing had been before."""
+
+    def partial_fit(self, X, y=None):
+        return self.fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -94,6 +102,7 @@ class Misplaced(PatchCoreDetector):
         (Unpicklable, check_pickles),
         (Overconfident, check_p_values_are_valid),
         (Misplaced, check_heatmaps),
+        (Forgetful, check_partial_fit),
     ],
 )
 def test_checks_can_fail(kind, check):

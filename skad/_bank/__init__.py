@@ -2,7 +2,8 @@
 
 Knows tensors and arrays, nothing of estimators or images.
 
-- `coreset`: choosing few vectors that cover all (greedy k-centre);
+- `coreset`: few vectors that cover all (greedy k-centre);
+- `selection`: the rules that choose a bank's vectors, at once or as good images come;
 - `search`: exact nearest neighbours in torch, others through faiss;
 - `bounds`: vectors that are near, for little: what needs no exact search;
 - `patch_scores`: scores of an image's patches, bounded at once and computed where it matters;
@@ -14,22 +15,26 @@ from skad._bank.coreset import (
     covering_radius,
     greedy_k_center,
     projection_matrix,
-    select_coreset,
 )
 from skad._bank.memory_bank import MemoryBank
 from skad._bank.patch_scores import PatchScores
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index, exact_search
+from skad._bank.selection import Coreset, Cover, grow_coreset, select_coreset, start_coreset
 
 __all__ = [
+    "Coreset",
+    "Cover",
     "MemoryBank",
     "PatchScores",
     "check_index",
     "covering_radius",
     "exact_search",
     "greedy_k_center",
+    "grow_coreset",
     "mean_of_nearest",
     "projection_matrix",
     "reweight",
     "select_coreset",
+    "start_coreset",
 ]

@@ -1,4 +1,4 @@
-"""Choosing few vectors that cover all: random projection and greedy k-centre.
+"""Few vectors that cover all: random projection and greedy k-centre.
 
 The selection is the textbook's, pick by pick; only the order of the arithmetic differs. A plain
 loop reads all N vectors for every pick and so waits for memory. Here a round takes the rows that
@@ -11,6 +11,7 @@ Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +27,26 @@ from skad._bank._distances import (
 
 Progress = Callable[[int], object]
 
-METHODS = ("greedy", "approximate", "random")
-
 # Largest products that stay in a CPU core's cache with their result.
 _ROWS, _PICKS = 2048, 256
 # Below any squared distance: a row that has been picked never is the farthest again.
 _PICKED = -1.0
+
+
+class Traversal(NamedTuple):
+    """Picks of `farthest_first`, and how far everything lies from them."""
+
+    rows: NDArray[np.int64]
+    """(n_select,), distinct row numbers in the order of selection."""
+    gaps: NDArray[np.float64]
+    """(n_select,), descending: the distance of each pick to those before it; inf for a first pick."""
+    left: NDArray[np.float64]
+    """(N,), the distance of every row to its nearest pick; 0 for the picks."""
+
+    @property
+    def radius(self) -> float:
+        """Largest distance of any row to its nearest pick."""
+        return float(self.left.max())
 
 
 def projection_matrix(
@@ -60,62 +75,6 @@ def projection_matrix(
         raise ValueError(f"out_dim must be at least 1 or None, got {out_dim}")
     bound = n_features**-0.5
     return torch.empty(out_dim, n_features).uniform_(-bound, bound, generator=generator)
-
-
-def select_coreset(
-    X: torch.Tensor,
-    n_select: int,
-    *,
-    method: str = "greedy",
-    n_starts: int = 10,
-    generator: torch.Generator,
-    overwrite_x: bool = False,
-    progress: Progress | None = None,
-) -> NDArray[np.int64]:
-    """Choose the rows to keep.
-
-    Parameters
-    ----------
-    X : tensor of shape (N, d), floating
-        Projected by `projection_matrix` where distances in fewer dimensions suffice. The method
-        "random" looks at ``len(X)`` alone.
-    n_select : int
-        Rows to keep, 1 to N. N keeps all in their order, without any work.
-    method : {"greedy", "approximate", "random"}
-        "greedy" is the textbook rule from a random start. "approximate" is the rule behind
-        PatchCore's published tables: distances begin at the mean distance to `n_starts` random
-        rows, which themselves are not selected. "random" draws rows without replacement.
-    n_starts : int, default=10
-        Random rows of the "approximate" rule.
-    generator : torch.Generator
-        On the CPU.
-    overwrite_x : bool, default=False
-        Allow the selection to work in the memory of `X`.
-    progress : callable, optional
-        Called once a round with the number of rows selected so far.
-
-    Returns
-    -------
-    ndarray of shape (n_select,), int64
-        Distinct row numbers in order of selection.
-
-    Raises
-    ------
-    ValueError
-        If `n_select` is not in 1..N, `method` is unknown or `X` holds NaN or infinite values.
-    """
-    n_rows = X.shape[0]
-    _check_selection(n_rows, n_select, method, n_starts)
-    if n_select == n_rows:
-        return np.arange(n_rows, dtype=np.int64)
-    if method == "random":
-        return torch.randperm(n_rows, generator=generator)[:n_select].numpy()
-    if method == "greedy":
-        start = int(torch.randint(n_rows, (1,), generator=generator))
-        return greedy_k_center(X, n_select, start=start, overwrite_x=overwrite_x, progress=progress)
-    starts = torch.randperm(n_rows, generator=generator)[:n_starts].tolist()
-    anchor = _mean_distance_to(X, starts)
-    return greedy_k_center(X, n_select, anchor=anchor, overwrite_x=overwrite_x, progress=progress)
 
 
 def greedy_k_center(
@@ -165,22 +124,95 @@ def greedy_k_center(
     ----------
     Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985.
     """
+    return farthest_first(
+        X,
+        n_select,
+        start=start,
+        anchor=anchor,
+        block_size=block_size,
+        overwrite_x=overwrite_x,
+        progress=progress,
+    ).rows
+
+
+def farthest_first(
+    X: ArrayLike | torch.Tensor,
+    n_select: int,
+    *,
+    start: int | None = None,
+    anchor: ArrayLike | torch.Tensor | None = None,
+    block_size: int = 1024,
+    overwrite_x: bool = False,
+    progress: Progress | None = None,
+) -> Traversal:
+    """Greedy k-centre as `greedy_k_center`, with all the distances that it comes to know.
+
+    To continue from centres chosen earlier, give their `distance_to_nearest` as `anchor`.
+
+    Parameters
+    ----------
+    X, start, anchor, block_size, overwrite_x, progress
+        As for `greedy_k_center`.
+    n_select : int
+        Number of picks, 1 to N; with an `anchor` 0 too, which only measures.
+
+    Returns
+    -------
+    Traversal
+
+    Raises
+    ------
+    ValueError
+        As `greedy_k_center`.
+    """
     rows = _as_floating(X)
-    _check_selection(rows.shape[0], n_select)
+    if anchor is None or n_select != 0:
+        check_selection(rows.shape[0], n_select)
     if start is not None and anchor is not None:
         raise ValueError("give either start or anchor, not both")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
     picks: list[int] = []
+    gaps: list[float] = []
     with torch.no_grad(), full_precision(rows):
         cover = _Cover(rows, anchor, overwrite_x)
         if anchor is None:
             picks = cover.add(_checked_start(0 if start is None else start, rows.shape[0]))
+            gaps = [np.inf]
         while len(picks) < n_select:
-            picks += cover.add(_round_of_picks(cover, block_size, n_select - len(picks)))
+            found, found_gaps = _round_of_picks(cover, block_size, n_select - len(picks))
+            picks += cover.add(found)
+            gaps += found_gaps
             if progress is not None:
                 progress(len(picks))
-    return np.asarray(picks, dtype=np.int64)
+    left = cover.gaps.double().clamp_(min=0).sqrt_().cpu().numpy()
+    # Rows that are taken when nothing is left uncovered have no distance to cover.
+    at_pick = np.sqrt(np.maximum(np.asarray(gaps, dtype=np.float64), 0.0))
+    return Traversal(np.asarray(picks, dtype=np.int64), at_pick, left)
+
+
+def distance_to_nearest(X: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Euclidean distance of every row to the nearest of given centres.
+
+    Parameters
+    ----------
+    X : tensor of shape (N, d), floating
+    centres : tensor of shape (M, d), of the same type, on the same device
+
+    Returns
+    -------
+    tensor of shape (N,)
+        The `anchor` that makes `farthest_first` go on from the centres.
+    """
+    middle = rounded_centre(centres)
+    shifted = centres - middle
+    bias = squared_norms(shifted)
+    gaps = X.new_empty(X.shape[0])
+    with torch.no_grad(), full_precision(X):
+        for block in blocks(X.shape[0], rows_per_product(X.device, _ROWS)):
+            points = X[block] - middle
+            gaps[block] = _nearest_gap(points, (points * points).sum(1), shifted, bias)
+    return gaps.sqrt_()
 
 
 def covering_radius(
@@ -258,8 +290,8 @@ class _Cover:
         return rows, float(threshold), int(level[n_level])
 
 
-def _round_of_picks(cover: _Cover, size: int, budget: int) -> torch.Tensor:
-    """Next picks, in order, found among the `size` rows farthest from all picks so far.
+def _round_of_picks(cover: _Cover, size: int, budget: int) -> tuple[torch.Tensor, list[float]]:
+    """Next picks, in order, with their gaps, among the `size` rows farthest from all picks so far.
 
     Gaps only ever shrink. So while the best row inside is at least as far as the best row
     outside was at the beginning of the round, it is the farthest row of all.
@@ -271,14 +303,16 @@ def _round_of_picks(cover: _Cover, size: int, budget: int) -> torch.Tensor:
     distances, gaps = between.cpu().numpy(), cover.gaps[rows].cpu().numpy()
     numbers = rows.tolist()
     picks: list[int] = []
+    at_pick: list[float] = []
     while len(picks) < budget:
         best = int(gaps.argmax())
         if gaps[best] < rival_gap or (gaps[best] == rival_gap and numbers[best] > rival_row):
             break
         picks.append(best)
+        at_pick.append(float(gaps[best]))
         np.minimum(gaps, distances[best], out=gaps)
         gaps[best] = _PICKED
-    return rows[picks]
+    return rows[picks], at_pick
 
 
 def _nearest_gap(
@@ -293,16 +327,6 @@ def _nearest_gap(
     return best.add_(norms).clamp_(min=0)
 
 
-def _mean_distance_to(X: torch.Tensor, starts: list[int]) -> torch.Tensor:
-    """Mean Euclidean distance of each row to the start rows, shape (N,)."""
-    total = X.new_zeros(X.shape[0])
-    with torch.no_grad():
-        for block in blocks(X.shape[0], rows_per_product(X.device, _ROWS)):
-            for start in starts:
-                total[block] += torch.linalg.vector_norm(X[block] - X[start], dim=1)
-    return total.div_(len(starts))
-
-
 def _as_floating(X: ArrayLike | torch.Tensor) -> torch.Tensor:
     rows = torch.as_tensor(X)
     if rows.ndim != 2 or rows.shape[0] == 0:
@@ -311,15 +335,10 @@ def _as_floating(X: ArrayLike | torch.Tensor) -> torch.Tensor:
     return rows if keeps_its_type else rows.float()
 
 
-def _check_selection(
-    n_rows: int, n_select: int, method: str = "greedy", n_starts: int = 10
-) -> None:
+def check_selection(n_rows: int, n_select: int) -> None:
+    """Refuse to select more rows than there are, or none."""
     if not 1 <= n_select <= n_rows:
         raise ValueError(f"n_select must be between 1 and the {n_rows} rows, got {n_select}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-    if n_starts < 1:
-        raise ValueError(f"n_starts must be at least 1, got {n_starts}")
 
 
 def _checked_start(start: int, n_rows: int) -> torch.Tensor:

@@ -212,6 +212,31 @@ def check_parameters_are_kept(detector: Any) -> None:
     _must_raise(NotFittedError, clone(fitted).score_samples, good_images(2))
 
 
+def check_partial_fit(detector: Any) -> None:
+    """Learn further good images and no defective ones, and stay as it was where that fails.
+
+    A detector without ``partial_fit`` passes.
+    """
+    if not hasattr(detector, "partial_fit"):
+        return
+    good, new, defective = good_images(), good_images(seed=2), defective_images()
+    whole = _fitted(detector, good)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
+        first = clone(detector).partial_fit(good)
+        np.testing.assert_array_equal(first.score_samples(new), whole.score_samples(new))
+        X, y = np.concatenate([new, defective]), np.repeat([1, -1], [len(new), len(defective)])
+        grown = _fitted(detector, good).partial_fit(X, y)
+    assert grown.n_images_ == len(good) + len(new)
+    assert grown.score_samples(new).mean() > whole.score_samples(new).mean()
+    assert grown.score_samples(defective).max() < grown.score_samples(good_images(seed=5)).min()
+    before = grown.score_samples(X)
+    unusable: tuple[Any, ...] = ([], np.full((3, _HEIGHT, _WIDTH), np.nan))
+    for images in unusable:
+        _must_raise(ValueError, grown.partial_fit, images)
+    np.testing.assert_array_equal(grown.score_samples(X), before)
+
+
 def _must_raise(error: Any, function: Callable, X: Any) -> None:
     try:
         function(X)
@@ -234,6 +259,7 @@ _CHECKS = (
     check_p_values_are_valid,
     check_errors,
     check_parameters_are_kept,
+    check_partial_fit,
 )
 
 
