@@ -111,6 +111,20 @@ def test_benchmarks_run(tmp_path):
         assert line in result.stdout
 
 
+def test_bounds_are_counted(folder):
+    result = run("benchmarks/bench_bounds.py", folder, "--coreset-size", 0.5, "--images", 4)
+    assert result.returncode == 0, result.stderr
+    cells = result.stdout.splitlines()[-1].strip("| ").split(" | ")
+    median, most = (float(cell) for cell in cells[2].split(", "))
+    assert 0 < median <= most < int(cells[3]) == 28 * 28
+
+
+def test_scale_is_measured():
+    result = run("benchmarks/bench_scale.py", "fit", "--images", 20, "--ways", "whole")
+    assert result.returncode == 0, result.stderr
+    assert "| whole | 20 |" in result.stdout
+
+
 def test_compare_backbones(folder, tmp_path):
     weights = save_random_weights("resnet18", tmp_path)
     result = run(
