@@ -19,7 +19,6 @@ import argparse
 import importlib.util
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -60,7 +59,9 @@ def time_scoring(name: str, score: Callable[[Any], Any], images: Any) -> dict[st
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak memory of this program (Linux); getrusage would count what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 # ---- in a process of its own ------------------------------------------------------------------------

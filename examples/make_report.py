@@ -39,4 +39,4 @@ detector.fit(train)
 # Labels and masks are optional: without them the most anomalous images are shown.
 
 path = report(detector, X, y, masks, path="report.html", title="Grass, tiles with damage")
-print(f"report: {path.resolve()}")
+print(f"report: {path}")
