@@ -79,6 +79,7 @@ class BaseImageDetector(BaseDetector):
         }
     )
     _stages: tuple[str, ...] = ()
+    weights_digest_: str
     # Set by an ensemble, which fuses the patch scores of the training images.
     _wants_grids = False
 
@@ -154,6 +155,14 @@ class BaseImageDetector(BaseDetector):
             for name, value in params.items()
             if name not in self._free_after_fit and (name != "backbone" or isinstance(value, str))
         }
+
+    def _check_weights(self, digest: str) -> None:
+        """Refuse to score with a backbone that was not the one of the fit."""
+        if digest != self.weights_digest_:
+            raise ValueError(
+                "the backbone's weights are not those this detector was fitted with: its scores "
+                "would be wrong. Pass the original file with set_params(weights=...), or fit again."
+            )
 
     # ---------------------------------------------------------------- scoring
 

@@ -538,12 +538,7 @@ class ReContrastDetector(BaseImageDetector):
 
     def _distances(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) canvases -> (B, S, S) float32 summed cosine distances, not smoothed."""
-        frozen = self._frozen_encoder()
-        if frozen.digest != self.weights_digest_:
-            raise ValueError(
-                "the backbone's weights are not those this detector was fitted with: its scores "
-                "would be wrong. Pass the original file with set_params(weights=...), or fit again."
-            )
+        self._check_weights(self._frozen_encoder().digest)
         device = resolve_device(self.device)
         key = (str(device), self.precision, self.maps)
         if getattr(self, "_scorer", (None,))[0] != key:

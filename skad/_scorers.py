@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import make_scorer
-from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from skad._route import route_to_detector
 from skad.datasets import read_mask
 from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc
 
@@ -125,14 +125,8 @@ aupro_scorer = HeatmapScorer(aupro, "aupro_scorer")
 
 
 def _heatmaps(estimator: Any, X: Any) -> Any:
-    if hasattr(estimator, "predict_heatmap"):
-        return estimator.predict_heatmap(X)
-    if isinstance(estimator, Pipeline):
-        steps = estimator[:-1]
-        return _heatmaps(estimator[-1], steps.transform(X) if len(steps.steps) else X)
-    if hasattr(estimator, "best_estimator_"):
-        return _heatmaps(estimator.best_estimator_, X)
-    raise TypeError(f"{type(estimator).__name__} has no heat maps (predict_heatmap).")
+    route = route_to_detector(estimator)
+    return route.detector.predict_heatmap(route.images(X))
 
 
 def as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -136,7 +136,7 @@ def test_what_does_not_do(fitted, data):
         aupro_scorer(fitted, X, y, masks=[None] * 16)
     with pytest.raises(ValueError, match=r"mask 12 has shape \(3, 3\)"):
         aupro_scorer(fitted, X, y, masks=masks[:-4] + [np.ones((3, 3))] * 4)
-    with pytest.raises(TypeError, match="StandardScaler has no heat maps"):
+    with pytest.raises(TypeError, match="StandardScaler has no method 'predict_heatmap'"):
         aupro_scorer(sklearn.preprocessing.StandardScaler(), X, y, masks=masks)
 
 

@@ -20,7 +20,7 @@ from skad._bank.memory_bank import MemoryBank
 from skad._bank.patch_scores import PatchScores
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index, exact_search
-from skad._bank.selection import Coreset, Cover, grow_coreset, select_coreset, start_coreset
+from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
 
 __all__ = [
     "Coreset",
@@ -35,6 +35,5 @@ __all__ = [
     "mean_of_nearest",
     "projection_matrix",
     "reweight",
-    "select_coreset",
     "start_coreset",
 ]

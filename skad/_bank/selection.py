@@ -54,28 +54,6 @@ class Coreset(NamedTuple):
     """None for rules that bound no distance ("approximate" and "random")."""
 
 
-def select_coreset(
-    X: torch.Tensor,
-    n_select: int,
-    *,
-    method: str = "greedy",
-    n_starts: int = 10,
-    generator: torch.Generator,
-    overwrite_x: bool = False,
-    progress: Progress | None = None,
-) -> NDArray[np.int64]:
-    """Choose the rows to keep; as `start_coreset`, the row numbers alone."""
-    return start_coreset(
-        X,
-        n_select,
-        method=method,
-        n_starts=n_starts,
-        generator=generator,
-        overwrite_x=overwrite_x,
-        progress=progress,
-    ).rows
-
-
 def start_coreset(
     X: torch.Tensor,
     n_select: int,

@@ -11,8 +11,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skad._images import ImageSource
+from skad._route import route_to_detector
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn, check_matplotlib
-from skad.inspection._fitted import check_labels, image_source, route_to_detector
+from skad.inspection._fitted import check_labels, image_source
 
 
 class CoresetDisplay(Drawn):

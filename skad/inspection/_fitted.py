@@ -1,77 +1,14 @@
-"""The fitted detector inside what the user holds, and its answers portion by portion."""
+"""What displays and reports check before they draw."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from skad._images import ImageSource, as_image_source
-
-# Images whose heat maps are in memory together, where all of a long list are looked at.
-_PORTION = 16
-
-
-class Route(NamedTuple):
-    """A detector, and the steps that images pass before they reach it."""
-
-    detector: Any
-    steps: tuple[Any, ...] = ()
-
-    def images(self, X: Any) -> Any:
-        """Return X as the detector sees it."""
-        for step in self.steps:
-            X = step.transform(X)
-        return X
-
-    def portions(self, X: Any, n: int) -> Iterator[tuple[slice, Any]]:
-        """Yield places in X, and X there as the detector sees it, a few images at a time."""
-        for start in range(0, n, _PORTION):
-            rows = slice(start, min(start + _PORTION, n))
-            yield rows, self.images(_safe_indexing(X, rows))
-
-
-def route_to_detector(estimator: Any, needs: str = "predict_heatmap") -> Route:
-    """Find the detector in a Pipeline or a search.
-
-    Parameters
-    ----------
-    estimator : detector, Pipeline or search
-        Fitted. A Pipeline ends with a detector; of a search its ``best_estimator_`` is taken.
-    needs : str, default="predict_heatmap"
-        A method that the detector must have.
-
-    Returns
-    -------
-    Route
-
-    Raises
-    ------
-    NotFittedError
-    TypeError
-        If the last step has no such method.
-    """
-    if isinstance(estimator, Pipeline):
-        route = route_to_detector(estimator[-1], needs)
-        before = estimator[:-1]
-        return Route(route.detector, (before, *route.steps) if before.steps else route.steps)
-    if hasattr(estimator, "best_estimator_"):
-        return route_to_detector(estimator.best_estimator_, needs)
-    if hasattr(estimator, needs):
-        # Some of skad's detectors keep what an earlier fit learned after one that failed.
-        check = getattr(estimator, "_check_unchanged", None)
-        check_is_fitted(estimator) if check is None else check()
-        return Route(estimator)
-    if hasattr(estimator, "estimator"):
-        check_is_fitted(estimator)
-    raise TypeError(
-        f"{type(estimator).__name__} has no method {needs!r}: pass a fitted detector of skad, or a "
-        "Pipeline that ends with one."
-    )
 
 
 def image_source(detector: Any, X: Any) -> ImageSource:

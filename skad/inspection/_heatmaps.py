@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from skad._images import as_image_source
+from skad._route import route_to_detector
 from skad._scorers import as_mask
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
-from skad.inspection._fitted import check_heatmap, check_number, image_source, route_to_detector
+from skad.inspection._fitted import check_heatmap, check_number, image_source
 
 # Inches; a title of more characters than that would run into its neighbour.
 _PANEL = 3.0

@@ -10,9 +10,10 @@ import numpy as np
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 from sklearn.utils.validation import _num_samples
 
+from skad._route import Route, route_to_detector
 from skad._scorers import as_mask
 from skad.inspection._drawing import Drawn, check_matplotlib
-from skad.inspection._fitted import Route, check_heatmap, check_number, route_to_detector
+from skad.inspection._fitted import check_heatmap, check_number
 from skad.inspection._pixel_counts import PixelCounts, thin
 
 Display = TypeVar("Display", bound="_PixelCurveDisplay")

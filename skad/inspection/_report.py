@@ -15,17 +15,11 @@ from sklearn.utils.validation import _num_samples
 
 from skad._callbacks import _StageLines
 from skad._contract import BaseDetector
+from skad._route import Route, route_to_detector
 from skad._scorers import as_mask
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._drawing import as_png, check_matplotlib
-from skad.inspection._fitted import (
-    Route,
-    check_heatmap,
-    check_labels,
-    check_number,
-    image_source,
-    route_to_detector,
-)
+from skad.inspection._fitted import check_heatmap, check_labels, check_number, image_source
 from skad.inspection._heatmaps import colour_range
 from skad.inspection._page import Case, Page, Section, write_html
 from skad.inspection._pixel_counts import PixelCounts

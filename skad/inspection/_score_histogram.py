@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from skad._route import route_to_detector
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn
-from skad.inspection._fitted import check_labels, route_to_detector
+from skad.inspection._fitted import check_labels
 from skad.metrics import discriminability
 
 

@@ -8,7 +8,7 @@ from skad._bank import (
     covering_radius,
     greedy_k_center,
     projection_matrix,
-    select_coreset,
+    start_coreset,
 )
 
 POINTS = [[0, 0], [1, 0], [0, 1.5], [6, 0], [6.5, 1], [2, 5], [2.2, 5.5], [9, 9]]
@@ -158,9 +158,9 @@ def test_same_picks_again_and_with_autocast():
 def test_methods_are_reproducible_and_leave_the_global_seed_alone(method):
     X = torch.randn(500, 200, generator=seeded())
     before = torch.random.get_rng_state()
-    first = select_coreset(X, 50, method=method, generator=seeded(1))
-    again = select_coreset(X, 50, method=method, generator=seeded(1))
-    other = select_coreset(X, 50, method=method, generator=seeded(2))
+    first = start_coreset(X, 50, method=method, generator=seeded(1)).rows
+    again = start_coreset(X, 50, method=method, generator=seeded(1)).rows
+    other = start_coreset(X, 50, method=method, generator=seeded(2)).rows
     assert torch.equal(before, torch.random.get_rng_state())
     assert first.dtype == np.int64
     assert first.shape == (50,)
@@ -173,7 +173,7 @@ def test_methods_are_reproducible_and_leave_the_global_seed_alone(method):
 def test_keeping_all_keeps_their_order(method):
     generator = seeded()
     before = generator.get_state()
-    picks = select_coreset(torch.ones(6, 3), 6, method=method, generator=generator)
+    picks = start_coreset(torch.ones(6, 3), 6, method=method, generator=generator).rows
     assert picks.tolist() == list(range(6))
     assert torch.equal(before, generator.get_state())
 
@@ -181,7 +181,7 @@ def test_keeping_all_keeps_their_order(method):
 def test_approximate_is_the_published_rule():
     X = torch.randn(300, 4, generator=seeded(), dtype=torch.float64)
     starts = torch.randperm(300, generator=seeded(7))[:10].tolist()
-    got = select_coreset(X, 40, method="approximate", generator=seeded(7))
+    got = start_coreset(X, 40, method="approximate", generator=seeded(7)).rows
     assert got.tolist() == plain_loop(X, 40, anchor=mean_distance(X, starts))
 
 
@@ -229,9 +229,9 @@ def test_errors_of_greedy(change, message):
 def test_errors_of_the_other_functions():
     X = torch.randn(5, 2)
     with pytest.raises(ValueError, match="method"):
-        select_coreset(X, 2, method="best", generator=seeded())
+        start_coreset(X, 2, method="best", generator=seeded())
     with pytest.raises(ValueError, match="n_starts"):
-        select_coreset(X, 2, method="approximate", n_starts=0, generator=seeded())
+        start_coreset(X, 2, method="approximate", n_starts=0, generator=seeded())
     with pytest.raises(ValueError, match="out_dim"):
         projection_matrix(5, 0, seeded())
     with pytest.raises(ValueError, match="empty"):

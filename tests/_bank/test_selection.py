@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._bank import Cover, grow_coreset, select_coreset, start_coreset
+from skad._bank import Cover, grow_coreset, start_coreset
 from skad._bank.coreset import distance_to_nearest, farthest_first
 
 
@@ -117,7 +117,7 @@ def test_a_full_coreset_covers_eight_times_as_widely_as_the_best_at_most(kind, k
 def test_a_full_coreset_follows_a_stream_as_well_as_a_fresh_choice():
     portions = list(torch.randn(12, 100, 4, generator=seeded(3), dtype=torch.float64))
     *_, (kept, _, seen) = stream(portions, [60] * 12)
-    fresh = seen[select_coreset(seen, 60, generator=seeded())]
+    fresh = seen[start_coreset(seen, 60, generator=seeded()).rows]
     assert radius_over(seen, kept) <= 1.35 * radius_over(seen, fresh)
 
 
