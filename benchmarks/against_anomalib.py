@@ -35,6 +35,8 @@ LEVELS = (2, 3)
 NEIGHBOURS = 9
 # Repetitions of a call that is timed; their median is one run's figure.
 CALLS = 7
+# New images that are scored, behind those that are learned from.
+SCORED = (CALLS + 1) * BATCH
 HERE = Path(__file__).resolve()
 REPOSITORY = HERE.parents[1]
 
@@ -74,7 +76,7 @@ def run_skad(job: dict) -> dict[str, float]:
     seconds_of_import = seconds(lambda: importlib.import_module("skad").PatchCoreDetector)
     from skad import PatchCoreDetector
 
-    images = np.load(job["images"])
+    images, new = np.split(np.load(job["images"]), [job["number"]])
     detector = PatchCoreDetector(
         job["backbone"],
         weights=job["weights"],
@@ -89,9 +91,12 @@ def run_skad(job: dict) -> dict[str, float]:
     )
     detector.set_params(contamination=0.1).fit(images[:BATCH]).set_params(contamination="auto")
     embed = detector._extractor().embed
-    extraction = seconds(
-        lambda: [embed(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-    )
+
+    def extract() -> None:
+        for i in range(0, len(images), BATCH):
+            embed(images[i : i + BATCH])
+
+    extraction = seconds(extract)
     fit = seconds(lambda: detector.fit(images))
 
     def with_maps(portion: np.ndarray) -> Any:
@@ -101,8 +106,8 @@ def run_skad(job: dict) -> dict[str, float]:
         "import, s": seconds_of_import,
         "extraction, s": extraction,
         "fit, s": fit,
-        **time_scoring("scores and maps", with_maps, images),
-        **time_scoring("scores", detector.score_samples, images),
+        **time_scoring("scores and maps", with_maps, new),
+        **time_scoring("scores", detector.score_samples, new),
         "peak memory, MB": peak_mb(),
     }
     if Path(job["bank"]).exists():
@@ -137,7 +142,7 @@ def run_anomalib(job: dict) -> dict[str, float]:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
     seconds_of_import = time.process_time() - start
-    images = np.load(job["images"])
+    images, new = np.split(np.load(job["images"]), [job["number"]])
     model = PatchcoreModel(
         [f"layer{level}" for level in LEVELS], job["backbone"], False, NEIGHBOURS
     )
@@ -168,7 +173,7 @@ def run_anomalib(job: dict) -> dict[str, float]:
 
     fit_time = seconds(fit)
     model.eval()
-    times = time_scoring("scores and maps", forward, images)
+    times = time_scoring("scores and maps", forward, new)
     figures = {
         "import, s": seconds_of_import,
         "extraction, s": extraction,
@@ -220,9 +225,12 @@ def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if args.images is None:
         from bench_patchcore import make_images
 
-        images = make_images(args.number)
+        images = make_images(args.number + SCORED)
     else:
-        files = sorted(path for path in args.images.iterdir() if path.is_file())[: args.number]
+        files = sorted(path for path in args.images.iterdir() if path.is_file())
+        files = files[: args.number + SCORED]
+        if len(files) <= SCORED:
+            sys.exit(f"{args.images} holds {len(files)} images; more than {SCORED} are needed")
         batches = iter_batches(as_image_source(files), Geometry("squash", SIZE, None), BATCH)
         images = np.concatenate([batch.pixels for batch in batches])
     np.save(folder / "images.npy", images)
@@ -234,6 +242,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "backbone": args.backbone,
         "weights": str(weights),
         "images": str(folder / "images.npy"),
+        "number": len(images) - SCORED,
         "bank": str(folder / "bank.npz"),
         "projection": args.projection,
     }
@@ -274,8 +283,10 @@ def compare(job: dict, python: Path, repeats: int, threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, help="folder of good images; default: generated")
-    parser.add_argument("--number", type=int, default=100, help="of images")
+    parser.add_argument(
+        "--images", type=Path, help="good ones, of which the last 64 are scored; default: generated"
+    )
+    parser.add_argument("--number", type=int, default=100, help="of images to learn from")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--weights", type=Path, help="default: random, the same for both")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.01, 0.1])

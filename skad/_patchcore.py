@@ -31,7 +31,7 @@ from skad._devices import resolve_device
 from skad._features import (
     FeatureSpec,
     FeatureStore,
-    PatchesInMemory,
+    PatchesInCells,
     PatchesStreamed,
     PatchExtractor,
     StoredExtractor,
@@ -109,10 +109,10 @@ class PatchCoreDetector(BaseImageDetector):
         Nearest-neighbour search. "auto": exact; "Flat": exact, by faiss; any other faiss factory
         string, e.g. ``"IVF256,Flat"`` or ``"HNSW32"``, for large banks.
     max_memory : int, str or None, default=None
-        Bytes (or "4GB") that embeddings may take during ``fit``. Where they would take more, only
+        Bytes (or "4GB") that features may take during ``fit``. Where they would take more, only
         projections are kept and the images are embedded three times; the result is the same.
     memory : path-like, FeatureStore, joblib.Memory or None, default=None
-        Folder in which patch embeddings are kept, so that searches, later fits and scores need not
+        Folder in which features are kept, so that searches, later fits and scores need not
         run the backbone on images that it has seen; see :class:`FeatureStore`. Does not change the
         scores. May be changed after ``fit``; set it to None for a detector that goes to another machine.
     contamination : "auto" or float, default="auto"
@@ -322,8 +322,7 @@ class PatchCoreDetector(BaseImageDetector):
                 method=self.coreset_method,
                 n_starts=self.n_starts,
                 generator=generator,
-                # Without a projection these may be the embeddings themselves, which are needed later.
-                overwrite_x=projected.shape[1] < self._embedding_dim(),
+                overwrite_x=True,
                 progress=advance,
             )
             del projected
@@ -469,15 +468,15 @@ class PatchCoreDetector(BaseImageDetector):
         """Embed patches as the bank holds them, and project them."""
         extractor = self._extractor()
         batches = partial(self._masked_batches, images)
-        n_patches, n_projected = self._count_patches(images), 0 if matrix is None else len(matrix)
-        stream = self._exceeds_memory(
-            n_patches, extractor.dim + n_projected, n_projected or extractor.dim
-        )
+        n_patches, n_projected = self._count_patches(images), self._projected_dim(matrix)
+        stream = self._exceeds_memory(n_patches, n_projected, held=len(images) * extractor.n_values)
+        kind = PatchesStreamed if stream else PatchesInCells
         with progress.stage("extraction", len(images)) as advance:
-            patches: TrainingPatches = (PatchesStreamed if stream else PatchesInMemory)(
-                extractor, batches, len(images), advance
-            )
+            patches = kind(extractor, batches, len(images), advance)
             return patches, patches.project(matrix)
+
+    def _projected_dim(self, matrix: torch.Tensor | None) -> int:
+        return self._embedding_dim() if matrix is None else len(matrix)
 
     def _embedding_dim(self) -> int:
         """Length of the vectors that the bank holds."""
@@ -533,18 +532,18 @@ class PatchCoreDetector(BaseImageDetector):
         for batch in self._iter_batches(images):
             yield batch.pixels, self._patch_masks(batch)
 
-    def _exceeds_memory(self, n_patches: int, whole: int, least: int) -> bool:
-        """Whether `whole` floats a patch are too many for max_memory; `least` of them must fit."""
+    def _exceeds_memory(self, n_patches: int, n_projected: int, held: int) -> bool:
+        """Whether `held` numbers are too many for max_memory, beside projections that must fit."""
         if self.max_memory is None:
             return False
-        limit = parse_bytes(self.max_memory)
-        if 4 * n_patches * least > limit:
+        limit, least = parse_bytes(self.max_memory), 4 * n_patches * n_projected
+        if least > limit:
             raise ValueError(
                 f"max_memory={self.max_memory!r} is too little for {n_patches} patches: their "
-                f"projections alone take {4 * n_patches * least / 1e9:.2f} GB. Raise max_memory, set "
+                f"projections alone take {least / 1e9:.2f} GB. Raise max_memory, set "
                 "a small coreset_projection_dim, or fit on fewer images."
             )
-        return 4 * n_patches * whole > limit
+        return least + 4 * held > limit
 
     def _score_training(
         self, patches: TrainingPatches, images: ImageSource, advance: Advance, first: int = 0
@@ -630,12 +629,17 @@ class PatchCoreDetector(BaseImageDetector):
             # In the order asked for: all patches of a small grid may come by their bounds.
             return self._score_rows(rows[torch.from_numpy(patches)], exclude_source)
 
-        bounds = None
-        if bounded:
-            bounds = self.bank_.bounds(rows, self.n_neighbors, exclude_source=exclude_source)
-        if bounds is None:
+        def bound(queries: torch.Tensor, coarse: bool = False) -> np.ndarray:
+            near = self.bank_.bounds(
+                queries, self.n_neighbors, exclude_source=exclude_source, coarse=coarse
+            )
+            return self._mean_distance(near)
+
+        if not (bounded and self.bank_.offers_bounds(rows.device)):
             return PatchScores(compute(np.arange(len(rows))), compute, certain=True)
-        return PatchScores(self._mean_distance(bounds), compute)
+        return PatchScores(
+            bound(rows, coarse=True), compute, lambda some: bound(rows[torch.from_numpy(some)])
+        )
 
     def _score_rows(self, rows: torch.Tensor, exclude_source: int | None) -> np.ndarray:
         """Score patches exactly; never above their mean distance to any n_neighbors vectors."""

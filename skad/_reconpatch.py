@@ -287,8 +287,9 @@ class ReConPatchDetector(PatchCoreDetector):
     ) -> PatchesInMemory:
         """Extract all patch features; beside them their projections must find room."""
         extractor, n_patches = self._extractor(), self._count_patches(images)
-        n_projected = self.embedding_dim if matrix is None else len(matrix)
-        on_disk = self._exceeds_memory(n_patches, extractor.dim + n_projected, n_projected)
+        on_disk = self._exceeds_memory(
+            n_patches, self._projected_dim(matrix), held=n_patches * extractor.dim
+        )
         batches = partial(self._masked_batches, images)
         with progress.stage("extraction", len(images)) as advance:
             return PatchesInMemory(extractor, batches, len(images), advance, on_disk)

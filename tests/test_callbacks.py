@@ -35,7 +35,7 @@ def test_progress_inside_a_stage(good, capsys, monkeypatch):
 
 def test_later_passes_do_not_report_as_extraction(good, capsys, monkeypatch):
     monkeypatch.setattr("skad._callbacks._SECONDS_BETWEEN_LINES", 0.0)
-    make_detector(verbose=2, max_memory="100kB", coreset_projection_dim=16).fit(good)
+    make_detector(verbose=2, max_memory="60kB", coreset_projection_dim=16).fit(good)
     lines = capsys.readouterr().err.splitlines()
     finished = next(i for i, line in enumerate(lines) if "extraction: 12 in" in line)
     assert not any("extraction" in line for line in lines[finished + 1 :])

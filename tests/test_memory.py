@@ -40,8 +40,9 @@ def peak_share(max_memory):
     return float(result.stdout)
 
 
-def test_embeddings_are_written_once():
-    assert peak_share(None) <= 1.2
+def test_less_than_the_embeddings_is_held():
+    # Cells take 5/8 of them here, projections 1/8.
+    assert peak_share(None) <= 0.9
 
 
 def test_max_memory_bounds_it_further():

@@ -49,7 +49,7 @@ class TestBank:
             with pytest.raises(ValueError, match="max_memory=1000"):
                 make_detector(max_memory=1000, **params).fit(good)
             return
-        streamed = make_detector(max_memory="100kB", **params).fit(good)
+        streamed = make_detector(max_memory="60kB", **params).fit(good)
         np.testing.assert_array_equal(streamed.bank_.vectors, whole.bank_.vectors)
         np.testing.assert_array_equal(streamed.bank_.sources, whole.bank_.sources)
         np.testing.assert_array_equal(streamed.calibration_scores_, whole.calibration_scores_)
@@ -58,14 +58,14 @@ class TestBank:
         from skad._features.extractor import PatchExtractor
 
         make_detector().fit(good)  # the trial of batch invariance is over
-        seen, embed_once = [], PatchExtractor.embed
+        seen, embed_once = [], PatchExtractor.cells
         monkeypatch.setattr(
-            PatchExtractor, "embed", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
+            PatchExtractor, "cells", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
         )
         make_detector().fit(good)
         assert sum(seen) == 12
         seen.clear()
-        make_detector(max_memory="100kB", coreset_projection_dim=16).fit(good)
+        make_detector(max_memory="60kB", coreset_projection_dim=16).fit(good)
         assert sum(seen) == 3 * 12
 
     def test_random_state_decides(self, good):
@@ -175,8 +175,9 @@ class TestBounds:
         params = {"image_size": 96, "device": "cpu", **params}
         if make is make_reconpatch:
             params |= {"embedding_dim": 130, "epochs": 1}
+        monkeypatch.setattr("skad._bank.memory_bank._LARGE", 1)  # coarse bounds at first
         with_bounds = make(**params).fit(good)
-        assert with_bounds.bank_.bounds(torch.zeros(5, with_bounds.bank_.vectors.shape[1]), 1).size
+        assert with_bounds.bank_.offers_bounds(torch.device("cpu"))
         monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
         without = make(**params).fit(good)
         for name in ("offset_", "calibration_scores_", "heatmap_threshold_"):
@@ -246,7 +247,7 @@ class TestRefusals:
         from skad._features.extractor import PatchExtractor
 
         make_detector().fit(good)
-        monkeypatch.setattr(PatchExtractor, "embed", lambda *_: pytest.fail("work has started"))
+        monkeypatch.setattr(PatchExtractor, "cells", lambda *_: pytest.fail("work has started"))
         for params in (
             {"coreset_size": 193},
             {"b": 1},

@@ -68,9 +68,9 @@ class TestTraining:
         assert not np.array_equal(other.components_, fitted.components_)
 
     def test_backbone_sees_each_image_once(self, good, monkeypatch):
-        seen, embed_once = [], PatchExtractor.embed
+        seen, embed_once = [], PatchExtractor.cells
         monkeypatch.setattr(
-            PatchExtractor, "embed", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
+            PatchExtractor, "cells", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
         )
         make_reconpatch().fit(good)
         assert sum(seen) == 12
@@ -187,7 +187,7 @@ class TestRefusals:
     )
     def test_absurd_parameters(self, good, params, message, monkeypatch):
         make_detector().fit(good)  # the trial of batch invariance is over
-        monkeypatch.setattr(PatchExtractor, "embed", lambda *_: pytest.fail("work has started"))
+        monkeypatch.setattr(PatchExtractor, "cells", lambda *_: pytest.fail("work has started"))
         with pytest.raises((ValueError, TypeError), match=message):
             make_reconpatch(**params).fit(good)
 

@@ -10,7 +10,7 @@ from adamp import AdamP
 from sklearn.metrics import roc_auc_score
 
 from skad._bank import MemoryBank, greedy_k_center, mean_of_nearest, reweight
-from skad._features.embedding import AdaptiveEmbedding, concat, pooling_bins
+from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding, pooling_bins
 from skad._heatmaps import render
 from skad._learning.linear_embedding import follow
 from skad._learning.losses import (
@@ -55,7 +55,9 @@ def test_adaptive_avg_pool1d(vectors):
 
 def test_patchify(vectors):
     group = vectors["patchify_3x3"]
-    pooled = concat([torch.tensor(group["feature_map"], dtype=torch.float64)[None]], 3)
+    (pooled,) = ConcatEmbedding(3).pool(
+        [torch.tensor(group["feature_map"], dtype=torch.float64)[None]]
+    )
     np.testing.assert_allclose(
         pooled[0].permute(2, 0, 1), group["mean_3x3_zero_padded"], atol=1e-12
     )
@@ -64,10 +66,12 @@ def test_patchify(vectors):
 def test_embeddings(vectors):
     group = vectors["embed_code_style"]
     dims = group["pretrain_dim"], group["target_dim"]
-    embedding = AdaptiveEmbedding([4, 8], 3, *dims, dtype=torch.float64)(maps(group))
+    adaptive = AdaptiveEmbedding([4, 8], 3, *dims, dtype=torch.float64)
+    embedding = adaptive.join(adaptive.pool(maps(group)))
     np.testing.assert_allclose(embedding.flatten(0, 2), group["embedding_row_major"], atol=1e-12)
     group = vectors["embed_paper_style"]
-    embedding = concat(maps(group), 3).flatten(0, 2)
+    plain = ConcatEmbedding(3)
+    embedding = plain.join(plain.pool(maps(group))).flatten(0, 2)
     np.testing.assert_allclose(embedding, group["embedding_zero_padded"], atol=1e-12)
 
 

@@ -41,12 +41,16 @@ class ProposalSearch:
         return vectors.device.type == "cpu" and min(vectors.shape) >= _WORTH_IT
 
     def candidates(
-        self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None
+        self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None, every: int = 1
     ) -> torch.Tensor:
-        """Row numbers of k different vectors that are near; arguments as for `ExactSearch`."""
+        """Row numbers of k different vectors that are near; arguments as for `ExactSearch`.
+
+        `every`: only every so many vectors are looked at, k at least of them not excluded.
+        """
         with torch.no_grad(), full_precision(queries):
             projected = (queries - self._exact.centre) @ self._directions
-        return nearest_rows(projected, self._points, without(self._exact.norms, exclude), k)
+        norms = without(self._exact.norms, exclude)[::every]
+        return every * nearest_rows(projected, self._points[::every], norms, k)
 
 
 def distances_from_above(

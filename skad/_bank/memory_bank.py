@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +28,10 @@ Built = TypeVar("Built")
 _ROWS = 1024
 # Bank vectors whose neighbours are found together. Fixed groups, so that a vector's neighbours
 # do not depend on which others were asked for.
-_GROUP = 128
+_GROUP = 16
+# Coarse bounds come from every so many vectors of a bank that is large enough.
+_EVERY = 8
+_LARGE = 128 * _EVERY
 
 
 class MemoryBank:
@@ -149,10 +153,21 @@ class MemoryBank:
         shape = (*asked.shape[:-1], k)
         return distances.reshape(shape), ids.reshape(shape)
 
+    def offers_bounds(self, device: torch.device) -> bool:
+        """Whether `bounds` says something of `search`, which then is exact, and costs less."""
+        return self.index == "auto" and ProposalSearch.pays(self._exact(device).vectors)
+
     def bounds(
-        self, queries: torch.Tensor, k: int, *, exclude_source: int | None = None
-    ) -> NDArray[np.float64] | None:
+        self,
+        queries: torch.Tensor,
+        k: int,
+        *,
+        exclude_source: int | None = None,
+        coarse: bool = False,
+    ) -> NDArray[np.float64]:
         """Distances that bound those of `search` from above, at a small part of its cost.
+
+        Only where `offers_bounds` says so.
 
         Parameters
         ----------
@@ -160,22 +175,28 @@ class MemoryBank:
             Patches of one image.
         k, exclude_source
             As for `search`.
+        coarse : bool, default=False
+            Wider bounds, from an eighth of a large bank.
 
         Returns
         -------
-        ndarray of shape (q, k), float64, or None
+        ndarray of shape (q, k), float64
             Distances to k different vectors of the bank, ascending, so that column j is at least the
-            distance to the (j + 1)-th nearest. None where a search costs no more, or is not exact.
+            distance to the (j + 1)-th nearest.
         """
         exact = self._exact(queries.device)
-        if self.index != "auto" or not ProposalSearch.pays(exact.vectors):
-            return None
         mask = self._mask(exclude_source)
         check_k(k, len(self) - (0 if mask is None else int(mask.sum())))
         proposals = self._once(("proposals", str(queries.device)), lambda: ProposalSearch(exact))
         excluded = None if mask is None else torch.from_numpy(mask).to(queries.device)
-        ids = proposals.candidates(queries, k, excluded)
+        every = _EVERY if coarse and self._can_thin(k, mask) else 1
+        ids = proposals.candidates(queries, k, excluded, every)
         return distances_from_above(queries, exact.vectors, ids)
+
+    def _can_thin(self, k: int, mask: NDArray[np.bool_] | None) -> bool:
+        if len(self) < _LARGE:
+            return False
+        return mask is None or int((~mask[::_EVERY]).sum()) >= k
 
     def neighbours(self, b: int) -> NDArray[np.int64]:
         """Numbers of the `b` bank vectors nearest to each bank vector, itself first.
@@ -240,44 +261,54 @@ class MemoryBank:
         flat = asked.reshape(-1, asked.shape[-1])
         nearest = np.asarray(distances, dtype=np.float64)[..., 0]
         matches = np.asarray(ids, dtype=np.int64)[..., 0].ravel()
-        around = self._neighbours_of(matches, min(b, n_left), flat.device, mask)
+        around = self._neighbours_without(matches, min(b, n_left), flat.device, mask)
         vectors = self._exact(flat.device).vectors
         to_neighbours = distances_to(flat, vectors, torch.from_numpy(around).to(flat.device))
         return reweight(nearest, to_neighbours.reshape(*nearest.shape, -1))
 
-    def _neighbours_of(
+    def _neighbours_without(
         self,
         matches: NDArray[np.int64],
         b: int,
         device: torch.device,
-        mask: NDArray[np.bool_] | None = None,
+        mask: NDArray[np.bool_] | None,
+    ) -> NDArray[np.int64]:
+        """Rows `matches` of the table of neighbours among the vectors that `mask` does not leave out.
+
+        The table of all vectors, twice as wide, usually has them; it serves every mask.
+        """
+        wide = self._neighbours_of(matches, min(2 * b, len(self)), device)
+        if mask is None:
+            return wide[:, :b]
+        left_out = mask[wide]
+        order = np.argsort(left_out, axis=1, kind="stable")[:, :b]
+        around = np.take_along_axis(wide, order, axis=1)
+        for i in np.flatnonzero(left_out.sum(axis=1) > wide.shape[1] - b):
+            group = int(matches[i] // _GROUP)
+            table = self._search_group(group, b, device, torch.from_numpy(mask).to(device))
+            around[i] = table[matches[i] - group * _GROUP]
+        return around
+
+    def _neighbours_of(
+        self, matches: NDArray[np.int64], b: int, device: torch.device
     ) -> NDArray[np.int64]:
         """Rows `matches` of the table of neighbours, found group by group as they are needed."""
         around = np.empty((len(matches), b), dtype=np.int64)
         groups = matches // _GROUP
         for group in np.unique(groups):
-            table = self._group(int(group), b, device, mask)
+            key = ("neighbours", b, str(device), int(group))
+            table = self._once(key, partial(self._search_group, int(group), b, device))
             here = groups == group
             around[here] = table[matches[here] - group * _GROUP]
         return around
 
-    def _group(
-        self, group: int, b: int, device: torch.device, mask: NDArray[np.bool_] | None
-    ) -> NDArray[np.int64]:
-        """Neighbours of one group of consecutive bank vectors; cached where none is left out."""
-        if mask is not None:
-            return self._search_group(group, b, device, mask)
-        key = ("neighbours", b, str(device), group)
-        return self._once(key, lambda: self._search_group(group, b, device, None))
-
     def _search_group(
-        self, group: int, b: int, device: torch.device, mask: NDArray[np.bool_] | None
+        self, group: int, b: int, device: torch.device, excluded: torch.Tensor | None = None
     ) -> NDArray[np.int64]:
         """Find the neighbours of one group of consecutive bank vectors, themselves first."""
         exact = self._exact(device)
         own = np.arange(group * _GROUP, min((group + 1) * _GROUP, len(self)))
         rows = exact.vectors[own[0] : own[-1] + 1]
-        excluded = None if mask is None else torch.from_numpy(mask).to(device)
         _, ids = measured(rows, exact.vectors, exact.candidates(rows, b, excluded))
         return _itself_first(ids, own)
 

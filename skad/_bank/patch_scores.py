@@ -7,8 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-# Patches whose scores are computed together, while the highest is looked for.
-_TOGETHER = 16
+# While the highest score is looked for, few patches are computed at first (mostly two or three matter),
+# and four times as many in every further round.
+_AT_FIRST = 4
+# More rivals of the highest than these are bounded more closely before any is computed.
+_MANY = 16
 
 
 class PatchScores:
@@ -25,6 +28,8 @@ class PatchScores:
         No score exceeds its bound.
     compute : callable
         Maps an int array of patch numbers to their scores.
+    tighten : callable, optional
+        Maps an int array of patch numbers to closer bounds, at a fraction of what `compute` costs.
     certain : bool, default=False
         The bounds are the scores themselves.
 
@@ -48,11 +53,12 @@ class PatchScores:
         self,
         bounds: NDArray[np.float64],
         compute: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+        tighten: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None,
         certain: bool = False,
     ) -> None:
         self.values = bounds
         self.certain = np.full(len(bounds), certain)
-        self._compute = compute
+        self._compute, self._tighten = compute, tighten
 
     def ensure(self, patches: NDArray[np.int64]) -> bool:
         """Compute the scores of some patches; False if all were known."""
@@ -84,10 +90,20 @@ class PatchScores:
         int
             The lowest number where several are equally high.
         """
-        order = np.argsort(-self.values, kind="stable")
-        for first in range(0, len(order), _TOGETHER):
-            known = self.values[self.certain]
-            if len(known) and self.values[order[first]] < known.max():
-                break
-            self.ensure(order[first : first + _TOGETHER])
+        self.ensure(np.argsort(-self.values, kind="stable")[:_AT_FIRST])
+        rivals = self._rivals()
+        if len(rivals) > _MANY and self._tighten is not None:
+            self.values[rivals] = np.minimum(self.values[rivals], self._tighten(rivals))
+            rivals = self._rivals()
+        size = _AT_FIRST
+        while len(rivals):
+            size *= 4
+            self.ensure(rivals[:size])
+            rivals = self._rivals()
         return np.argmax(np.where(self.certain, self.values, -np.inf))
+
+    def _rivals(self) -> NDArray[np.int64]:
+        """Patches that may be as high as the highest that is computed; the highest bounds first."""
+        highest = self.values[self.certain].max()
+        rivals = np.flatnonzero(~self.certain & (self.values >= highest))
+        return rivals[np.argsort(-self.values[rivals], kind="stable")]

@@ -4,6 +4,7 @@ from skad._features.backbones import FeatureNet, load_backbone, pin_convolutions
 from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
 from skad._features.invariance import BatchInvariant
 from skad._features.patches import (
+    PatchesInCells,
     PatchesInMemory,
     PatchesStreamed,
     TrainingPatches,
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureSpec",
     "FeatureStore",
     "PatchExtractor",
+    "PatchesInCells",
     "PatchesInMemory",
     "PatchesStreamed",
     "StoredExtractor",

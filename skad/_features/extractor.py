@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +12,11 @@ from torch import nn
 
 from skad._devices import autocast
 from skad._features.backbones import FeatureNet, load_backbone
-from skad._features.embedding import AdaptiveEmbedding, concat
+from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
 
-# Raised when embeddings change in their last digits: what a store holds is then made again.
-ARITHMETIC = 2
+# Raised when cells change in their last digits: what a store holds is then made again.
+ARITHMETIC = 3
 
 _lock = threading.Lock()
 
@@ -90,6 +89,8 @@ class PatchExtractor:
         Rows and columns (h, w) of the patch grid.
     dim : int
         Length d of an embedding.
+    n_values : int
+        Numbers that the cells of an image hold.
     digest : str
         Fingerprint of the backbone's weights.
 
@@ -104,12 +105,15 @@ class PatchExtractor:
         self.device = device
         self.net = net
         self.digest = net.digest
-        self._embed_invariantly = BatchInvariant(self._embed, device)
+        self._cells_invariantly = BatchInvariant(self._cells, device)
         self._check_image_size(net)
         maps = self._first_maps()
         self.grid = (maps[0].shape[-2], maps[0].shape[-1])
         self.embedding = self._make_embedding([level.shape[1] for level in maps])
-        self.dim = self.embedding(maps).shape[-1]
+        cells = self.embedding.pool(maps)
+        self._shapes = [level.shape[1:] for level in cells]
+        self.n_values = sum(shape.numel() for shape in self._shapes)
+        self.dim = self.embedding.join(cells).shape[-1]
 
     def _check_image_size(self, net: FeatureNet) -> None:
         if net.strides is not None and self.spec.image_size < max(net.strides):
@@ -135,10 +139,10 @@ class PatchExtractor:
             )
         return maps
 
-    def _make_embedding(self, channels: list[int]) -> Callable[[list[torch.Tensor]], torch.Tensor]:
+    def _make_embedding(self, channels: list[int]) -> ConcatEmbedding | AdaptiveEmbedding:
         spec = self.spec
         if spec.aggregation == "concat":
-            return lambda maps: concat(maps, spec.patch_size)
+            return ConcatEmbedding(spec.patch_size)
         return AdaptiveEmbedding(
             channels, spec.patch_size, spec.pretrain_dim, spec.target_dim, device=self.device
         )
@@ -148,10 +152,10 @@ class PatchExtractor:
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             return [level.float() for level in self.net(batch)]
 
-    def embed(self, pixels: np.ndarray) -> torch.Tensor:
-        """Patch embeddings of a batch.
+    def cells(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pooled features of a batch, each level at its own resolution.
 
-        On the CPU an image has bitwise the same embedding in every batch.
+        On the CPU an image has bitwise the same cells in every batch.
 
         Parameters
         ----------
@@ -160,12 +164,42 @@ class PatchExtractor:
 
         Returns
         -------
-        torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
-            Row-major over the grid.
+        torch.Tensor of shape (B, n_values), float32, on the extractor's device
         """
-        return self._embed_invariantly(pixels)
+        return self._cells_invariantly(pixels)
 
-    def _embed(self, pixels: np.ndarray) -> torch.Tensor:
+    def _cells(self, pixels: np.ndarray) -> torch.Tensor:
         maps = self._maps(pixels)
         with torch.inference_mode():
-            return self.embedding(maps).flatten(1, 2)
+            return torch.cat([level.flatten(1) for level in self.embedding.pool(maps)], dim=1)
+
+    def join(self, cells: torch.Tensor) -> torch.Tensor:
+        """Patch embeddings of one image.
+
+        Parameters
+        ----------
+        cells : torch.Tensor of shape (n_values,), float32
+            Of one image, since interpolation may round otherwise in a batch.
+
+        Returns
+        -------
+        torch.Tensor of shape (h * w, d), float32
+            Row-major over the grid.
+        """
+        with torch.inference_mode():
+            parts = cells.split([shape.numel() for shape in self._shapes])
+            levels = [part.view(1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+            return self.embedding.join(levels)[0].flatten(0, 1)
+
+    def embed(self, pixels: np.ndarray) -> torch.Tensor:
+        """Patch embeddings of a batch, both steps in one.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (B, S, S, 3)
+
+        Returns
+        -------
+        torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
+        """
+        return torch.stack([self.join(cells) for cells in self.cells(pixels)])

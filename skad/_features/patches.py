@@ -1,4 +1,4 @@
-"""All patches of the training images: held, or embedded again whenever they are needed.
+"""All patches of the training images: held, held as cells, or embedded whenever they are needed.
 
 Every kind answers the same three questions (project, take, image by image) with the same numbers:
 every image is embedded and projected in the same fixed shape.
@@ -39,13 +39,26 @@ def embed_images(
     torch.Tensor of shape (n_patches of the image, d), float32
         Patches that lie in padding are left out.
     """
+    for cells, mask in _cells_of_images(extractor, batches, advance):
+        yield _joined(extractor, cells, mask)
+
+
+def _cells_of_images(
+    extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
+) -> Iterator[tuple[torch.Tensor, np.ndarray | None]]:
     done = 0
     for pixels, masks in batches():
-        for embedding, mask in zip(extractor.embed(pixels), masks, strict=True):
-            yield embedding if mask is None else embedding[torch.from_numpy(mask.ravel())]
+        yield from zip(extractor.cells(pixels), masks, strict=True)
         done += len(masks)
         if advance is not None:
             advance(done)
+
+
+def _joined(
+    extractor: PatchExtractor | StoredExtractor, cells: torch.Tensor, mask: np.ndarray | None
+) -> torch.Tensor:
+    patches = extractor.join(cells)
+    return patches if mask is None else patches[torch.from_numpy(mask.ravel())]
 
 
 class TrainingPatches(Protocol):
@@ -63,8 +76,101 @@ class TrainingPatches(Protocol):
         """Yield the (n_i, d) float32 embeddings of image after image."""
 
 
+class PatchesStreamed:
+    """Embeddings that are never all in memory: each question runs the backbone over the images.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    batches : callable
+    n_images : int
+    advance : callable or None
+        Told of the images embedded by `project`; the later passes belong to other stages.
+    """
+
+    def __init__(
+        self,
+        extractor: PatchExtractor | StoredExtractor,
+        batches: Batches,
+        n_images: int,
+        advance: Advance | None,
+    ) -> None:
+        self.extractor = extractor
+        self.batches = batches
+        self.n_images = n_images
+        self.advance = advance
+        self.sources = np.empty(0, dtype=np.int64)
+
+    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
+        """Embed all images and keep only their projections."""
+        device = self.extractor.device
+        to_lower = None if matrix is None else matrix.to(device).T
+        height, width = self.extractor.grid
+        dim = self.extractor.dim if to_lower is None else to_lower.shape[1]
+        projected = torch.empty((self.n_images * height * width, dim), device=device)
+        ends = [0]
+        for embedding in self._embeddings(self.advance):
+            end = ends[-1] + len(embedding)
+            projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
+            ends.append(end)
+        self.sources = np.repeat(np.arange(self.n_images), np.diff(ends))
+        return projected[: ends[-1]]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Embed all images again and keep only the rows asked for."""
+        wanted = np.argsort(indices, kind="stable")
+        taken = np.empty((len(indices), self.extractor.dim), dtype=np.float32)
+        start = 0
+        for rows in self.per_image():
+            first, last = np.searchsorted(indices[wanted], [start, start + len(rows)])
+            here = wanted[first:last]
+            taken[here] = rows[indices[here] - start]
+            start += len(rows)
+        return taken
+
+    def per_image(self) -> Iterator[np.ndarray]:
+        """Embed image after image."""
+        for embedding in self._embeddings():
+            yield embedding.cpu().numpy()
+
+    def _embeddings(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
+        return embed_images(self.extractor, self.batches, advance)
+
+
+class PatchesInCells(PatchesStreamed):
+    """The cells of all images, of which patches are joined whenever they are needed.
+
+    Half the memory of the patches themselves; joining costs next to nothing.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    batches : callable
+    n_images : int
+    advance : callable or None
+    """
+
+    def __init__(
+        self,
+        extractor: PatchExtractor | StoredExtractor,
+        batches: Batches,
+        n_images: int,
+        advance: Advance | None,
+    ) -> None:
+        super().__init__(extractor, batches, n_images, None)
+        self._cells = torch.empty((n_images, extractor.n_values))
+        self._masks: list[np.ndarray | None] = []
+        for cells, mask in _cells_of_images(extractor, batches, advance):
+            self._cells[len(self._masks)] = cells
+            self._masks.append(mask)
+
+    def _embeddings(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
+        for cells, mask in zip(self._cells, self._masks, strict=True):
+            yield _joined(self.extractor, cells.to(self.extractor.device), mask)
+
+
 class PatchesInMemory:
-    """Every embedding, written once into one preallocated array.
+    """Every embedding, written once into one preallocated array, for what trains on them.
 
     Parameters
     ----------
@@ -103,10 +209,8 @@ class PatchesInMemory:
         self.rows = rows[: ends[-1]]
         self.sources = np.repeat(np.arange(n_images), np.diff(self.ends))
 
-    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """Project image by image, as the streamed kind does, so that both select the same rows."""
-        if matrix is None:
-            return torch.from_numpy(self.rows).to(self.device)
+    def project(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Return (N, p) projections by a (p, d) matrix, image by image as the other kinds project."""
         to_lower = matrix.to(self.device).T
         projected = torch.empty((len(self.rows), to_lower.shape[1]), device=self.device)
         for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
@@ -122,64 +226,6 @@ class PatchesInMemory:
         """Yield each image's own slice of the array."""
         for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
             yield self.rows[start:end]
-
-
-class PatchesStreamed:
-    """Embeddings that are never all in memory: each question runs the backbone over the images.
-
-    Parameters
-    ----------
-    extractor : PatchExtractor
-    batches : callable
-    n_images : int
-    advance : callable or None
-        Told of the images embedded by `project`; the later passes belong to other stages.
-    """
-
-    def __init__(
-        self,
-        extractor: PatchExtractor | StoredExtractor,
-        batches: Batches,
-        n_images: int,
-        advance: Advance | None,
-    ) -> None:
-        self.extractor = extractor
-        self.batches = batches
-        self.n_images = n_images
-        self.advance = advance
-        self.sources = np.empty(0, dtype=np.int64)
-
-    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """Embed all images and keep only their projections."""
-        device = self.extractor.device
-        to_lower = None if matrix is None else matrix.to(device).T
-        height, width = self.extractor.grid
-        dim = self.extractor.dim if to_lower is None else to_lower.shape[1]
-        projected = torch.empty((self.n_images * height * width, dim), device=device)
-        ends = [0]
-        for embedding in embed_images(self.extractor, self.batches, self.advance):
-            end = ends[-1] + len(embedding)
-            projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
-            ends.append(end)
-        self.sources = np.repeat(np.arange(self.n_images), np.diff(ends))
-        return projected[: ends[-1]]
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Embed all images again and keep only the rows asked for."""
-        wanted = np.argsort(indices, kind="stable")
-        taken = np.empty((len(indices), self.extractor.dim), dtype=np.float32)
-        start = 0
-        for rows in self.per_image():
-            first, last = np.searchsorted(indices[wanted], [start, start + len(rows)])
-            here = wanted[first:last]
-            taken[here] = rows[indices[here] - start]
-            start += len(rows)
-        return taken
-
-    def per_image(self) -> Iterator[np.ndarray]:
-        """Embed image after image."""
-        for embedding in embed_images(self.extractor, self.batches):
-            yield embedding.cpu().numpy()
 
 
 class TransformedPatches:

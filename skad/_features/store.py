@@ -1,9 +1,10 @@
-"""A store of patch embeddings on disk: the backbone sees an image once, whoever asks.
+"""A store of features on disk: the backbone sees an image once, whoever asks.
 
-One file an image, named by a hash of the pixels the network sees and of everything that turns them into
-embeddings. Files are written under another name and then renamed, carry a checksum, and the ones that
-were not asked for longest are removed when the store grows too large. Several processes may share it: an
-image that one of them is working on is not embedded by another.
+One file an image, named by a hash of the pixels the network sees and of everything that turns them
+into features: the cells of `embedding.py`. Files are written under another name and then renamed, carry
+a checksum, and the ones that were not asked for longest are removed when the store grows too large.
+Several processes may share it: an image that one of them is working on is not sent through the backbone
+by another.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._memory import parse_bytes
 
-_MAGIC = b"skad-features-1\n"
+_MAGIC = b"skad-features-2\n"
 _CHECKSUM = 16  # bytes
 # A claim that is older belongs to a process that was killed.
 _STALE_SECONDS = 120.0
@@ -33,7 +34,7 @@ _LOOK_EVERY = 64
 
 
 class FeatureStore:
-    """Patch embeddings of images, kept on disk from one fit to the next.
+    """Features of images, kept on disk from one fit to the next.
 
     Pass it, or the path alone, as ``memory`` of a detector.
 
@@ -47,8 +48,8 @@ class FeatureStore:
 
     Notes
     -----
-    A file holds h x w x d x 4 bytes: 1.2 MB an image of 224 px with ResNet-18, 4.8 MB with
-    WideResNet-50. Embeddings are read as they were written, bit by bit, so that scores with and without
+    A file holds every level at its own resolution: 0.6 MB an image of 224 px with ResNet-18, 2.4 MB with
+    WideResNet-50. Features are read as they were written, bit by bit, so that scores with and without
     a store are the same. A damaged file is made again.
 
     Examples
@@ -85,7 +86,7 @@ class FeatureStore:
     # ---------------------------------------------------------------- reading
 
     def get(self, key: str) -> np.ndarray | None:
-        """Read an embedding.
+        """Read the features of an image.
 
         Parameters
         ----------
@@ -93,7 +94,7 @@ class FeatureStore:
 
         Returns
         -------
-        ndarray of shape (n_patches, d), float32, or None
+        ndarray of shape (n_values,), float32, or None
             None if there is none, or its file is damaged.
         """
         file = self._file(key)
@@ -101,27 +102,27 @@ class FeatureStore:
             content = file.read_bytes()
         except OSError:
             return None
-        embedding = _unpack(content)
-        if embedding is not None:
+        features = _unpack(content)
+        if features is not None:
             with contextlib.suppress(OSError):
                 os.utime(file)  # "asked for now"
-        return embedding
+        return features
 
     # ---------------------------------------------------------------- writing
 
-    def put(self, key: str, embedding: np.ndarray) -> None:
-        """Write an embedding; whole or not at all.
+    def put(self, key: str, features: np.ndarray) -> None:
+        """Write the features of an image; whole or not at all.
 
         Parameters
         ----------
         key : str
-        embedding : ndarray of shape (n_patches, d), float32
+        features : ndarray of shape (n_values,), float32
         """
         file = self._file(key)
         unfinished = file.with_name(f"{uuid4().hex}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(_pack(embedding))
+            unfinished.write_bytes(_pack(features))
             os.replace(unfinished, file)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -165,7 +166,7 @@ class FeatureStore:
     # ----------------------------------------------------------------- claims
 
     def claim(self, key: str) -> bool:
-        """Announce that this process makes an embedding; False if another one already does."""
+        """Announce that this process computes an image's features; False if another one already does."""
         claim = self._file(key).with_suffix(".claim")
         try:
             claim.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +187,7 @@ class FeatureStore:
             self._file(key).with_suffix(".claim").unlink()
 
     def wait(self, key: str) -> np.ndarray | None:
-        """Wait for the embedding that another process has announced; None if it gave up."""
+        """Wait for what another process has announced; None if it gave up."""
         claim = self._file(key).with_suffix(".claim")
         with contextlib.suppress(OSError):  # the claim is gone
             while _age(claim) < _STALE_SECONDS:
@@ -221,9 +222,8 @@ def _age(file: Path) -> float:
     return time.time() - file.stat().st_mtime
 
 
-def _pack(embedding: np.ndarray) -> bytes:
-    rows = np.ascontiguousarray(embedding, dtype="<f4")
-    body = np.array(rows.shape, dtype="<i8").tobytes() + rows.tobytes()
+def _pack(features: np.ndarray) -> bytes:
+    body = np.ascontiguousarray(features, dtype="<f4").tobytes()
     return _MAGIC + hashlib.blake2b(body, digest_size=_CHECKSUM).digest() + body
 
 
@@ -234,17 +234,13 @@ def _unpack(content: bytes) -> np.ndarray | None:
         content.startswith(_MAGIC)
         and hashlib.blake2b(body, digest_size=_CHECKSUM).digest() == content[len(_MAGIC) : start]
     )
-    if not sound:
-        return None
-    shape = np.frombuffer(body, "<i8", count=2)
-    return np.frombuffer(body, "<f4", offset=16).reshape(shape)
+    return np.frombuffer(body, "<f4") if sound else None
 
 
 class StoredExtractor:
     """A patch extractor that asks a store first.
 
-    Stands in for :class:`PatchExtractor`: what that answers to ``grid``, ``dim``, ``digest``, ``net``
-    and ``embed``, this does too.
+    Stands in for :class:`PatchExtractor`: what that answers, this does too.
 
     Parameters
     ----------
@@ -275,35 +271,39 @@ class StoredExtractor:
         digest.update(canvas.tobytes())
         return digest.hexdigest()
 
-    def embed(self, pixels: np.ndarray) -> torch.Tensor:
-        """Patch embeddings of a batch, as :meth:`PatchExtractor.embed` gives them."""
+    def cells(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pooled features of a batch, as :meth:`PatchExtractor.cells` gives them."""
         keys = [self.key(canvas) for canvas in pixels]
         found: dict[str, np.ndarray | None] = {key: self._store.get(key) for key in keys}
-        absent = [key for key, embedding in found.items() if embedding is None]
+        absent = [key for key, features in found.items() if features is None]
         mine = [key for key in absent if self._store.claim(key)]
         try:
-            self._embed(pixels, keys, mine, found)
+            self._compute(pixels, keys, mine, found)
         finally:
             for key in mine:
                 self._store.release(key)
         others = [key for key in absent if key not in set(mine)]
         for key in others:
             found[key] = self._store.wait(key)
-        self._embed(pixels, keys, [key for key in others if found[key] is None], found)
+        self._compute(pixels, keys, [key for key in others if found[key] is None], found)
         device = self._extractor.device
         return torch.stack([torch.tensor(found[key]) for key in keys]).to(device)
 
-    def _embed(
+    def embed(self, pixels: np.ndarray) -> torch.Tensor:
+        """Patch embeddings of a batch, as :meth:`PatchExtractor.embed` gives them."""
+        return torch.stack([self._extractor.join(cells) for cells in self.cells(pixels)])
+
+    def _compute(
         self,
         pixels: np.ndarray,
         keys: list[str],
         wanted: list[str],
         found: dict[str, np.ndarray | None],
     ) -> None:
-        """Embed some images of a batch and store them."""
+        """Compute the features of some images of a batch, and store them."""
         if not wanted:
             return
         chosen = pixels[[keys.index(key) for key in wanted]]
-        for key, embedding in zip(wanted, self._extractor.embed(chosen).cpu().numpy(), strict=True):
-            self._store.put(key, embedding)
-            found[key] = embedding
+        for key, features in zip(wanted, self._extractor.cells(chosen).cpu().numpy(), strict=True):
+            self._store.put(key, features)
+            found[key] = features

@@ -44,15 +44,42 @@ def test_vectors_of_the_image_itself_are_left_out(bank, vectors):
     assert (bank.bounds(own, 1, exclude_source=0) > 1e-3).all()
 
 
-def test_none_where_a_search_costs_no_more(vectors, queries):
-    assert MemoryBank(vectors[:100], np.zeros(100)).bounds(queries, 1) is None
-    short = MemoryBank(vectors[:, :100], np.zeros(400))
-    assert short.bounds(queries[:, :100].contiguous(), 1) is None
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("exclude_source", [None, 0])
+def test_coarse_bounds_of_a_large_bank_are_bounds_too(queries, k, exclude_source):
+    scales = 1 / (1 + np.arange(160))
+    many = np.random.default_rng(2).normal(size=(1200, 160)) * scales + 5
+    bank = MemoryBank(many, np.arange(1200) // 40)
+    coarse = bank.bounds(queries, k, exclude_source=exclude_source, coarse=True)
+    exact, _ = bank.search(queries, k, exclude_source=exclude_source)
+    assert (coarse >= exact).all()
+    fine = bank.bounds(queries, k, exclude_source=exclude_source)
+    assert fine.mean() < coarse.mean()
+    _, ids = MemoryBank(many[::8], np.zeros(150)).search(queries, k)
+    if exclude_source is None:
+        exact_in_an_eighth = np.linalg.norm(queries.numpy()[:, None] - many[::8][ids], axis=2)
+        assert (coarse >= exact_in_an_eighth * (1 - 1e-6)).all()
 
 
-def test_none_where_the_search_is_not_exact(vectors, queries):
-    pytest.importorskip("faiss")
-    assert MemoryBank(vectors, np.zeros(400), index="HNSW32").bounds(queries, 1) is None
+def test_coarse_bounds_leave_enough_neighbours():
+    """Every eighth vector belongs to the image that is left out."""
+    vectors = np.random.default_rng(3).normal(size=(1200, 130))
+    bank = MemoryBank(vectors, np.where(np.arange(1200) % 8 == 0, 0, 1))
+    queries = torch.from_numpy(vectors[:5].astype(np.float32))
+    bounds = bank.bounds(queries, 2, exclude_source=0, coarse=True)
+    np.testing.assert_array_equal(bounds, bank.bounds(queries, 2, exclude_source=0))
+
+
+def test_none_where_a_search_costs_no_more(bank, vectors):
+    cpu = torch.device("cpu")
+    assert bank.offers_bounds(cpu)
+    assert not MemoryBank(vectors[:100], np.zeros(100)).offers_bounds(cpu)
+    assert not MemoryBank(vectors[:, :100], np.zeros(400)).offers_bounds(cpu)
+
+
+def test_none_where_the_search_is_not_exact(vectors):
+    bank = MemoryBank(vectors, np.zeros(400), index="HNSW32")
+    assert not bank.offers_bounds(torch.device("cpu"))
 
 
 def test_too_many_neighbours(bank, queries):

@@ -156,6 +156,16 @@ def test_reweight_without_the_image_itself():
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+def test_reweight_where_nearly_all_around_belong_to_the_image_itself():
+    own = 0.01 * np.arange(1, 31)[:, None]
+    others = np.array([[0.0], [5.0], [7.0], [11.0]])
+    bank = MemoryBank(np.concatenate([own, others]), [1] * 30 + [0] * 4)
+    query = [[0.2]]
+    got = bank.reweight(query, *bank.search(query, 1, exclude_source=1), 3, exclude_source=1)
+    alone = MemoryBank(others, [0] * 4)
+    assert got == alone.reweight(query, *alone.search(query, 1), 3)
+
+
 def test_reweight_does_not_depend_on_what_else_is_asked():
     bank, queries = make_bank(1000), data(50, 16)
     distances, ids = bank.search(queries, 1)

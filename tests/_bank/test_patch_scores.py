@@ -36,7 +36,7 @@ def test_highest_is_exact_whatever_the_bounds(exact, slack):
 def test_tight_bounds_spare_the_rest(exact):
     compute = Counted(exact)
     PatchScores(exact * 1.01, compute).highest()
-    assert len(compute.asked) == 16
+    assert len(compute.asked) == 4
 
 
 def test_useless_bounds_make_it_compute_all(exact):
@@ -74,3 +74,32 @@ def test_certain_scores_are_not_computed_again(exact):
     scores = PatchScores(exact, refuse, certain=True)
     assert scores.highest() == exact.argmax()
     np.testing.assert_array_equal(scores.all(), exact)
+
+
+def test_many_rivals_are_bounded_more_closely_before_they_are_computed(exact):
+    compute, asked = Counted(exact), []
+
+    def tighten(patches):
+        asked.extend(patches.tolist())
+        return exact[patches] * 1.001
+
+    wide = np.maximum(exact.max() * 1.1, exact)
+    scores = PatchScores(wide, compute, tighten)
+    assert scores.highest() == exact.argmax()
+    assert len(asked) == len(set(asked)) == 296  # all but those that were computed at first
+    assert len(compute.asked) < 30
+    assert (scores.values >= exact).all()
+
+
+def test_few_rivals_are_computed_at_once(exact):
+    def refuse(patches):
+        raise AssertionError("bounded")
+
+    scores = PatchScores(exact * 1.01, Counted(exact), refuse)
+    assert scores.highest() == exact.argmax()
+
+
+def test_closer_bounds_never_widen_what_is_known(exact):
+    scores = PatchScores(exact + 1, Counted(exact), lambda patches: exact[patches] + 2)
+    scores.highest()
+    assert (scores.values <= exact + 1).all()

@@ -4,9 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skad._features.embedding import AdaptiveEmbedding, concat, pooling_bins
+from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding, pooling_bins
 
 RAMP = torch.arange(18.0, dtype=torch.float64).reshape(1, 2, 3, 3)
+
+
+def embed(embedding, maps):
+    return embedding.join(embedding.pool(maps))
 
 
 def literal(maps, patch_size, pretrain_dim, target_dim):
@@ -46,7 +50,7 @@ def test_bins_are_those_of_torch():
 
 
 def test_zero_padding_divides_by_the_full_area():
-    pooled = concat([RAMP], 3)[0].permute(2, 0, 1)
+    pooled = embed(ConcatEmbedding(3), [RAMP])[0].permute(2, 0, 1)
     assert pooled[0, 0, 0].item() == pytest.approx(8 / 9, abs=1e-15)
     assert pooled[0, 1, 1].item() == pytest.approx(4.0, abs=1e-15)
     assert pooled[0, 2, 0].item() == pytest.approx(20 / 9, abs=1e-15)
@@ -74,7 +78,7 @@ def test_adaptive_equals_the_literal_steps(channels, patch_size, pretrain_dim, t
         list(channels), patch_size, pretrain_dim, target_dim, torch.float64
     )
     expected = literal(maps, patch_size, pretrain_dim, target_dim)
-    torch.testing.assert_close(embedding(maps), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(embed(embedding, maps), expected, rtol=0, atol=1e-13)
 
 
 def test_closed_form_of_the_published_ratios():
@@ -82,7 +86,8 @@ def test_closed_form_of_the_published_ratios():
     generator = torch.Generator().manual_seed(0)
     shallow = torch.randn(1, 4, 4, 4, dtype=torch.float64, generator=generator)
     deep = torch.randn(1, 8, 4, 4, dtype=torch.float64, generator=generator)
-    out = AdaptiveEmbedding([4, 8], 3, 8, 8, torch.float64)([shallow, deep])[0].permute(2, 0, 1)
+    embedding = AdaptiveEmbedding([4, 8], 3, 8, 8, torch.float64)
+    out = embed(embedding, [shallow, deep])[0].permute(2, 0, 1)
     kernel = torch.full((4, 1, 3, 3), 0.1, dtype=torch.float64)
     kernel[:, :, 1, 1] = 0.2
     torch.testing.assert_close(out[:4], F.conv2d(shallow, kernel, padding=1, groups=4)[0])
@@ -102,4 +107,4 @@ def test_concat_aligns_deeper_levels_without_corner_alignment():
         ],
         dtype=torch.float64,
     )
-    torch.testing.assert_close(concat([shallow, deep], 1)[0, ..., 1], expected)
+    torch.testing.assert_close(embed(ConcatEmbedding(1), [shallow, deep])[0, ..., 1], expected)

@@ -25,7 +25,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def embedding():
-    return np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=128).astype(np.float32)
 
 
 @pytest.fixture
