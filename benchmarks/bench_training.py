@@ -1,0 +1,199 @@
+"""Time a training step of ReConPatch and of ReContrast, beside plain loops and the floor.
+
+Plain: the same method written out in float32 as its paper or published code has it, without anything
+of skad's. Floor: the floating-point operations of the step's matrix products and convolutions
+(counted by torch), at the rate of one large float32 product on this machine. The ways take turns;
+medians are printed.
+
+    python benchmarks/bench_training.py
+    python benchmarks/bench_training.py --image-size 256 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from adamp import AdamP
+from plain_recontrast import Decoder, mined_loss, reconstruct
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from skad import ReContrastDetector
+from skad._features._timm import import_timm
+from skad._learning import ReConPatchSettings
+from skad._learning.linear_embedding import LinearPair, _Training
+
+Step = Callable[[], object]
+
+
+def median_seconds(ways: dict[str, Step], steps: int) -> dict[str, float]:
+    """Let all ways take steps in turn; the first two are not counted."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(steps + 2):
+        for name, step in ways.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds[2:]) for name, seconds in times.items()}
+
+
+def operations(step: Step) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def product_rate(size: int = 2048) -> float:
+    """Floating-point operations a second of a large float32 product."""
+    a, b = torch.rand(2, size, size)
+    seconds = median_seconds({"product": lambda: a @ b}, 9)["product"]
+    return 2 * size**3 / seconds
+
+
+def report(title: str, items: int, ways: dict[str, Step], floor: float, steps: int) -> None:
+    print(f"\n| {title} | s a step | a second | times the floor |")
+    print("| --- | --- | --- | --- |")
+    seconds = {**median_seconds(ways, steps), "floor": floor}
+    for name, value in seconds.items():
+        print(f"| {name} | {value:.4f} | {items / value:,.0f} | {value / floor:.2f} |", flush=True)
+
+
+# ---- ReConPatch -------------------------------------------------------------------------------------
+
+
+class PlainReConPatch:
+    """Eq. 1 to 8 one after the other: distances by torch.cdist, sets as boolean masks."""
+
+    def __init__(self, dim: int, settings: ReConPatchSettings) -> None:
+        self.settings = settings
+        self.online = nn.Sequential(
+            nn.Linear(dim, settings.embedding_dim, bias=False),
+            nn.Linear(settings.embedding_dim, settings.projection_dim, bias=False),
+        )
+        self.averaged = copy.deepcopy(self.online).requires_grad_(False)
+        self.optimizer = AdamP(
+            self.online.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+
+    def similarities(self, z: torch.Tensor) -> torch.Tensor:
+        s = self.settings
+        distances = torch.cdist(z, z)
+        pairwise = torch.exp(-(distances**2) / s.sigma)
+        order = distances.argsort(dim=1)
+        near, half = (
+            torch.zeros_like(distances).scatter_(1, order[:, :n], 1.0)
+            for n in (s.k, max(1, s.k // 2))
+        )
+        shared = near * (near @ near.T) / near.sum(1, keepdim=True)
+        reciprocal = half * half.T
+        expanded = reciprocal @ shared / reciprocal.sum(1, keepdim=True)
+        return s.alpha * pairwise + (1 - s.alpha) * (expanded + expanded.T) / 2
+
+    def step(self, patches: torch.Tensor) -> None:
+        with torch.no_grad():
+            omega = self.similarities(self.averaged(patches))
+        z = self.online(patches)
+        distances = torch.cdist(z, z)
+        delta = distances / distances.mean(1, keepdim=True)
+        loss = omega * delta**2 + (1 - omega) * F.relu(self.settings.m - delta) ** 2
+        self.optimizer.zero_grad()
+        (loss.sum() / len(z)).backward()
+        self.optimizer.step()
+        for mean, new in zip(self.averaged.parameters(), self.online.parameters(), strict=True):
+            mean.data = self.settings.gamma * mean.data + (1 - self.settings.gamma) * new.data
+
+
+def reconpatch(args: argparse.Namespace, rate: float) -> None:
+    for dim in (384, 1536):
+        settings = ReConPatchSettings(512, 512, sigma=1000.0)
+        generator = torch.Generator().manual_seed(0)
+        patches = torch.rand(settings.train_batch_size, dim, generator=generator)
+        training = _Training(
+            LinearPair(dim, settings, generator), patches.numpy(), settings, generator
+        )
+        ways = {
+            "skad": partial(training.step, patches),
+            "plain": partial(PlainReConPatch(dim, settings).step, patches),
+        }
+        floor = operations(ways["skad"]) / rate
+        title = f"ReConPatch, {len(patches)} patches of {dim} values"
+        report(title, len(patches), ways, floor, 10 * args.steps)
+
+
+# ---- ReContrast -------------------------------------------------------------------------------------
+
+
+class PlainReContrast:
+    """The published training step, written out in plain_recontrast.py."""
+
+    def __init__(self) -> None:
+        timm = import_timm()
+        self.frozen = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3))
+        self.frozen.eval()
+        self.encoder, self.decoder = copy.deepcopy(self.frozen), Decoder()
+        self.encoder.train()
+        self.decoder.train()
+        self.optimizers = [
+            torch.optim.AdamW(self.decoder.parameters(), lr=2e-3, weight_decay=1e-5),
+            torch.optim.AdamW(self.encoder.parameters(), lr=1e-5, weight_decay=1e-5),
+        ]
+
+    def step(self, pixels: torch.Tensor) -> None:
+        targets, outputs = reconstruct(self.encoder, self.frozen, self.decoder, pixels)
+        loss = mined_loss(targets[:3], outputs[:3], 1.0) / 2
+        loss = loss + mined_loss(targets[3:], outputs[3:], 1.0) / 2
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def recontrast(args: argparse.Namespace, rate: float) -> None:
+    shape = (args.batch_size, args.image_size, args.image_size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    detector = ReContrastDetector("resnet18", weights=None, image_size=args.image_size)
+    training = detector.set_params(train_precision="float32")._start(None)
+    faster = detector.set_params(train_precision="bfloat16")._start(None)
+    distilled = detector.set_params(train_encoder=False, pairs="own")._start(None)
+    distilled.settings = replace(distilled.settings, precision="float32")
+    scaled = pixels.permute(0, 3, 1, 2).float() / 255
+    ways = {
+        "skad, float32": partial(training.step, pixels),
+        "skad, bfloat16": partial(faster.step, pixels),
+        "plain, float32": partial(PlainReContrast().step, scaled),
+    }
+    floor = operations(ways["skad, float32"]) / rate
+    title = f"ReContrast, {args.batch_size} images of {args.image_size} px"
+    report(title, args.batch_size, ways, floor, args.steps)
+    ways = {"skad, float32": partial(distilled.step, pixels)}
+    floor = operations(ways["skad, float32"]) / rate
+    report(f"reverse distillation (B), {args.batch_size} images", args.batch_size, ways, floor, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rate = product_rate()
+    print(f"{args.threads} threads; a float32 product runs at {rate / 1e9:.0f} GFLOP/s")
+    reconpatch(args, rate)
+    recontrast(args, rate)
+
+
+if __name__ == "__main__":
+    main()
