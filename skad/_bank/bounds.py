@@ -34,6 +34,7 @@ class ProposalSearch:
         with torch.no_grad(), full_precision(exact.points):
             self._directions = leading_directions(exact.points, _DIRECTIONS)
             self._points = exact.points @ self._directions
+            self._centre = exact.centre @ self._directions
 
     @staticmethod
     def pays(vectors: torch.Tensor) -> bool:
@@ -48,7 +49,7 @@ class ProposalSearch:
         `every`: only every so many vectors are looked at, k at least of them not excluded.
         """
         with torch.no_grad(), full_precision(queries):
-            projected = (queries - self._exact.centre) @ self._directions
+            projected = queries @ self._directions - self._centre
         norms = without(self._exact.norms, exclude)[::every]
         return every * nearest_rows(projected, self._points[::every], norms, k)
 
