@@ -16,7 +16,6 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -28,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skad import ReContrastDetector
 from skad._features._timm import import_timm
-from skad._learning import ReConPatchSettings
+from skad._learning import ReConPatchSettings, ReContrastTraining
 from skad._learning.linear_embedding import LinearPair, _Training
 
 Step = Callable[[], object]
@@ -83,7 +82,7 @@ class PlainReConPatch:
             self.online.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
 
-    def similarities(self, z: torch.Tensor) -> torch.Tensor:
+    def similarities(self, z: torch.Tensor) -> torch.Tensor:  # noqa: D102
         s = self.settings
         distances = torch.cdist(z, z)
         pairwise = torch.exp(-(distances**2) / s.sigma)
@@ -97,7 +96,7 @@ class PlainReConPatch:
         expanded = reciprocal @ shared / reciprocal.sum(1, keepdim=True)
         return s.alpha * pairwise + (1 - s.alpha) * (expanded + expanded.T) / 2
 
-    def step(self, patches: torch.Tensor) -> None:
+    def step(self, patches: torch.Tensor) -> None:  # noqa: D102
         with torch.no_grad():
             omega = self.similarities(self.averaged(patches))
         z = self.online(patches)
@@ -146,7 +145,7 @@ class PlainReContrast:
             torch.optim.AdamW(self.encoder.parameters(), lr=1e-5, weight_decay=1e-5),
         ]
 
-    def step(self, pixels: torch.Tensor) -> None:
+    def step(self, pixels: torch.Tensor) -> None:  # noqa: D102
         targets, outputs = reconstruct(self.encoder, self.frozen, self.decoder, pixels)
         loss = mined_loss(targets[:3], outputs[:3], 1.0) / 2
         loss = loss + mined_loss(targets[3:], outputs[3:], 1.0) / 2
@@ -160,23 +159,34 @@ class PlainReContrast:
 def recontrast(args: argparse.Namespace, rate: float) -> None:
     shape = (args.batch_size, args.image_size, args.image_size, 3)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
-    detector = ReContrastDetector("resnet18", weights=None, image_size=args.image_size)
-    training = detector.set_params(train_precision="float32")._start(None)
-    faster = detector.set_params(train_precision="bfloat16")._start(None)
-    distilled = detector.set_params(train_encoder=False, pairs="own")._start(None)
-    distilled.settings = replace(distilled.settings, precision="float32")
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
-    ways = {
-        "skad, float32": partial(training.step, pixels),
-        "skad, bfloat16": partial(faster.step, pixels),
-        "plain, float32": partial(PlainReContrast().step, scaled),
+    full = {name: trainer(args.image_size, precision=name) for name in ("float32", "bfloat16")}
+    own = {"train_encoder": False, "pairs": "own"}
+    distilled = {
+        name: trainer(args.image_size, precision=name, **own) for name in ("float32", "bfloat16")
     }
-    floor = operations(ways["skad, float32"]) / rate
-    title = f"ReContrast, {args.batch_size} images of {args.image_size} px"
-    report(title, args.batch_size, ways, floor, args.steps)
-    ways = {"skad, float32": partial(distilled.step, pixels)}
-    floor = operations(ways["skad, float32"]) / rate
-    report(f"reverse distillation (B), {args.batch_size} images", args.batch_size, ways, floor, 3)
+    for title, trainers in (("ReContrast", full), ("reverse distillation (B)", distilled)):
+        ways: dict[str, Step] = {
+            f"skad, {name}": partial(each.step, pixels) for name, each in trainers.items()
+        }
+        floor = operations(ways["skad, float32"]) / rate
+        if trainers is full:
+            ways["plain, float32"] = partial(PlainReContrast().step, scaled)
+        size = f"{args.batch_size} images of {args.image_size} px"
+        report(f"{title}, {size}", args.batch_size, ways, floor, args.steps)
+
+
+def trainer(image_size: int, precision: str, **params: object) -> ReContrastTraining:
+    detector = ReContrastDetector(
+        "resnet18",
+        weights=None,
+        image_size=image_size,
+        train_precision=precision,
+        device="cpu",
+        random_state=0,
+        **params,
+    )
+    return detector._start(None)
 
 
 def main() -> None:

@@ -549,14 +549,13 @@ class PatchCoreDetector(BaseImageDetector):
         self, patches: TrainingPatches, images: ImageSource, advance: Advance, first: int = 0
     ) -> TrainingScores:
         """Score the images that the bank has learned last; `first`: how many it knew before."""
-        n_images, device = len(images), resolve_device(self.device)
+        n_images = len(images)
         leave_out = first + n_images > 1
         if leave_out:
             self._check_leave_one_out()
         held_out, in_sample, peaks = np.empty((3, n_images))
         grids = []
-        for i, rows in enumerate(patches.per_image()):
-            queries = torch.from_numpy(rows).to(device)
+        for i, queries in enumerate(patches.per_image()):
             source = first + i if leave_out else None
             scores = self._patch_scores(queries, source)
             mask = None if self.geometry_.mode != "pad" else self._patch_mask(*images.shape(i))

@@ -19,7 +19,7 @@ from skad._bank.coreset import (
 from skad._bank.memory_bank import MemoryBank
 from skad._bank.patch_scores import PatchScores
 from skad._bank.scores import mean_of_nearest, reweight
-from skad._bank.search import check_index, exact_search
+from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "PatchScores",
     "check_index",
     "covering_radius",
-    "exact_search",
     "greedy_k_center",
     "grow_coreset",
     "mean_of_nearest",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from skad._bank._distances import (
     blocks,
@@ -164,58 +164,6 @@ def check_index(index: str, n_features: int | None = None) -> None:
     if index != "auto":
         # 960 is a multiple of every usual number of sub-quantisers.
         _make_index(_import_faiss(), index, 960 if n_features is None else n_features)
-
-
-def exact_search(
-    queries: ArrayLike | torch.Tensor,
-    vectors: ArrayLike | torch.Tensor,
-    k: int,
-    *,
-    exclude: ArrayLike | torch.Tensor | None = None,
-    rows_per_block: int = 1024,
-) -> Found:
-    """Exact k nearest vectors of every query, on the device of the queries.
-
-    Parameters
-    ----------
-    queries : tensor or array of shape (q, d), float32
-    vectors : tensor or array of shape (M, d), float32
-    k : int
-        1 to the number of vectors that are not excluded.
-    exclude : array-like of shape (M,), bool, optional
-        Vectors to leave out.
-    rows_per_block : int, default=1024
-        Queries of one matrix product.
-
-    Returns
-    -------
-    distances : ndarray of shape (q, k), float64
-        Euclidean, ascending.
-    ids : ndarray of shape (q, k), int64
-        Row numbers in `vectors`; the lower first where distances are equal.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, or fewer than `k` vectors are left.
-    """
-    asked = torch.as_tensor(queries, dtype=torch.float32).detach()
-    bank = torch.as_tensor(vectors, dtype=torch.float32, device=asked.device).detach()
-    mask = None
-    if exclude is not None:
-        mask = torch.as_tensor(exclude, dtype=torch.bool, device=asked.device)
-    if asked.ndim != 2 or bank.ndim != 2 or asked.shape[1] != bank.shape[1]:
-        raise ValueError(
-            f"expected queries (q, d) and vectors (M, d), got {tuple(asked.shape)} "
-            f"and {tuple(bank.shape)}"
-        )
-    check_k(k, bank.shape[0] - (0 if mask is None else int(mask.sum())))
-    search = ExactSearch(bank)
-    found = [
-        measured(asked[some], bank, search.candidates(asked[some], k, mask))
-        for some in blocks(asked.shape[0], rows_per_block)
-    ]
-    return joined(found, k)
 
 
 def check_k(k: int, n_vectors: int) -> None:

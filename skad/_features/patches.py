@@ -72,8 +72,8 @@ class TrainingPatches(Protocol):
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return (len(indices), d) float32 embeddings, in the order asked for."""
 
-    def per_image(self) -> Iterator[np.ndarray]:
-        """Yield the (n_i, d) float32 embeddings of image after image."""
+    def per_image(self) -> Iterator[torch.Tensor]:
+        """Yield the (n_i, d) float32 embeddings of image after image, on the extractor's device."""
 
 
 class PatchesStreamed:
@@ -109,7 +109,7 @@ class PatchesStreamed:
         dim = self.extractor.dim if to_lower is None else to_lower.shape[1]
         projected = torch.empty((self.n_images * height * width, dim), device=device)
         ends = [0]
-        for embedding in self._embeddings(self.advance):
+        for embedding in self.per_image(self.advance):
             end = ends[-1] + len(embedding)
             projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
             ends.append(end)
@@ -124,16 +124,12 @@ class PatchesStreamed:
         for rows in self.per_image():
             first, last = np.searchsorted(indices[wanted], [start, start + len(rows)])
             here = wanted[first:last]
-            taken[here] = rows[indices[here] - start]
+            taken[here] = rows[torch.from_numpy(indices[here] - start)].cpu().numpy()
             start += len(rows)
         return taken
 
-    def per_image(self) -> Iterator[np.ndarray]:
+    def per_image(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
         """Embed image after image."""
-        for embedding in self._embeddings():
-            yield embedding.cpu().numpy()
-
-    def _embeddings(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
         return embed_images(self.extractor, self.batches, advance)
 
 
@@ -164,7 +160,8 @@ class PatchesInCells(PatchesStreamed):
             self._cells[len(self._masks)] = cells
             self._masks.append(mask)
 
-    def _embeddings(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
+    def per_image(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
+        """Join the cells of image after image."""
         for cells, mask in zip(self._cells, self._masks, strict=True):
             yield _joined(self.extractor, cells.to(self.extractor.device), mask)
 
@@ -213,19 +210,18 @@ class PatchesInMemory:
         """Return (N, p) projections by a (p, d) matrix, image by image as the other kinds project."""
         to_lower = matrix.to(self.device).T
         projected = torch.empty((len(self.rows), to_lower.shape[1]), device=self.device)
-        for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
-            block = torch.from_numpy(self.rows[start:end]).to(self.device)
-            projected[start:end] = block @ to_lower
+        for start, rows in zip(self.ends[:-1], self.per_image(), strict=True):
+            projected[start : start + len(rows)] = rows @ to_lower
         return projected
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Fetch embeddings by their row numbers."""
         return self.rows[indices]
 
-    def per_image(self) -> Iterator[np.ndarray]:
+    def per_image(self) -> Iterator[torch.Tensor]:
         """Yield each image's own slice of the array."""
         for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
-            yield self.rows[start:end]
+            yield torch.from_numpy(self.rows[start:end]).to(self.device)
 
 
 class TransformedPatches:
@@ -251,11 +247,11 @@ class TransformedPatches:
         """Fetch and map some rows."""
         return (torch.from_numpy(self.patches.take(indices)) @ self.weight.T).numpy()
 
-    def per_image(self) -> Iterator[np.ndarray]:
+    def per_image(self) -> Iterator[torch.Tensor]:
         """Map image after image, each by the very product that maps it when it is scored."""
         weight = self.weight.to(self.patches.device)
         for rows in self.patches.per_image():
-            yield (torch.from_numpy(rows).to(weight.device) @ weight.T).cpu().numpy()
+            yield rows @ weight.T
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

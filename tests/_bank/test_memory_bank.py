@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from brute_force import brute_force
 
-from skad._bank import MemoryBank, exact_search
+from skad._bank import MemoryBank
 
 BANK = [[0.0, 0], [1, 0], [0, 2], [4, 4], [5, 4]]
 QUERIES = [[0.2, 0.1], [1, 1], [3, 3], [8, 8]]
@@ -33,7 +34,7 @@ def test_keeps_contiguous_float32_and_int64():
 def test_searches_exactly():
     bank, queries = make_bank(), data(40, 16)
     distances, ids = bank.search(torch.from_numpy(queries), 3)
-    expected, expected_ids = exact_search(queries, bank.vectors, 3)
+    expected, expected_ids = brute_force(queries, bank.vectors, 3)
     np.testing.assert_allclose(distances, expected, rtol=1e-14)
     np.testing.assert_array_equal(ids, expected_ids)
 
@@ -60,7 +61,7 @@ def test_exclude_source_is_exact(index):
     bank, queries = make_bank(index=index), data(30, 16)
     _, ids = bank.search(queries, 4, exclude_source=7)
     assert not (bank.sources[ids] == 7).any()
-    expected = exact_search(queries, bank.vectors, 4, exclude=bank.sources == 7)[1]
+    expected = brute_force(queries, bank.vectors, 4, bank.sources == 7)[1]
     np.testing.assert_array_equal(ids, expected)
 
 
@@ -96,7 +97,7 @@ def test_neighbours():
     bank = make_bank(300)
     got = bank.neighbours(5)
     assert got.dtype == np.int64
-    np.testing.assert_array_equal(got, exact_search(bank.vectors, bank.vectors, 5)[1])
+    np.testing.assert_array_equal(got, brute_force(bank.vectors, bank.vectors, 5)[1])
     np.testing.assert_array_equal(got, bank.neighbours(5))
     np.testing.assert_array_equal(bank.neighbours(1)[:, 0], np.arange(300))
     assert MemoryBank(BANK, [0] * 5).neighbours(3).tolist() == [

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from brute_force import brute_force
 
-from skad._bank import check_index, exact_search
+from skad._bank import MemoryBank, check_index
 from skad._bank.search import FaissSearch
 
 
@@ -14,18 +15,18 @@ def data(n, d, seed=0):
     return np.random.default_rng(seed).normal(3, 1, (n, d)).astype(np.float32)
 
 
-def brute_force(queries, vectors, k):
-    away = queries.astype(np.float64)[:, None] - vectors.astype(np.float64)[None]
-    distances = np.sqrt((away**2).sum(-1))
-    ids = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(distances, ids, 1), ids
+def search(queries, vectors, k, exclude=None, **params):
+    """Search a bank in which the excluded vectors come from image 1."""
+    if exclude is None:
+        return MemoryBank(vectors, np.zeros(len(vectors))).search(queries, k, **params)
+    return MemoryBank(vectors, exclude).search(queries, k, exclude_source=1, **params)
 
 
 @pytest.mark.parametrize("k", [1, 5, 9])
 @pytest.mark.parametrize("m", [9, 300, 5000])  # 5000: more than one block of columns
 def test_equals_brute_force(k, m):
     queries, vectors = data(60, 24), data(m, 24, seed=1)
-    distances, ids = exact_search(queries, vectors, k, rows_per_block=25)
+    distances, ids = search(queries, vectors, k, rows_per_block=25)
     expected, expected_ids = brute_force(queries, vectors, k)
     assert (distances.dtype, ids.dtype) == (np.float64, np.int64)
     np.testing.assert_array_equal(ids, expected_ids)
@@ -34,20 +35,20 @@ def test_equals_brute_force(k, m):
 
 def test_all_vectors_as_neighbours_across_blocks():
     queries, vectors = data(3, 4), data(2100, 4, seed=1)
-    _, ids = exact_search(queries, vectors, 2100)
+    _, ids = search(queries, vectors, 2100)
     np.testing.assert_array_equal(np.sort(ids, axis=1), np.tile(np.arange(2100), (3, 1)))
 
 
 def test_distance_to_itself_is_exactly_zero():
     vectors = data(500, 100) * 100
-    distances, ids = exact_search(vectors, vectors, 1)
+    distances, ids = search(vectors, vectors, 1)
     assert not distances.any()
     np.testing.assert_array_equal(ids[:, 0], np.arange(500))
 
 
 def test_lower_row_first_where_equal():
     vectors = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
-    _, ids = exact_search(np.zeros((2, 2)), vectors, 4)
+    _, ids = search(np.zeros((2, 2)), vectors, 4)
     assert ids.tolist() == [[0, 1, 2, 3]] * 2
 
 
@@ -57,7 +58,7 @@ def test_exclude(k):
     kept = np.flatnonzero(np.random.default_rng(0).random(2500) < 0.3)
     exclude = np.ones(2500, dtype=bool)
     exclude[kept] = False
-    distances, ids = exact_search(queries, vectors, k, exclude=exclude)
+    distances, ids = search(queries, vectors, k, exclude=exclude)
     expected, expected_ids = brute_force(queries, vectors[kept], k)
     np.testing.assert_array_equal(ids, kept[expected_ids])
     np.testing.assert_allclose(distances, expected, rtol=1e-14)
@@ -66,31 +67,31 @@ def test_exclude(k):
 def test_exclude_all_but_k():
     exclude = np.ones(3000, dtype=bool)
     exclude[[7, 2900]] = False
-    _, ids = exact_search(data(5, 8), data(3000, 8, seed=1), 2, exclude=exclude)
+    _, ids = search(data(5, 8), data(3000, 8, seed=1), 2, exclude=exclude)
     np.testing.assert_array_equal(np.sort(ids, axis=1), [[7, 2900]] * 5)
     with pytest.raises(ValueError, match="k must be between 1 and the 2"):
-        exact_search(data(5, 8), data(3000, 8, seed=1), 3, exclude=exclude)
+        search(data(5, 8), data(3000, 8, seed=1), 3, exclude=exclude)
 
 
 def test_autocast_and_gradients_do_not_reach_it():
     queries, vectors = torch.from_numpy(data(40, 16)), data(300, 16, seed=1)
-    expected = exact_search(queries, vectors, 3)
+    expected = search(queries, vectors, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = exact_search(queries.requires_grad_(), vectors, 3)
+        got = search(queries.requires_grad_(), vectors, 3)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
 
 
 def test_no_queries():
-    distances, ids = exact_search(np.empty((0, 4)), data(5, 4), 2)
+    distances, ids = search(np.empty((0, 4)), data(5, 4), 2)
     assert distances.shape == ids.shape == (0, 2)
 
 
 def test_shape_errors():
     with pytest.raises(ValueError, match="expected queries"):
-        exact_search(data(5, 4), data(5, 3), 1)
+        search(data(5, 4), data(5, 3), 1)
     with pytest.raises(ValueError, match="k must be"):
-        exact_search(data(5, 4), data(5, 4), 0)
+        search(data(5, 4), data(5, 4), 0)
 
 
 @pytest.mark.parametrize("index", ["Flat", "HNSW16", "IVF4,Flat;nprobe=4"])
