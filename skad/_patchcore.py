@@ -37,6 +37,7 @@ from skad._features import (
     StoredExtractor,
     TrainingPatches,
     as_feature_store,
+    inside,
     patch_extractor,
 )
 from skad._heatmaps import fill_padding, render, support
@@ -526,9 +527,7 @@ class PatchCoreDetector(BaseImageDetector):
             return len(self.bank_)
         return max(len(self.bank_) + 1, int(self._n_patches * self.coreset_size))
 
-    def _masked_batches(
-        self, images: ImageSource
-    ) -> Iterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+    def _masked_batches(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         for batch in self._iter_batches(images):
             yield batch.pixels, self._patch_masks(batch)
 
@@ -555,14 +554,13 @@ class PatchCoreDetector(BaseImageDetector):
             self._check_leave_one_out()
         held_out, in_sample, peaks = np.empty((3, n_images))
         grids = []
-        for i, queries in enumerate(patches.per_image()):
+        for i, (queries, mask) in enumerate(patches.per_image()):
             source = first + i if leave_out else None
             scores = self._patch_scores(queries, source)
-            mask = None if self.geometry_.mode != "pad" else self._patch_mask(*images.shape(i))
             held_out[i] = self._image_score(queries, scores, source)
             peaks[i] = self._map_peak(scores, mask)
             if self._wants_grids:
-                grids.append(self._on_grid(scores.all(), mask))
+                grids.append(_on_grid(scores.all(), mask))
             if self.contamination != "auto":
                 in_sample[i] = self._image_score(queries, self._patch_scores(queries))
             advance(i + 1)
@@ -573,16 +571,16 @@ class PatchCoreDetector(BaseImageDetector):
             grids=np.stack(grids) if self._wants_grids else None,
         )
 
-    def _map_peak(self, scores: PatchScores, mask: np.ndarray | None) -> float:
+    def _map_peak(self, scores: PatchScores, mask: np.ndarray) -> float:
         """Highest value of an image's heat map; computes only the patches that it hangs on.
 
         A map of upper bounds lies above the map. Where its highest point hangs on computed patches
         alone, this is the highest point of both.
         """
-        numbers = self._on_grid(np.arange(len(scores.values), dtype=np.float64), mask)
+        numbers = _on_grid(np.arange(len(scores.values), dtype=np.float64), mask)
         shown = fill_padding(numbers).astype(np.int64)
         while True:
-            canvas = self._render(self._on_grid(scores.values, mask))
+            canvas = self._render(_on_grid(scores.values, mask))
             row, column = np.unravel_index(canvas.argmax(), canvas.shape)
             cells = support(
                 (int(row), int(column)), shown.shape, len(canvas), float(self.smoothing)
@@ -608,11 +606,11 @@ class PatchCoreDetector(BaseImageDetector):
         image, grids = np.empty(len(batch.shapes)), []
         embeddings = self._embed(batch.pixels)
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
-            inside = rows if mask is None else rows[torch.from_numpy(mask.ravel())]
-            scores = self._patch_scores(inside, bounded=not maps)
-            image[i] = self._image_score(inside, scores)
+            queries = inside(rows, mask)
+            scores = self._patch_scores(queries, bounded=not maps)
+            image[i] = self._image_score(queries, scores)
             if maps:
-                grids.append(self._on_grid(scores.all(), mask))
+                grids.append(_on_grid(scores.all(), mask))
         return BatchScores(image, np.stack(grids) if maps else None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
@@ -666,26 +664,14 @@ class PatchCoreDetector(BaseImageDetector):
             )
         return float(score[0])
 
-    def _on_grid(self, patches: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        """Lay patch scores out on the (h, w) grid, NaN in padding."""
-        shape = self._grid_shape()
-        if mask is None:
-            return patches.reshape(shape)
-        grid = np.full(shape, np.nan)
-        grid[mask] = patches
-        return grid
-
-    def _patch_masks(self, batch: ImageBatch) -> list[np.ndarray | None]:
-        if self.geometry_.mode != "pad":
-            return [None] * len(batch.shapes)
-        return [self._patch_mask(height, width) for height, width in batch.shapes]
-
-    def _patch_mask(self, height: int, width: int) -> np.ndarray:
-        """(h, w) bool: the patches of an image that do not lie in padding."""
-        mask = np.zeros(self._extractor().grid, dtype=bool)
-        r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *mask.shape)
-        mask[r0:r1, c0:c1] = True
-        return mask
+    def _patch_masks(self, batch: ImageBatch) -> list[np.ndarray]:
+        """(h, w) bool of each image: the patches that do not lie in padding."""
+        grid = self._grid_shape()
+        masks = np.zeros((len(batch.shapes), *grid), dtype=bool)
+        for mask, (height, width) in zip(masks, batch.shapes, strict=True):
+            r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *grid)
+            mask[r0:r1, c0:c1] = True
+        return list(masks)
 
     def _render(self, grid: np.ndarray) -> np.ndarray:
         return render(grid, self.geometry_.image_size, self.smoothing)
@@ -705,3 +691,10 @@ class PatchCoreDetector(BaseImageDetector):
     def _smallest_side(self) -> int:
         strides = self._extractor().net.strides
         return max(strides) if strides is not None else 1
+
+
+def _on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Lay patch scores out on the (h, w) grid, NaN in padding."""
+    grid = np.full(mask.shape, np.nan)
+    grid[mask] = patches
+    return grid

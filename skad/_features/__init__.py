@@ -9,6 +9,7 @@ from skad._features.patches import (
     PatchesStreamed,
     TrainingPatches,
     TransformedPatches,
+    inside,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store
 
@@ -25,6 +26,7 @@ __all__ = [
     "TrainingPatches",
     "TransformedPatches",
     "as_feature_store",
+    "inside",
     "load_backbone",
     "patch_extractor",
     "pin_convolutions",

@@ -16,14 +16,16 @@ from skad._features.extractor import PatchExtractor
 from skad._features.store import StoredExtractor
 from skad._memory import temporary_array
 
-# Yields (pixels of a batch, patch mask of each of its images or None for the whole grid).
-Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray | None]]]]
+# Yields pixels of a batch, and of each of its images which patches do not lie in padding.
+Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray]]]]
 Advance = Callable[[int], None]
+# Patches of an image, (n_patches, d) float32, and where they lie, (h, w) bool.
+Embedded = tuple[torch.Tensor, np.ndarray]
 
 
 def embed_images(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None = None
-) -> Iterator[torch.Tensor]:
+) -> Iterator[Embedded]:
     """Embed image after image.
 
     Parameters
@@ -38,27 +40,27 @@ def embed_images(
     ------
     torch.Tensor of shape (n_patches of the image, d), float32
         Patches that lie in padding are left out.
+    ndarray of shape (h, w), bool
+        Where the others lie.
     """
     for cells, mask in _cells_of_images(extractor, batches, advance):
-        yield _joined(extractor, cells, mask)
+        yield inside(extractor.join(cells), mask), mask
+
+
+def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
+    """Leave out the patches of an image that lie in padding."""
+    return patches if mask.all() else patches[torch.from_numpy(mask.ravel())]
 
 
 def _cells_of_images(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
-) -> Iterator[tuple[torch.Tensor, np.ndarray | None]]:
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
     done = 0
     for pixels, masks in batches():
         yield from zip(extractor.cells(pixels), masks, strict=True)
         done += len(masks)
         if advance is not None:
             advance(done)
-
-
-def _joined(
-    extractor: PatchExtractor | StoredExtractor, cells: torch.Tensor, mask: np.ndarray | None
-) -> torch.Tensor:
-    patches = extractor.join(cells)
-    return patches if mask is None else patches[torch.from_numpy(mask.ravel())]
 
 
 class TrainingPatches(Protocol):
@@ -72,8 +74,8 @@ class TrainingPatches(Protocol):
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return (len(indices), d) float32 embeddings, in the order asked for."""
 
-    def per_image(self) -> Iterator[torch.Tensor]:
-        """Yield the (n_i, d) float32 embeddings of image after image, on the extractor's device."""
+    def per_image(self) -> Iterator[Embedded]:
+        """Yield the embeddings of image after image, on the extractor's device, and their places."""
 
 
 class PatchesStreamed:
@@ -109,7 +111,7 @@ class PatchesStreamed:
         dim = self.extractor.dim if to_lower is None else to_lower.shape[1]
         projected = torch.empty((self.n_images * height * width, dim), device=device)
         ends = [0]
-        for embedding in self.per_image(self.advance):
+        for embedding, _ in self.per_image(self.advance):
             end = ends[-1] + len(embedding)
             projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
             ends.append(end)
@@ -121,14 +123,14 @@ class PatchesStreamed:
         wanted = np.argsort(indices, kind="stable")
         taken = np.empty((len(indices), self.extractor.dim), dtype=np.float32)
         start = 0
-        for rows in self.per_image():
+        for rows, _ in self.per_image():
             first, last = np.searchsorted(indices[wanted], [start, start + len(rows)])
             here = wanted[first:last]
             taken[here] = rows[torch.from_numpy(indices[here] - start)].cpu().numpy()
             start += len(rows)
         return taken
 
-    def per_image(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
+    def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
         """Embed image after image."""
         return embed_images(self.extractor, self.batches, advance)
 
@@ -155,15 +157,15 @@ class PatchesInCells(PatchesStreamed):
     ) -> None:
         super().__init__(extractor, batches, n_images, None)
         self._cells = torch.empty((n_images, extractor.n_values))
-        self._masks: list[np.ndarray | None] = []
+        self._masks: list[np.ndarray] = []
         for cells, mask in _cells_of_images(extractor, batches, advance):
             self._cells[len(self._masks)] = cells
             self._masks.append(mask)
 
-    def per_image(self, advance: Advance | None = None) -> Iterator[torch.Tensor]:
+    def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
         """Join the cells of image after image."""
         for cells, mask in zip(self._cells, self._masks, strict=True):
-            yield _joined(self.extractor, cells.to(self.extractor.device), mask)
+            yield inside(self.extractor.join(cells.to(self.extractor.device)), mask), mask
 
 
 class PatchesInMemory:
@@ -197,11 +199,12 @@ class PatchesInMemory:
         # np.empty commits no page before it is written, so a generous N costs nothing.
         shape = (n_images * height * width, extractor.dim)
         rows = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
-        ends = [0]
-        for embedding in embed_images(extractor, batches, advance):
+        ends, self.masks = [0], []
+        for embedding, mask in embed_images(extractor, batches, advance):
             end = ends[-1] + len(embedding)
             rows[ends[-1] : end] = embedding.cpu().numpy()
             ends.append(end)
+            self.masks.append(mask)
         self.ends = np.array(ends)
         self.rows = rows[: ends[-1]]
         self.sources = np.repeat(np.arange(n_images), np.diff(self.ends))
@@ -210,7 +213,7 @@ class PatchesInMemory:
         """Return (N, p) projections by a (p, d) matrix, image by image as the other kinds project."""
         to_lower = matrix.to(self.device).T
         projected = torch.empty((len(self.rows), to_lower.shape[1]), device=self.device)
-        for start, rows in zip(self.ends[:-1], self.per_image(), strict=True):
+        for start, (rows, _) in zip(self.ends[:-1], self.per_image(), strict=True):
             projected[start : start + len(rows)] = rows @ to_lower
         return projected
 
@@ -218,10 +221,10 @@ class PatchesInMemory:
         """Fetch embeddings by their row numbers."""
         return self.rows[indices]
 
-    def per_image(self) -> Iterator[torch.Tensor]:
+    def per_image(self) -> Iterator[Embedded]:
         """Yield each image's own slice of the array."""
-        for start, end in zip(self.ends[:-1], self.ends[1:], strict=True):
-            yield torch.from_numpy(self.rows[start:end]).to(self.device)
+        for start, end, mask in zip(self.ends[:-1], self.ends[1:], self.masks, strict=True):
+            yield torch.from_numpy(self.rows[start:end]).to(self.device), mask
 
 
 class TransformedPatches:
@@ -247,11 +250,11 @@ class TransformedPatches:
         """Fetch and map some rows."""
         return (torch.from_numpy(self.patches.take(indices)) @ self.weight.T).numpy()
 
-    def per_image(self) -> Iterator[torch.Tensor]:
+    def per_image(self) -> Iterator[Embedded]:
         """Map image after image, each by the very product that maps it when it is scored."""
         weight = self.weight.to(self.patches.device)
-        for rows in self.patches.per_image():
-            yield rows @ weight.T
+        for rows, mask in self.patches.per_image():
+            yield rows @ weight.T, mask
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

@@ -242,7 +242,7 @@ def _embed(
     for batch in detector._iter_batches(images):
         masks = detector._patch_masks(batch)
         for rows, mask in zip(detector._embed(batch.pixels).cpu().numpy(), masks, strict=True):
-            inside = rows if mask is None else rows[mask.ravel()]
+            inside = rows[mask.ravel()]
             kept = inside[_chosen(len(inside), quotas[labels[i]], random)]
             chosen.append(kept)
             owners.append(np.full(len(kept), i))
