@@ -124,7 +124,7 @@ def reconpatch(args: argparse.Namespace, rate: float) -> None:
         }
         floor = operations(ways["skad"]) / rate
         title = f"ReConPatch, {len(patches)} patches of {dim} values"
-        report(title, len(patches), ways, floor, 10 * args.steps)
+        report(title, len(patches), ways, floor, 5 * args.steps)
 
 
 # ---- ReContrast -------------------------------------------------------------------------------------

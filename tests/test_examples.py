@@ -111,6 +111,13 @@ def test_benchmarks_run(tmp_path):
         assert line in result.stdout
 
 
+def test_training_is_timed():
+    result = run("benchmarks/bench_training.py", "--image-size", 64, "--batch-size", 2, "--steps", 1)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| plain") == 3
+    assert result.stdout.count("| floor |") == 4
+
+
 def test_bounds_are_counted(folder):
     result = run("benchmarks/bench_bounds.py", folder, "--coreset-size", 0.5, "--images", 4)
     assert result.returncode == 0, result.stderr
