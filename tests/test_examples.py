@@ -112,7 +112,9 @@ def test_benchmarks_run(tmp_path):
 
 
 def test_training_is_timed():
-    result = run("benchmarks/bench_training.py", "--image-size", 64, "--batch-size", 2, "--steps", 1)
+    result = run(
+        "benchmarks/bench_training.py", "--image-size", 64, "--batch-size", 2, "--steps", 1
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("| plain") == 3
     assert result.stdout.count("| floor |") == 4
