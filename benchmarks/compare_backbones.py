@@ -102,8 +102,11 @@ def mean_figures(params: dict, data, args: argparse.Namespace) -> np.ndarray:
     """Image and pixel AUROC, mean over seeds."""
     # Seeds differ in the coreset alone: an image goes through the backbone once.
     with tempfile.TemporaryDirectory() as folder:
-        params = {**params, "image_size": args.image_size, "memory": FeatureStore(folder)}
-        detectors = (PatchCoreDetector(**params, random_state=seed) for seed in args.seeds)
+        params = {**params, "image_size": args.image_size, "precision": args.precision}
+        store = FeatureStore(folder)
+        detectors = (
+            PatchCoreDetector(**params, memory=store, random_state=seed) for seed in args.seeds
+        )
         return np.mean([fit_and_score(detector, data)[1][:2] for detector in detectors], axis=0)
 
 
@@ -113,6 +116,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="ResNet-18 ImageNet weights")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="none: times alone")
     parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--only", nargs="+", help="names of backbones; all by default")
     args = parser.parse_args()
 
