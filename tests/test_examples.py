@@ -1,24 +1,12 @@
 """The scripts of examples/ and benchmarks/ run as they are."""
 
 import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-ROOT = Path(__file__).parents[1]
-
-
-def run(script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "100"},
-    )  # fmt: skip
+from scripts import ROOT, run, run_apart
 
 
 @pytest.fixture(scope="module")
@@ -194,13 +182,13 @@ def test_grid_search_draws_the_surface(folder, tmp_path):
 
 def test_search_on_a_cluster(folder):
     pytest.importorskip("distributed")
-    result = run("examples/grid_search_dask.py", folder, "--image-size", 32, "--workers", 1)
+    result = run_apart("examples/grid_search_dask.py", folder, "--image-size", 32, "--workers", 1)
     assert result.returncode == 0, result.stderr
     assert "8 candidates x 3 folds on 1 workers" in result.stdout
     assert "best: {" in result.stdout
 
 
 def test_a_foreign_cluster_needs_a_common_folder():
-    result = run("examples/grid_search_dask.py", "--scheduler", "tcp://absent:8786")
+    result = run_apart("examples/grid_search_dask.py", "--scheduler", "tcp://absent:8786")
     assert result.returncode == 2
     assert "--scheduler needs --memory" in result.stderr
