@@ -2,8 +2,10 @@
 
 The selection is the textbook's, pick by pick; only the order of the arithmetic differs. A plain
 loop reads all N vectors for every pick and so waits for memory. Here a round takes the rows that
-are farthest from all picks, runs the greedy rule among these few for as long as it provably
-equals the rule over all rows, and then brings all N distances up to date with one matrix product.
+are farthest from all picks, and runs the greedy rule among these few for as long as it provably
+equals the rule over all rows. Distances to the picks only ever shrink: a row that was near enough
+once is left alone, and catches up with the picks it has missed, in matrix products, when it may be
+among the farthest again. Half of the products are never needed.
 
 References
 ----------
@@ -29,6 +31,10 @@ Progress = Callable[[int], object]
 
 # Largest products that stay in a CPU core's cache with their result.
 _ROWS, _PICKS = 2048, 256
+# Picks that rows catch up with before it is asked again who still may be among the farthest.
+_BLOCK = 2 * _PICKS
+# Rows that catch up together: more than a round looks at, so that few attempts find its rows.
+_CANDIDATES = 8192
 # Below any squared distance: a row that has been picked never is the farthest again.
 _PICKED = -1.0
 
@@ -40,13 +46,10 @@ class Traversal(NamedTuple):
     """(n_select,), distinct row numbers in the order of selection."""
     gaps: NDArray[np.float64]
     """(n_select,), descending: the distance of each pick to those before it; inf for a first pick."""
+    radius: float
+    """Largest distance of any row to its nearest pick."""
     left: NDArray[np.float64]
-    """(N,), the distance of every row to its nearest pick; 0 for the picks."""
-
-    @property
-    def radius(self) -> float:
-        """Largest distance of any row to its nearest pick."""
-        return float(self.left.max())
+    """(N,), the distance of every row to its nearest pick; 0 for the picks. Empty if not asked for."""
 
 
 def projection_matrix(
@@ -144,6 +147,7 @@ def farthest_first(
     block_size: int = 1024,
     overwrite_x: bool = False,
     progress: Progress | None = None,
+    measure: bool = False,
 ) -> Traversal:
     """Greedy k-centre as `greedy_k_center`, with all the distances that it comes to know.
 
@@ -155,6 +159,8 @@ def farthest_first(
         As for `greedy_k_center`.
     n_select : int
         Number of picks, 1 to N; with an `anchor` 0 too, which only measures.
+    measure : bool, default=False
+        Find the distances that are left for all rows, not just the largest.
 
     Returns
     -------
@@ -172,23 +178,27 @@ def farthest_first(
         raise ValueError("give either start or anchor, not both")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
-    picks: list[int] = []
     gaps: list[float] = []
     with torch.no_grad(), full_precision(rows):
         cover = _Cover(rows, anchor, overwrite_x)
         if anchor is None:
-            picks = cover.add(_checked_start(0 if start is None else start, rows.shape[0]))
+            cover.add([_checked_start(0 if start is None else start, rows.shape[0])])
             gaps = [np.inf]
-        while len(picks) < n_select:
-            found, found_gaps = _round_of_picks(cover, block_size, n_select - len(picks))
-            picks += cover.add(found)
+        while len(cover.picks) < n_select:
+            found, found_gaps = _round_of_picks(cover, block_size, n_select - len(cover.picks))
+            cover.add(found)
             gaps += found_gaps
             if progress is not None:
-                progress(len(picks))
-    left = cover.gaps.double().clamp_(min=0).sqrt_().cpu().numpy()
+                progress(len(cover.picks))
+        left = _distances(cover.measure()) if measure else np.empty(0)
+        radius = float(_distances(cover.largest()))
     # Rows that are taken when nothing is left uncovered have no distance to cover.
     at_pick = np.sqrt(np.maximum(np.asarray(gaps, dtype=np.float64), 0.0))
-    return Traversal(np.asarray(picks, dtype=np.int64), at_pick, left)
+    return Traversal(np.asarray(cover.picks, dtype=np.int64), at_pick, radius, left)
+
+
+def _distances(gaps: torch.Tensor) -> NDArray[np.float64]:
+    return gaps.double().clamp(min=0).sqrt_().cpu().numpy()
 
 
 def distance_to_nearest(X: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
@@ -250,7 +260,10 @@ def covering_radius(
 
 
 class _Cover:
-    """All rows, centred, each with its squared distance (`gaps`) to the nearest pick."""
+    """All rows, centred, each with its squared distance (`gaps`) to the nearest pick, or a bound of it.
+
+    A gap accounts for the first picks, `n_seen` of them, and so bounds the distance to all from above.
+    """
 
     def __init__(
         self, rows: torch.Tensor, anchor: ArrayLike | torch.Tensor | None, overwrite: bool
@@ -258,20 +271,19 @@ class _Cover:
         centre = rounded_centre(rows)
         self.points = rows.sub_(centre) if overwrite else rows - centre
         self.norms = squared_norms(self.points)
+        self.picks: list[int] = []
         if anchor is None:
             self.gaps = torch.full_like(self.norms, torch.inf)
         else:
             self.gaps = _checked_anchor(anchor, self.norms).square()
+        self._n_seen = torch.zeros(len(self.norms), dtype=torch.int64, device=self.norms.device)
 
-    def add(self, picks: torch.Tensor) -> list[int]:
-        """Bring the gaps of all rows up to date with new picks; returns the picks."""
-        step = rows_per_product(self.points.device, _ROWS)
-        centres, bias = self.points[picks], self.norms[picks]
-        for block in blocks(self.points.shape[0], step):
-            nearest = _nearest_gap(self.points[block], self.norms[block], centres, bias)
-            torch.minimum(self.gaps[block], nearest, out=self.gaps[block])
+    def add(self, picks: list[int]) -> None:
+        """Take picks in; rows catch up with them when they are asked for."""
+        self.picks += picks
         self.gaps[picks] = _PICKED
-        return picks.tolist()
+        # Nothing is nearer to a pick than it is itself.
+        self._n_seen[picks] = len(self.norms)
 
     def farthest(self, size: int) -> tuple[torch.Tensor, float, int]:
         """Rows with the largest gaps in ascending order, and the best row left outside.
@@ -281,16 +293,60 @@ class _Cover:
         """
         n_rows = self.gaps.shape[0]
         if n_rows <= size:
+            self.measure()
             return torch.arange(n_rows, device=self.gaps.device), -torch.inf, n_rows
-        threshold = torch.topk(self.gaps, size + 1).values[-1]
+        threshold = self._settle(size + 1)
         above = (self.gaps > threshold).nonzero()[:, 0]
         level = (self.gaps == threshold).nonzero()[:, 0]
         n_level = size - above.shape[0]
         rows = torch.cat([above, level[:n_level]]).sort().values
         return rows, float(threshold), int(level[n_level])
 
+    def largest(self) -> torch.Tensor:
+        """Find the largest gap."""
+        return self._settle(1)
 
-def _round_of_picks(cover: _Cover, size: int, budget: int) -> tuple[torch.Tensor, list[float]]:
+    def measure(self) -> torch.Tensor:
+        """Bring the gaps of all rows up to date."""
+        self._catch_up(self.gaps.amin())
+        return self.gaps
+
+    def _settle(self, n: int) -> torch.Tensor:
+        """Bring gaps up to date until all as large as the n-th largest are; returns that."""
+        n_rows = self.gaps.shape[0]
+        n_candidates = min(n_rows, max(n, rows_per_product(self.gaps.device, _CANDIDATES)))
+        while True:
+            candidates = self.gaps.topk(n_candidates).values
+            threshold = candidates[n - 1]
+            if not bool((self._behind() & (self.gaps >= threshold)).any()):
+                return threshold
+            self._catch_up(candidates[-1])
+
+    def _behind(self) -> torch.Tensor:
+        return self._n_seen < len(self.picks)
+
+    def _catch_up(self, floor: torch.Tensor) -> None:
+        """Fold missed picks into the rows whose gaps are `floor` or more, for as long as they are."""
+        step = rows_per_product(self.points.device, _ROWS)
+        waiting = (self._behind() & (self.gaps >= floor)).nonzero()[:, 0]
+        # Block by block together: some rows see a few picks once more, which changes nothing.
+        n_blocks = self._n_seen[waiting].div(_BLOCK, rounding_mode="floor")
+        picks = torch.tensor(self.picks, device=self.gaps.device)
+        active = waiting[:0]
+        for number, block in enumerate(blocks(len(picks), _BLOCK)):
+            active = torch.cat([active, waiting[n_blocks == number]])
+            if not len(active):
+                continue
+            new = picks[int(self._n_seen[active].min()) : block.stop]
+            centres, bias = self.points[new], self.norms[new]
+            for some in active.split(step):
+                nearest = _nearest_gap(self.points[some], self.norms[some], centres, bias)
+                self.gaps[some] = torch.minimum(self.gaps[some], nearest)
+            self._n_seen[active] = block.stop
+            active = active[self.gaps[active] >= floor]
+
+
+def _round_of_picks(cover: _Cover, size: int, budget: int) -> tuple[list[int], list[float]]:
     """Next picks, in order, with their gaps, among the `size` rows farthest from all picks so far.
 
     Gaps only ever shrink. So while the best row inside is at least as far as the best row
@@ -308,11 +364,11 @@ def _round_of_picks(cover: _Cover, size: int, budget: int) -> tuple[torch.Tensor
         best = int(gaps.argmax())
         if gaps[best] < rival_gap or (gaps[best] == rival_gap and numbers[best] > rival_row):
             break
-        picks.append(best)
+        picks.append(numbers[best])
         at_pick.append(float(gaps[best]))
         np.minimum(gaps, distances[best], out=gaps)
         gaps[best] = _PICKED
-    return rows[picks], at_pick
+    return picks, at_pick
 
 
 def _nearest_gap(
@@ -341,10 +397,10 @@ def check_selection(n_rows: int, n_select: int) -> None:
         raise ValueError(f"n_select must be between 1 and the {n_rows} rows, got {n_select}")
 
 
-def _checked_start(start: int, n_rows: int) -> torch.Tensor:
+def _checked_start(start: int, n_rows: int) -> int:
     if not 0 <= start < n_rows:
         raise ValueError(f"start must be a row number below {n_rows}, got {start}")
-    return torch.tensor([start])
+    return start
 
 
 def _checked_anchor(anchor: ArrayLike | torch.Tensor, like: torch.Tensor) -> torch.Tensor:

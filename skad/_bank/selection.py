@@ -179,7 +179,7 @@ def grow_coreset(
     n_add = n_select - len(kept)
     if method == "random" or n_add == len(new):
         taken = np.sort(torch.randperm(len(new), generator=generator)[:n_add].numpy())
-        found = Traversal(taken, np.empty(0), np.zeros(1))
+        found = Traversal(taken, np.empty(0), 0.0, np.empty(0))
     else:
         anchor = distance_to_nearest(new, kept)
         if method == "approximate":
@@ -207,14 +207,16 @@ def _exchange(
     net, others = candidates[: before.net_size], candidates[before.net_size :]
     if before.net_size:
         anchor = distance_to_nearest(others, net)
-        found = farthest_first(others, n_select - len(net), anchor=anchor, progress=progress)
+        found = farthest_first(
+            others, n_select - len(net), anchor=anchor, progress=progress, measure=True
+        )
         if found.radius <= before.net_scale:
             rows = np.concatenate([np.arange(len(net)), len(net) + found.rows])
             left = np.concatenate([np.zeros(len(net)), found.left])
             joined = len(net) + int((found.gaps > before.net_scale).sum())
             radius = _radius(left, n_select, before, before.net_scale)
             return Coreset(rows, Cover(radius, joined, before.net_scale))
-    found = farthest_first(candidates, n_select, start=0, progress=progress)
+    found = farthest_first(candidates, n_select, start=0, progress=progress, measure=True)
     scale = max(2 * before.net_scale, found.radius)
     radius = _radius(found.left, n_select, before, scale)
     return Coreset(found.rows, Cover(radius, int((found.gaps > scale).sum()), scale))

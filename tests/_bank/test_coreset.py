@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skad._bank import (
+    coreset,
     covering_radius,
     greedy_k_center,
     projection_matrix,
@@ -80,6 +81,40 @@ def test_equals_the_plain_loop_in_float64(seed, n, d, n_select):
     anchor = mean_distance(X[:1], [0])[0] + (X - X[start]).norm(dim=1)
     expected = plain_loop(X, n_select, anchor=anchor)
     assert greedy_k_center(X, n_select, anchor=anchor, block_size=64).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n_candidates", [1, 40, 10_000])
+@pytest.mark.parametrize("block", [1, 16, 100])
+def test_rows_that_were_left_alone_catch_up(monkeypatch, seed, n_candidates, block):
+    monkeypatch.setattr(coreset, "_CANDIDATES", n_candidates)
+    monkeypatch.setattr(coreset, "_BLOCK", block)
+    cluster = torch.randint(3, (500, 1), generator=seeded(seed))
+    X = torch.randn(500, 4, generator=seeded(seed), dtype=torch.float64) + 6.0 * cluster
+    found = coreset.farthest_first(X, 150, start=seed, block_size=20, measure=True)
+    assert found.rows.tolist() == plain_loop(X, 150, start=seed)
+    expected = pairwise(X)[:, found.rows].min(1)
+    np.testing.assert_allclose(found.left, expected, atol=1e-7)
+    assert found.radius == pytest.approx(expected.max())
+    unmeasured = coreset.farthest_first(X, 150, start=seed, block_size=20)
+    assert unmeasured.radius == found.radius
+
+
+def test_most_rows_are_left_alone(monkeypatch):
+    """What the order of the arithmetic is for; sizes as small as the test, beside those of a fit."""
+    monkeypatch.setattr(coreset, "_CANDIDATES", 1000)
+    monkeypatch.setattr(coreset, "_BLOCK", 64)
+    products = []
+    nearest_gap = coreset._nearest_gap
+
+    def counted(points, norms, centres, bias):
+        products.append(len(points) * len(centres))
+        return nearest_gap(points, norms, centres, bias)
+
+    monkeypatch.setattr(coreset, "_nearest_gap", counted)
+    X = torch.randn(20_000, 8, generator=seeded())
+    coreset.farthest_first(X, 2000, start=0, block_size=256)
+    assert sum(products) < 0.5 * 20_000 * 2000
 
 
 @pytest.mark.parametrize("block_size", [1, 5, 32, 1024])
