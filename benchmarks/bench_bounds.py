@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from skad import PatchCoreDetector
+from skad._bank import answered
 from skad.datasets import load_folder
 
 
@@ -26,7 +27,7 @@ def searched_patches(detector: PatchCoreDetector, files: list[str]) -> tuple[lis
     for batch in detector._iter_batches(detector._open(files, reset=False)):
         for rows in detector._embed(batch.pixels):
             scores = detector._patch_scores(rows)
-            scores.highest()
+            answered(scores.highest(), detector._answer_one)
             counts.append(int(scores.certain.sum()))
             n_patches = len(rows)
     return counts, n_patches

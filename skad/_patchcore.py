@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
 from skad._bank import (
+    Asking,
     Coreset,
     MemoryBank,
     PatchScores,
+    Question,
+    answered,
+    answered_together,
     check_index,
     grow_coreset,
     mean_of_nearest,
@@ -43,6 +48,11 @@ from skad._features import (
 from skad._heatmaps import fill_padding, render, support
 from skad._images import ImageBatch, ImageSource
 from skad._memory import parse_bytes
+
+T = TypeVar("T")
+
+# Training images whose patches are searched together, to read the bank less often.
+_TOGETHER = 8
 
 
 class PatchCoreDetector(BaseImageDetector):
@@ -553,17 +563,19 @@ class PatchCoreDetector(BaseImageDetector):
         if leave_out:
             self._check_leave_one_out()
         held_out, in_sample, peaks = np.empty((3, n_images))
-        grids = []
-        for i, (queries, mask) in enumerate(patches.per_image()):
-            source = first + i if leave_out else None
-            scores = self._patch_scores(queries, source)
-            held_out[i] = self._image_score(queries, scores, source)
-            peaks[i] = self._map_peak(scores, mask)
-            if self._wants_grids:
-                grids.append(_on_grid(scores.all(), mask))
-            if self.contamination != "auto":
-                in_sample[i] = self._image_score(queries, self._patch_scores(queries))
-            advance(i + 1)
+        grids: list[np.ndarray] = []
+        done = 0
+        for group in _groups(patches.per_image(), _TOGETHER):
+            numbers = range(first + done, first + done + len(group))
+            askings = [
+                self._score_good(rows, mask, source if leave_out else None)
+                for (rows, mask), source in zip(group, numbers, strict=True)
+            ]
+            for found in answered_together(askings, self._answer):
+                held_out[done], in_sample[done], peaks[done] = found[:3]
+                grids += found[3]
+                done += 1
+                advance(done)
         return TrainingScores(
             out_of_sample=held_out if leave_out else None,
             in_sample=None if self.contamination == "auto" else in_sample,
@@ -571,7 +583,24 @@ class PatchCoreDetector(BaseImageDetector):
             grids=np.stack(grids) if self._wants_grids else None,
         )
 
-    def _map_peak(self, scores: PatchScores, mask: np.ndarray) -> float:
+    def _score_good(
+        self, rows: torch.Tensor, mask: np.ndarray, source: int | None
+    ) -> Asking[tuple[float, float, float, list[np.ndarray]]]:
+        """Score a training image without its own vectors, and with them; peak of its map, and the map.
+
+        What nobody will read is NaN, or an empty list.
+        """
+        scores = self._patch_scores(rows, source)
+        held_out = yield from self._image_score(rows, scores, source)
+        peak = yield from self._map_peak(scores, mask)
+        grids, in_sample = [], np.nan
+        if self._wants_grids:
+            grids = [_on_grid((yield from scores.all()), mask)]
+        if self.contamination != "auto":
+            in_sample = yield from self._image_score(rows, self._patch_scores(rows))
+        return held_out, in_sample, peak, grids
+
+    def _map_peak(self, scores: PatchScores, mask: np.ndarray) -> Asking[float]:
         """Highest value of an image's heat map; computes only the patches that it hangs on.
 
         A map of upper bounds lies above the map. Where its highest point hangs on computed patches
@@ -585,7 +614,8 @@ class PatchCoreDetector(BaseImageDetector):
             cells = support(
                 (int(row), int(column)), shown.shape, len(canvas), float(self.smoothing)
             )
-            if not scores.ensure(np.unique(shown[cells])):
+            asked = yield from scores.ensure(np.unique(shown[cells]))
+            if not asked:
                 return float(canvas[row, column])
 
     def _check_leave_one_out(self) -> None:
@@ -608,9 +638,9 @@ class PatchCoreDetector(BaseImageDetector):
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
             queries = inside(rows, mask)
             scores = self._patch_scores(queries, bounded=not maps)
-            image[i] = self._image_score(queries, scores)
+            image[i] = answered(self._image_score(queries, scores), self._answer_one)
             if maps:
-                grids.append(_on_grid(scores.all(), mask))
+                grids.append(_on_grid(answered(scores.all(), self._answer_one), mask))
         return BatchScores(image, np.stack(grids) if maps else None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
@@ -620,11 +650,7 @@ class PatchCoreDetector(BaseImageDetector):
     def _patch_scores(
         self, rows: torch.Tensor, exclude_source: int | None = None, bounded: bool = True
     ) -> PatchScores:
-        """Score the patches of one image: bounds first, exact scores where they matter."""
-
-        def compute(patches: np.ndarray) -> np.ndarray:
-            # In the order asked for: all patches of a small grid may come by their bounds.
-            return self._score_rows(rows[torch.from_numpy(patches)], exclude_source)
+        """Scores of the patches of one image: bounds first, exact scores where they matter."""
 
         def bound(queries: torch.Tensor, coarse: bool = False) -> np.ndarray:
             near = self.bank_.bounds(
@@ -633,12 +659,32 @@ class PatchCoreDetector(BaseImageDetector):
             return self._mean_distance(near)
 
         if not (bounded and self.bank_.offers_bounds(rows.device)):
-            return PatchScores(compute(np.arange(len(rows))), compute, certain=True)
+            return PatchScores(rows, exclude_source)
         return PatchScores(
-            bound(rows, coarse=True), compute, lambda some: bound(rows[torch.from_numpy(some)])
+            rows,
+            exclude_source,
+            bound(rows, coarse=True),
+            lambda some: bound(rows[torch.from_numpy(some)]),
         )
 
-    def _score_rows(self, rows: torch.Tensor, exclude_source: int | None) -> np.ndarray:
+    def _answer(self, questions: list[Question]) -> list[np.ndarray]:
+        """Score the patches that several images ask for in one search."""
+        if len(questions) == 1:
+            return [self._answer_one(questions[0])]
+        rows = torch.cat([question.rows for question in questions])
+        sizes = [len(question.rows) for question in questions]
+        sources = [question.exclude_source for question in questions]
+        # No image has this number.
+        numbers = np.array([-1 if source is None else source for source in sources])
+        scores = self._score_rows(rows, np.repeat(numbers, sizes))
+        return np.split(scores, np.cumsum(sizes)[:-1])
+
+    def _answer_one(self, question: Question) -> np.ndarray:
+        return self._score_rows(question.rows, question.exclude_source)
+
+    def _score_rows(
+        self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
+    ) -> np.ndarray:
         """Score patches exactly; never above their mean distance to any n_neighbors vectors."""
         distances, _ = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
         return self._mean_distance(distances)
@@ -648,13 +694,13 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _image_score(
         self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
-    ) -> float:
+    ) -> Asking[float]:
         """Score an image by its highest patch (Eq. 6), weighted by its neighbourhood (Eq. 7).
 
         The patch is searched for once more by itself, so that its score does not depend on which others
         were computed beside it.
         """
-        top = scores.highest()
+        top = yield from scores.highest()
         row = rows[top : top + 1]
         distances, ids = self.bank_.search(row, self.n_neighbors, exclude_source=exclude_source)
         score = self._mean_distance(distances)
@@ -691,6 +737,12 @@ class PatchCoreDetector(BaseImageDetector):
     def _smallest_side(self) -> int:
         strides = self._extractor().net.strides
         return max(strides) if strides is not None else 1
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
 
 
 def _on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skad._bank import PatchScores
+from skad._bank import Asking, PatchScores
 from skad._callbacks import FitProgress
 from skad._devices import resolve_device
 from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
@@ -329,7 +329,9 @@ class ReConPatchDetector(PatchCoreDetector):
         # Image by image: a product of another shape may round otherwise.
         return torch.stack([rows @ weight.T for rows in features])
 
-    def _score_rows(self, rows: torch.Tensor, exclude_source: int | None) -> np.ndarray:
+    def _score_rows(
+        self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
+    ) -> np.ndarray:
         """Score patches, each weighted by its own neighbourhood (Eq. 9 and 10)."""
         distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
         scores = self._mean_distance(distances)
@@ -342,7 +344,7 @@ class ReConPatchDetector(PatchCoreDetector):
 
     def _image_score(
         self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
-    ) -> float:
+    ) -> Asking[float]:
         """Score an image by its highest patch, weight and all."""
-        top = scores.highest()
+        top = yield from scores.highest()
         return float(self._score_rows(rows[top : top + 1], exclude_source)[0])

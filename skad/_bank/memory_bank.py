@@ -99,7 +99,7 @@ class MemoryBank:
         queries: ArrayLike | torch.Tensor,
         k: int,
         *,
-        exclude_source: int | None = None,
+        exclude_source: int | NDArray[np.int64] | None = None,
         rows_per_block: int | None = None,
     ) -> Found:
         """Nearest vectors of every query, on the device of the queries.
@@ -113,8 +113,9 @@ class MemoryBank:
             Taken as float32.
         k : int
             Neighbours, 1 to the number of vectors searched.
-        exclude_source : int, optional
-            Leave out the vectors of this image. Such a search is always exact.
+        exclude_source : int or ndarray of shape (q,), optional
+            Leave out the vectors of this image, or for every query those of its own. Such a search is
+            always exact.
         rows_per_block : int, optional
             Rows of one image in queries of shape (q, d). Three-dimensional queries tell it
             themselves.
@@ -136,17 +137,17 @@ class MemoryBank:
         asked = self._as_queries(queries)
         flat = asked.reshape(-1, asked.shape[-1])
         size = asked.shape[1] if asked.ndim == 3 else rows_per_block or _ROWS
-        mask = self._mask(exclude_source)
-        check_k(k, len(self) - (0 if mask is None else int(mask.sum())))
+        check_k(k, self._n_left(exclude_source))
         exact = self._exact(flat.device)
-        excluded = None if mask is None else torch.from_numpy(mask).to(flat.device)
-        by_faiss = self.index != "auto" and mask is None
+        by_faiss = self.index != "auto" and exclude_source is None
         found = []
         for some in blocks(len(flat), max(1, size)):
             rows = flat[some]
             if by_faiss:
                 proposed = self._by_faiss(exact, rows, k)
             else:
+                mask = self._mask(exclude_source, some)
+                excluded = None if mask is None else torch.from_numpy(mask).to(flat.device)
                 proposed = exact.candidates(rows, k, excluded)
             found.append(measured(rows, exact.vectors, proposed))
         distances, ids = joined(found, k)
@@ -185,8 +186,8 @@ class MemoryBank:
             distance to the (j + 1)-th nearest.
         """
         exact = self._exact(queries.device)
+        check_k(k, self._n_left(exclude_source))
         mask = self._mask(exclude_source)
-        check_k(k, len(self) - (0 if mask is None else int(mask.sum())))
         proposals = self._once(("proposals", str(queries.device)), lambda: ProposalSearch(exact))
         excluded = None if mask is None else torch.from_numpy(mask).to(queries.device)
         every = _EVERY if coarse and self._can_thin(k, mask) else 1
@@ -226,7 +227,7 @@ class MemoryBank:
         ids: ArrayLike,
         b: int,
         *,
-        exclude_source: int | None = None,
+        exclude_source: int | NDArray[np.int64] | None = None,
     ) -> NDArray[np.float64]:
         """Weights of PatchCore's Eq. 7 for queries whose nearest vectors are known.
 
@@ -237,7 +238,7 @@ class MemoryBank:
             From `search`; only the nearest (column 0) is used.
         b : int
             Bank vectors around the nearest one, itself included. At most all are used.
-        exclude_source : int, optional
+        exclude_source : int or ndarray of shape (...), optional
             Leave the vectors of this image out of the neighbourhood, as `search` did.
 
         Returns
@@ -250,8 +251,7 @@ class MemoryBank:
         ValueError
             If `b` is below 2, or fewer than two vectors are there.
         """
-        mask = self._mask(exclude_source)
-        n_left = len(self) - (0 if mask is None else int(mask.sum()))
+        n_left = self._n_left(exclude_source)
         if min(b, n_left) < 2:
             raise ValueError(
                 f"re-weighting needs b >= 2 neighbours and as many vectors, got b={b} and "
@@ -261,6 +261,7 @@ class MemoryBank:
         flat = asked.reshape(-1, asked.shape[-1])
         nearest = np.asarray(distances, dtype=np.float64)[..., 0]
         matches = np.asarray(ids, dtype=np.int64)[..., 0].ravel()
+        mask = self._mask(exclude_source)
         around = self._neighbours_without(matches, min(b, n_left), flat.device, mask)
         vectors = self._exact(flat.device).vectors
         to_neighbours = distances_to(flat, vectors, torch.from_numpy(around).to(flat.device))
@@ -280,12 +281,15 @@ class MemoryBank:
         wide = self._neighbours_of(matches, min(2 * b, len(self)), device)
         if mask is None:
             return wide[:, :b]
-        left_out = mask[wide]
+        # One mask for all, or one for each.
+        mask = np.broadcast_to(mask, (len(matches), len(self)))
+        left_out = np.take_along_axis(mask, wide, axis=1)
         order = np.argsort(left_out, axis=1, kind="stable")[:, :b]
         around = np.take_along_axis(wide, order, axis=1)
         for i in np.flatnonzero(left_out.sum(axis=1) > wide.shape[1] - b):
             group = int(matches[i] // _GROUP)
-            table = self._search_group(group, b, device, torch.from_numpy(mask).to(device))
+            excluded = torch.from_numpy(mask[i].copy()).to(device)
+            table = self._search_group(group, b, device, excluded)
             around[i] = table[matches[i] - group * _GROUP]
         return around
 
@@ -343,8 +347,22 @@ class MemoryBank:
         # Reentrant: neighbours are built from an exact search, which is built under it too.
         self._lock = threading.RLock()
 
-    def _mask(self, exclude_source: int | None) -> NDArray[np.bool_] | None:
-        return None if exclude_source is None else self.sources == exclude_source
+    def _mask(
+        self, exclude_source: int | NDArray[np.int64] | None, some: slice = slice(None)
+    ) -> NDArray[np.bool_] | None:
+        """Vectors to leave out: (M,) for all queries, or (n, M) for `some` of them."""
+        if exclude_source is None:
+            return None
+        if np.ndim(exclude_source) == 0:
+            return self.sources == exclude_source
+        return self.sources == np.asarray(exclude_source).reshape(-1, 1)[some]
+
+    def _n_left(self, exclude_source: int | NDArray[np.int64] | None) -> int:
+        """Vectors that are left to search, for the query that has fewest."""
+        if exclude_source is None:
+            return len(self)
+        own = [np.count_nonzero(self.sources == source) for source in np.unique(exclude_source)]
+        return len(self) - max(own, default=0)
 
     def _as_queries(self, queries: ArrayLike | torch.Tensor) -> torch.Tensor:
         asked = torch.as_tensor(queries, dtype=torch.float32).detach()

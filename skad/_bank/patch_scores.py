@@ -1,10 +1,16 @@
-"""Scores of an image's patches, bounded at once and computed where it matters."""
+"""Scores of an image's patches, bounded at once and computed where it matters.
+
+What computes scores is asked, not called: `PatchScores` yields questions from generators, so that those
+of several images can be answered by one search (`answered_together`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 # While the highest score is looked for, few patches are computed at first (mostly two or three matter),
@@ -12,6 +18,57 @@ from numpy.typing import NDArray
 _AT_FIRST = 4
 # More rivals of the highest than these are bounded more closely before any is computed.
 _MANY = 16
+
+T = TypeVar("T")
+
+
+class Question(NamedTuple):
+    """Patches whose scores are wanted."""
+
+    rows: torch.Tensor
+    """(n, d) float32."""
+    exclude_source: int | None
+    """Number of the image whose vectors do not count."""
+
+
+Asking = Generator[Question, NDArray[np.float64], T]
+"""Yields questions, is sent their scores, (n,) float64, and returns what follows from them."""
+
+
+def answered(asking: Asking[T], answer: Callable[[Question], NDArray[np.float64]]) -> T:
+    """Give a generator its answers, one by one; returns its result."""
+    return answered_together([asking], lambda questions: [answer(questions[0])])[0]
+
+
+def answered_together(
+    askings: list[Asking[T]], answer: Callable[[list[Question]], list[NDArray[np.float64]]]
+) -> list[T]:
+    """Give several generators their answers, those of a round together.
+
+    Parameters
+    ----------
+    askings : list of generators
+    answer : callable
+        Maps a list of questions to the list of their scores.
+
+    Returns
+    -------
+    list
+        Their results, in the order of `askings`.
+    """
+    results: dict[int, T] = {}
+    replies: dict[int, NDArray[np.float64] | None] = dict.fromkeys(range(len(askings)))
+    while replies:
+        questions = {}
+        for i, reply in replies.items():
+            try:
+                # The None that starts a generator answers no question.
+                questions[i] = askings[i].send(reply)  # type: ignore[arg-type]
+            except StopIteration as end:
+                results[i] = end.value
+        answers = answer(list(questions.values())) if questions else []
+        replies = dict(zip(questions, answers, strict=True))
+    return [results[i] for i in range(len(askings))]
 
 
 class PatchScores:
@@ -24,14 +81,14 @@ class PatchScores:
 
     Parameters
     ----------
-    bounds : ndarray of shape (n,), float64
-        No score exceeds its bound.
-    compute : callable
-        Maps an int array of patch numbers to their scores.
+    rows : tensor of shape (n, d), float32
+        The patches.
+    exclude_source : int or None
+        Passed on in every question.
+    bounds : ndarray of shape (n,), float64, optional
+        No score exceeds its bound. Without bounds, all scores are asked for at once.
     tighten : callable, optional
-        Maps an int array of patch numbers to closer bounds, at a fraction of what `compute` costs.
-    certain : bool, default=False
-        The bounds are the scores themselves.
+        Maps an int array of patch numbers to closer bounds, at a fraction of what scores cost.
 
     Attributes
     ----------
@@ -41,9 +98,9 @@ class PatchScores:
 
     Examples
     --------
-    >>> exact = np.array([3.0, 1.0, 2.0, 0.5])
-    >>> scores = PatchScores(exact + 0.25, lambda patches: exact[patches])
-    >>> int(scores.highest())
+    >>> exact = torch.tensor([[3.0], [1.0], [2.0], [0.5]])
+    >>> scores = PatchScores(exact, None, bounds=exact[:, 0].double().numpy() + 0.25)
+    >>> int(answered(scores.highest(), lambda question: question.rows[:, 0].double().numpy()))
     0
     >>> scores.values[0]
     np.float64(3.0)
@@ -51,26 +108,32 @@ class PatchScores:
 
     def __init__(
         self,
-        bounds: NDArray[np.float64],
-        compute: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+        rows: torch.Tensor,
+        exclude_source: int | None,
+        bounds: NDArray[np.float64] | None = None,
         tighten: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None,
-        certain: bool = False,
     ) -> None:
-        self.values = bounds
-        self.certain = np.full(len(bounds), certain)
-        self._compute, self._tighten = compute, tighten
+        self._rows, self._exclude_source, self._tighten = rows, exclude_source, tighten
+        self._bounded = bounds is not None
+        self.values = np.full(len(rows), np.inf) if bounds is None else bounds
+        self.certain = np.zeros(len(rows), dtype=bool)
 
-    def ensure(self, patches: NDArray[np.int64]) -> bool:
-        """Compute the scores of some patches; False if all were known."""
+    def ensure(self, patches: NDArray[np.int64]) -> Asking[bool]:
+        """Ask for the scores of some patches; returns False if all were known."""
         unknown = patches[~self.certain[patches]]
         if not len(unknown):
             return False
-        self.values[unknown] = self._compute(unknown)
+        if not self._bounded:
+            yield from self.all()
+            return True
+        # In the order given: all patches of a small grid may come by their bounds.
+        some = self._rows[torch.from_numpy(unknown)]
+        self.values[unknown] = yield Question(some, self._exclude_source)
         self.certain[unknown] = True
         return True
 
-    def all(self) -> NDArray[np.float64]:
-        """Compute whatever is not known yet.
+    def all(self) -> Asking[NDArray[np.float64]]:
+        """Ask for whatever is not known yet.
 
         Returns
         -------
@@ -78,11 +141,11 @@ class PatchScores:
         """
         if not self.certain.all():
             # All at once: a product of few rows may round otherwise than one of all.
-            self.values = self._compute(np.arange(len(self.values)))
+            self.values = yield Question(self._rows, self._exclude_source)
             self.certain[:] = True
         return self.values
 
-    def highest(self) -> np.int64:
+    def highest(self) -> Asking[np.int64]:
         """Find the patch with the highest score, and make sure of it.
 
         Returns
@@ -90,7 +153,7 @@ class PatchScores:
         int
             The lowest number where several are equally high.
         """
-        self.ensure(np.argsort(-self.values, kind="stable")[:_AT_FIRST])
+        yield from self.ensure(np.argsort(-self.values, kind="stable")[:_AT_FIRST])
         rivals = self._rivals()
         if len(rivals) > _MANY and self._tighten is not None:
             self.values[rivals] = np.minimum(self.values[rivals], self._tighten(rivals))
@@ -98,7 +161,7 @@ class PatchScores:
         size = _AT_FIRST
         while len(rivals):
             size *= 4
-            self.ensure(rivals[:size])
+            yield from self.ensure(rivals[:size])
             rivals = self._rivals()
         return np.argmax(np.where(self.certain, self.values, -np.inf))
 

@@ -56,8 +56,8 @@ class ExactSearch:
         queries : tensor of shape (q, d), float32, on the device of the vectors
         k : int
             At most the number of vectors not excluded.
-        exclude : tensor of shape (M,), bool, optional
-            Vectors to leave out.
+        exclude : tensor of shape (M,) or (q, M), bool, optional
+            Vectors to leave out, for all queries or for each.
         """
         return nearest_rows(queries - self.centre, self.points, without(self.norms, exclude), k)
 
@@ -76,8 +76,8 @@ def nearest_rows(
     ----------
     queries : tensor of shape (q, d)
     points : tensor of shape (M, d)
-    norms : tensor of shape (M,)
-        Squared lengths of the points.
+    norms : tensor of shape (M,) or (q, M)
+        Squared lengths of the points; inf for a point that is not to be found.
     k : int
 
     Returns
@@ -88,9 +88,9 @@ def nearest_rows(
     best: list[torch.Tensor] = []
     rows: list[torch.Tensor] = []
     with torch.no_grad(), full_precision(queries):
-        for some in blocks(norms.shape[0], rows_per_product(norms.device, _COLUMNS)):
+        for some in blocks(norms.shape[-1], rows_per_product(norms.device, _COLUMNS)):
             # The query's own norm is left out: it does not change the order.
-            product = torch.addmm(norms[some], queries, points[some].T, alpha=-2)
+            product = torch.addmm(norms[..., some], queries, points[some].T, alpha=-2)
             values, columns = _smallest(product, min(k, product.shape[1]))
             best.append(values)
             rows.append(columns + some.start)

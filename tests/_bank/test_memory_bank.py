@@ -65,6 +65,29 @@ def test_exclude_source_is_exact(index):
     np.testing.assert_array_equal(ids, expected)
 
 
+def test_every_query_may_leave_out_an_image_of_its_own():
+    bank, queries = make_bank(2500), data(300, 16)
+    sources = np.arange(300) % 60 - 1  # no image has the number -1
+    distances, ids = bank.search(queries, 3, exclude_source=sources, rows_per_block=128)
+    weights = bank.reweight(queries, distances, ids, 4, exclude_source=sources)
+    for source in (-1, 0, 17, 58):
+        here = sources == source
+        alone = bank.search(queries[here], 3, exclude_source=source)
+        np.testing.assert_array_equal(ids[here], alone[1])
+        np.testing.assert_array_equal(distances[here], alone[0])
+        expected = bank.reweight(queries[here], *alone, 4, exclude_source=source)
+        np.testing.assert_array_equal(weights[here], expected)
+
+
+def test_the_query_with_fewest_vectors_left_decides():
+    bank = MemoryBank(data(5, 4), [0, 0, 0, 1, 1])
+    with pytest.raises(ValueError, match="between 1 and the 2"):
+        bank.search(data(2, 4), 3, exclude_source=np.array([1, 0]))
+    found = bank.search(data(2, 4), 3, exclude_source=np.array([1, -1]))
+    assert found[1].shape == (2, 3)
+    assert bank.search(data(0, 4), 3, exclude_source=np.array([], dtype=int))[1].shape == (0, 3)
+
+
 def test_too_few_vectors():
     bank = MemoryBank(data(5, 4), [0, 0, 0, 1, 1])
     with pytest.raises(ValueError, match="between 1 and the 5"):

@@ -1,20 +1,26 @@
-"""Scores that are computed only where they matter."""
+"""Scores that are asked for only where they matter."""
 
 import numpy as np
 import pytest
+import torch
 
-from skad._bank import PatchScores
+from skad._bank import PatchScores, Question, answered, answered_together
 
 
 class Counted:
-    """Scores, and how many of them were asked for."""
+    """Knows the scores of patches by their single value, and counts who was asked for."""
 
     def __init__(self, exact):
         self.exact, self.asked = exact, []
 
-    def __call__(self, patches):
+    def __call__(self, question):
+        patches = question.rows[:, 0].long().numpy()
         self.asked.extend(patches.tolist())
         return self.exact[patches]
+
+
+def refuse(question):
+    raise AssertionError("asked")
 
 
 @pytest.fixture
@@ -22,84 +28,123 @@ def exact():
     return np.random.default_rng(0).gamma(4.0, size=300)
 
 
+def patch_scores(n, bounds, tighten=None, exclude_source=None):
+    """Scores of patches whose only value is their number."""
+    return PatchScores(torch.arange(n)[:, None].float(), exclude_source, bounds, tighten)
+
+
 @pytest.mark.parametrize("slack", [0.0, 0.02, 0.5, 10.0])
 def test_highest_is_exact_whatever_the_bounds(exact, slack):
     bounds = exact * (1 + slack * np.random.default_rng(1).random(300))
-    scores = PatchScores(bounds.copy(), Counted(exact))
-    top = scores.highest()
+    scores = patch_scores(300, bounds.copy())
+    top = answered(scores.highest(), Counted(exact))
     assert top == exact.argmax()
     assert scores.values[top] == exact.max()
-    # What was not computed is still known from above.
+    # What was not asked for is still known from above.
     assert (scores.values >= exact).all()
 
 
 def test_tight_bounds_spare_the_rest(exact):
-    compute = Counted(exact)
-    PatchScores(exact * 1.01, compute).highest()
-    assert len(compute.asked) == 4
+    answer = Counted(exact)
+    answered(patch_scores(300, exact * 1.01).highest(), answer)
+    assert len(answer.asked) == 4
 
 
-def test_useless_bounds_make_it_compute_all(exact):
-    compute = Counted(exact)
-    scores = PatchScores(np.full(300, 100.0), compute)
-    assert scores.highest() == exact.argmax()
-    assert sorted(compute.asked) == list(range(300))
+def test_useless_bounds_make_it_ask_for_all(exact):
+    answer = Counted(exact)
+    scores = patch_scores(300, np.full(300, 100.0))
+    assert answered(scores.highest(), answer) == exact.argmax()
+    assert sorted(answer.asked) == list(range(300))
+
+
+def test_without_bounds_all_are_asked_for_at_once(exact):
+    answer, questions = Counted(exact), []
+    scores = patch_scores(300, None)
+
+    def count(question):
+        questions.append(question)
+        return answer(question)
+
+    assert answered(scores.highest(), count) == exact.argmax()
+    assert len(questions) == 1
+    assert answer.asked == list(range(300))
+    np.testing.assert_array_equal(answered(scores.all(), refuse), exact)
 
 
 def test_lowest_number_where_several_are_equally_high():
     exact = np.array([1.0, 5.0, 5.0, 5.0] * 10)
-    assert PatchScores(exact[::-1] + exact, Counted(exact)).highest() == 1
+    scores = patch_scores(40, exact[::-1] + exact)
+    assert answered(scores.highest(), Counted(exact)) == 1
 
 
-def test_ensure_computes_what_is_unknown(exact):
-    compute = Counted(exact)
-    scores = PatchScores(exact + 1, compute)
-    assert scores.ensure(np.array([3, 5]))
-    assert scores.ensure(np.array([5, 7]))
-    assert not scores.ensure(np.array([3, 7]))
-    assert compute.asked == [3, 5, 7]
+def test_ensure_asks_for_what_is_unknown(exact):
+    answer = Counted(exact)
+    scores = patch_scores(300, exact + 1)
+    assert answered(scores.ensure(np.array([3, 5])), answer)
+    assert answered(scores.ensure(np.array([5, 7])), answer)
+    assert not answered(scores.ensure(np.array([3, 7])), answer)
+    assert answer.asked == [3, 5, 7]
     assert scores.values[[3, 5, 7]].tolist() == exact[[3, 5, 7]].tolist()
 
 
 def test_all(exact):
-    scores = PatchScores(exact + 1, Counted(exact))
-    scores.highest()
-    np.testing.assert_array_equal(scores.all(), exact)
+    scores, answer = patch_scores(300, exact + 1), Counted(exact)
+    answered(scores.highest(), answer)
+    np.testing.assert_array_equal(answered(scores.all(), answer), exact)
+    np.testing.assert_array_equal(answered(scores.all(), refuse), exact)
 
 
-def test_certain_scores_are_not_computed_again(exact):
-    def refuse(patches):
-        raise AssertionError("computed")
-
-    scores = PatchScores(exact, refuse, certain=True)
-    assert scores.highest() == exact.argmax()
-    np.testing.assert_array_equal(scores.all(), exact)
-
-
-def test_many_rivals_are_bounded_more_closely_before_they_are_computed(exact):
-    compute, asked = Counted(exact), []
+def test_many_rivals_are_bounded_more_closely_before_they_are_asked_for(exact):
+    answer, bounded = Counted(exact), []
 
     def tighten(patches):
-        asked.extend(patches.tolist())
+        bounded.extend(patches.tolist())
         return exact[patches] * 1.001
 
-    wide = np.maximum(exact.max() * 1.1, exact)
-    scores = PatchScores(wide, compute, tighten)
-    assert scores.highest() == exact.argmax()
-    assert len(asked) == len(set(asked)) == 296  # all but those that were computed at first
-    assert len(compute.asked) < 30
+    scores = patch_scores(300, np.maximum(exact.max() * 1.1, exact), tighten)
+    assert answered(scores.highest(), answer) == exact.argmax()
+    assert len(bounded) == len(set(bounded)) == 296  # all but those that were asked for at first
+    assert len(answer.asked) < 30
     assert (scores.values >= exact).all()
 
 
-def test_few_rivals_are_computed_at_once(exact):
-    def refuse(patches):
-        raise AssertionError("bounded")
-
-    scores = PatchScores(exact * 1.01, Counted(exact), refuse)
-    assert scores.highest() == exact.argmax()
+def test_few_rivals_are_asked_for_at_once(exact):
+    scores = patch_scores(300, exact * 1.01, refuse)
+    assert answered(scores.highest(), Counted(exact)) == exact.argmax()
 
 
 def test_closer_bounds_never_widen_what_is_known(exact):
-    scores = PatchScores(exact + 1, Counted(exact), lambda patches: exact[patches] + 2)
-    scores.highest()
+    scores = patch_scores(300, exact + 1, lambda patches: exact[patches] + 2)
+    answered(scores.highest(), Counted(exact))
     assert (scores.values <= exact + 1).all()
+
+
+def test_several_are_answered_together(exact):
+    """In as many rounds as the one that asks longest; each gets its own scores."""
+    answers, rounds = Counted(exact), []
+    several = [
+        patch_scores(300, exact * 1.01, exclude_source=0),
+        patch_scores(300, np.full(300, 100.0), exclude_source=1),
+        patch_scores(300, None, exclude_source=2),
+    ]
+
+    def answer(questions):
+        rounds.append([question.exclude_source for question in questions])
+        return [answers(question) for question in questions]
+
+    found = answered_together([scores.highest() for scores in several], answer)
+    assert found == [exact.argmax()] * 3
+    # Four patches, 16, 64, and the rest.
+    assert rounds == [[0, 1, 2], [1], [1], [1]]
+
+
+def test_who_asks_nothing_gets_a_result_too():
+    def mute():
+        return 5
+        yield
+
+    def curious():
+        return 2 * (yield Question(torch.zeros(1, 1), None))
+
+    assert answered_together([], refuse) == []
+    assert answered_together([mute(), curious(), mute()], lambda asked: [[4]]) == [5, [4, 4], 5]
