@@ -20,7 +20,6 @@ from skad._bank import (
     Coreset,
     MemoryBank,
     PatchScores,
-    Question,
     answered,
     answered_together,
     check_index,
@@ -571,7 +570,7 @@ class PatchCoreDetector(BaseImageDetector):
                 self._score_good(rows, mask, source if leave_out else None)
                 for (rows, mask), source in zip(group, numbers, strict=True)
             ]
-            for found in answered_together(askings, self._answer):
+            for found in answered_together(askings, self._score_rows):
                 held_out[done], in_sample[done], peaks[done] = found[:3]
                 grids += found[3]
                 done += 1
@@ -638,9 +637,9 @@ class PatchCoreDetector(BaseImageDetector):
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
             queries = inside(rows, mask)
             scores = self._patch_scores(queries, bounded=not maps)
-            image[i] = answered(self._image_score(queries, scores), self._answer_one)
+            image[i] = answered(self._image_score(queries, scores), self._score_rows)
             if maps:
-                grids.append(_on_grid(answered(scores.all(), self._answer_one), mask))
+                grids.append(_on_grid(answered(scores.all(), self._score_rows), mask))
         return BatchScores(image, np.stack(grids) if maps else None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
@@ -666,21 +665,6 @@ class PatchCoreDetector(BaseImageDetector):
             bound(rows, coarse=True),
             lambda some: bound(rows[torch.from_numpy(some)]),
         )
-
-    def _answer(self, questions: list[Question]) -> list[np.ndarray]:
-        """Score the patches that several images ask for in one search."""
-        if len(questions) == 1:
-            return [self._answer_one(questions[0])]
-        rows = torch.cat([question.rows for question in questions])
-        sizes = [len(question.rows) for question in questions]
-        sources = [question.exclude_source for question in questions]
-        # No image has this number.
-        numbers = np.array([-1 if source is None else source for source in sources])
-        scores = self._score_rows(rows, np.repeat(numbers, sizes))
-        return np.split(scores, np.cumsum(sizes)[:-1])
-
-    def _answer_one(self, question: Question) -> np.ndarray:
-        return self._score_rows(question.rows, question.exclude_source)
 
     def _score_rows(
         self, rows: torch.Tensor, exclude_source: int | np.ndarray | None

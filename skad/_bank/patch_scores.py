@@ -34,22 +34,22 @@ class Question(NamedTuple):
 Asking = Generator[Question, NDArray[np.float64], T]
 """Yields questions, is sent their scores, (n,) float64, and returns what follows from them."""
 
-
-def answered(asking: Asking[T], answer: Callable[[Question], NDArray[np.float64]]) -> T:
-    """Give a generator its answers, one by one; returns its result."""
-    return answered_together([asking], lambda questions: [answer(questions[0])])[0]
+Score = Callable[[torch.Tensor, "int | NDArray[np.int64] | None"], NDArray[np.float64]]
+"""Scores (n, d) patches; leaves out the vectors of one image, or for every patch those of its own."""
 
 
-def answered_together(
-    askings: list[Asking[T]], answer: Callable[[list[Question]], list[NDArray[np.float64]]]
-) -> list[T]:
-    """Give several generators their answers, those of a round together.
+def answered(asking: Asking[T], score: Score) -> T:
+    """Give a generator the scores that it asks for; returns its result."""
+    return answered_together([asking], score)[0]
+
+
+def answered_together(askings: list[Asking[T]], score: Score) -> list[T]:
+    """Give several generators the scores that they ask for, those of a round in one search.
 
     Parameters
     ----------
     askings : list of generators
-    answer : callable
-        Maps a list of questions to the list of their scores.
+    score : callable
 
     Returns
     -------
@@ -66,9 +66,26 @@ def answered_together(
                 questions[i] = askings[i].send(reply)  # type: ignore[arg-type]
             except StopIteration as end:
                 results[i] = end.value
-        answers = answer(list(questions.values())) if questions else []
-        replies = dict(zip(questions, answers, strict=True))
+        replies = _answer(questions, score)
     return [results[i] for i in range(len(askings))]
+
+
+def _answer(questions: dict[int, Question], score: Score) -> dict[int, NDArray[np.float64] | None]:
+    """Answer all questions by one search; those that leave out nothing by one of their own."""
+    answers: dict[int, NDArray[np.float64] | None] = {}
+    for leaves_out in (False, True):
+        some = {i: q for i, q in questions.items() if (q.exclude_source is not None) == leaves_out}
+        if len(some) < 2:
+            answers |= {i: score(*question) for i, question in some.items()}
+            continue
+        sizes = [len(question.rows) for question in some.values()]
+        sources = [question.exclude_source for question in some.values()]
+        scores = score(
+            torch.cat([question.rows for question in some.values()]),
+            np.repeat(np.array(sources), sizes) if leaves_out else None,
+        )
+        answers |= zip(some, np.split(scores, np.cumsum(sizes)[:-1]), strict=True)
+    return answers
 
 
 class PatchScores:
@@ -100,7 +117,7 @@ class PatchScores:
     --------
     >>> exact = torch.tensor([[3.0], [1.0], [2.0], [0.5]])
     >>> scores = PatchScores(exact, None, bounds=exact[:, 0].double().numpy() + 0.25)
-    >>> int(answered(scores.highest(), lambda question: question.rows[:, 0].double().numpy()))
+    >>> int(answered(scores.highest(), lambda rows, _: rows[:, 0].double().numpy()))
     0
     >>> scores.values[0]
     np.float64(3.0)

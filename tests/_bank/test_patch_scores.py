@@ -13,13 +13,13 @@ class Counted:
     def __init__(self, exact):
         self.exact, self.asked = exact, []
 
-    def __call__(self, question):
-        patches = question.rows[:, 0].long().numpy()
+    def __call__(self, rows, exclude_source):
+        patches = rows[:, 0].long().numpy()
         self.asked.extend(patches.tolist())
         return self.exact[patches]
 
 
-def refuse(question):
+def refuse(rows, exclude_source=None):
     raise AssertionError("asked")
 
 
@@ -58,16 +58,15 @@ def test_useless_bounds_make_it_ask_for_all(exact):
 
 
 def test_without_bounds_all_are_asked_for_at_once(exact):
-    answer, questions = Counted(exact), []
+    answer, searches = Counted(exact), []
     scores = patch_scores(300, None)
 
-    def count(question):
-        questions.append(question)
-        return answer(question)
+    def count(rows, exclude_source):
+        searches.append(len(rows))
+        return answer(rows, exclude_source)
 
     assert answered(scores.highest(), count) == exact.argmax()
-    assert len(questions) == 1
-    assert answer.asked == list(range(300))
+    assert searches == [300]
     np.testing.assert_array_equal(answered(scores.all(), refuse), exact)
 
 
@@ -119,23 +118,39 @@ def test_closer_bounds_never_widen_what_is_known(exact):
     assert (scores.values <= exact + 1).all()
 
 
-def test_several_are_answered_together(exact):
+def test_several_are_answered_by_one_search(exact):
     """In as many rounds as the one that asks longest; each gets its own scores."""
-    answers, rounds = Counted(exact), []
+    answer, searches = Counted(exact), []
     several = [
-        patch_scores(300, exact * 1.01, exclude_source=0),
-        patch_scores(300, np.full(300, 100.0), exclude_source=1),
-        patch_scores(300, None, exclude_source=2),
+        patch_scores(300, exact * 1.01, exclude_source=7),
+        patch_scores(300, np.full(300, 100.0), exclude_source=8),
+        patch_scores(300, None, exclude_source=9),
     ]
 
-    def answer(questions):
-        rounds.append([question.exclude_source for question in questions])
-        return [answers(question) for question in questions]
+    def score(rows, exclude_source):
+        searches.append(exclude_source)
+        return answer(rows, exclude_source)
 
-    found = answered_together([scores.highest() for scores in several], answer)
+    found = answered_together([scores.highest() for scores in several], score)
     assert found == [exact.argmax()] * 3
-    # Four patches, 16, 64, and the rest.
-    assert rounds == [[0, 1, 2], [1], [1], [1]]
+    assert searches[0].tolist() == [7] * 4 + [8] * 4 + [9] * 300
+    # The second is alone from now on, and asks for 16 patches, 64, and the rest.
+    assert searches[1:] == [8, 8, 8]
+
+
+def test_what_leaves_out_nothing_is_searched_for_apart(exact):
+    """An index of faiss serves such a search, and no other."""
+    searches = []
+    several = [patch_scores(300, None, exclude_source=source) for source in (None, 4, None, 5)]
+
+    def score(rows, exclude_source):
+        searches.append((len(rows), exclude_source))
+        return exact[rows[:, 0].long().numpy()]
+
+    found = answered_together([scores.all() for scores in several], score)
+    np.testing.assert_array_equal(found, [exact] * 4)
+    assert searches[0] == (600, None)
+    assert searches[1][1].tolist() == [4] * 300 + [5] * 300
 
 
 def test_who_asks_nothing_gets_a_result_too():
@@ -144,7 +159,8 @@ def test_who_asks_nothing_gets_a_result_too():
         yield
 
     def curious():
-        return 2 * (yield Question(torch.zeros(1, 1), None))
+        return 2 * (yield Question(torch.ones(1, 1), None))
 
     assert answered_together([], refuse) == []
-    assert answered_together([mute(), curious(), mute()], lambda asked: [[4]]) == [5, [4, 4], 5]
+    found = answered_together([mute(), curious(), mute()], lambda rows, _: rows.sum(1).numpy())
+    assert found == [5, 2, 5]
