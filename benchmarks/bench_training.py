@@ -34,14 +34,15 @@ Step = Callable[[], object]
 
 
 def median_seconds(ways: dict[str, Step], steps: int) -> dict[str, float]:
-    """Let all ways take steps in turn; the first two are not counted."""
+    """Let all ways take steps in turn; the first two (of few steps, one) are not counted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(steps + 2):
+    n_first = min(steps, 2)
+    for _ in range(n_first + steps):
         for name, step in ways.items():
             start = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds[2:]) for name, seconds in times.items()}
+    return {name: statistics.median(seconds[n_first:]) for name, seconds in times.items()}
 
 
 def operations(step: Step) -> int:
