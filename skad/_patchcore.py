@@ -50,8 +50,8 @@ from skad._memory import parse_bytes
 
 T = TypeVar("T")
 
-# Training images whose patches are searched together, to read the bank less often.
-_TOGETHER = 8
+# Training images are searched together, to read the bank less often: as many as have so many numbers.
+_TOGETHER = 1 << 22
 
 
 class PatchCoreDetector(BaseImageDetector):
@@ -564,7 +564,9 @@ class PatchCoreDetector(BaseImageDetector):
         held_out, in_sample, peaks = np.empty((3, n_images))
         grids: list[np.ndarray] = []
         done = 0
-        for group in _groups(patches.per_image(), _TOGETHER):
+        height, width = self._grid_shape()
+        size = max(1, _TOGETHER // (height * width * self.bank_.vectors.shape[1]))
+        for group in _groups(patches.per_image(), size):
             numbers = range(first + done, first + done + len(group))
             askings = [
                 self._score_good(rows, mask, source if leave_out else None)

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from skad._bank._distances import blocks, full_precision
-from skad._bank.search import ExactSearch, nearest_rows, without
+from skad._bank.search import ExactSearch, nearest_rows
 
 # Principal directions in which proposals are looked for. On real features of good parts nearly every
 # proposal is the nearest vector itself, or hardly farther.
@@ -50,8 +50,9 @@ class ProposalSearch:
         """
         with torch.no_grad(), full_precision(queries):
             projected = queries @ self._directions - self._centre
-        norms = without(self._exact.norms, exclude)[::every]
-        return every * nearest_rows(projected, self._points[::every], norms, k)
+        points, norms = self._points[::every], self._exact.norms[::every]
+        some = None if exclude is None else exclude[::every]
+        return every * nearest_rows(projected, points, norms, k, some)
 
 
 def distances_from_above(

@@ -33,8 +33,9 @@ Progress = Callable[[int], object]
 _ROWS, _PICKS = 2048, 256
 # Picks that rows catch up with before it is asked again who still may be among the farthest.
 _BLOCK = 2 * _PICKS
-# Rows that catch up together: more than a round looks at, so that few attempts find its rows.
-_CANDIDATES = 8192
+# Rows that catch up together: far more than a round looks at, so that few attempts find its rows.
+# A share of all, and so many at least.
+_SHARE, _CANDIDATES = 1 / 8, 8192
 # Below any squared distance: a row that has been picked never is the farthest again.
 _PICKED = -1.0
 
@@ -314,7 +315,8 @@ class _Cover:
     def _settle(self, n: int) -> torch.Tensor:
         """Bring gaps up to date until all as large as the n-th largest are; returns that."""
         n_rows = self.gaps.shape[0]
-        n_candidates = min(n_rows, max(n, rows_per_product(self.gaps.device, _CANDIDATES)))
+        at_least = rows_per_product(self.gaps.device, _CANDIDATES)
+        n_candidates = min(n_rows, max(n, at_least, int(_SHARE * n_rows)))
         while True:
             candidates = self.gaps.topk(n_candidates).values
             threshold = candidates[n - 1]

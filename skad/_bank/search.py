@@ -59,16 +59,15 @@ class ExactSearch:
         exclude : tensor of shape (M,) or (q, M), bool, optional
             Vectors to leave out, for all queries or for each.
         """
-        return nearest_rows(queries - self.centre, self.points, without(self.norms, exclude), k)
-
-
-def without(norms: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor:
-    """Squared norms for `nearest_rows`, such that vectors to leave out are never found."""
-    return norms if exclude is None else norms.masked_fill(exclude, torch.inf)
+        return nearest_rows(queries - self.centre, self.points, self.norms, k, exclude)
 
 
 def nearest_rows(
-    queries: torch.Tensor, points: torch.Tensor, norms: torch.Tensor, k: int
+    queries: torch.Tensor,
+    points: torch.Tensor,
+    norms: torch.Tensor,
+    k: int,
+    exclude: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Find the k points with the smallest ``|p|^2 - 2 q.p`` for every query, by matrix products.
 
@@ -76,9 +75,11 @@ def nearest_rows(
     ----------
     queries : tensor of shape (q, d)
     points : tensor of shape (M, d)
-    norms : tensor of shape (M,) or (q, M)
-        Squared lengths of the points; inf for a point that is not to be found.
+    norms : tensor of shape (M,)
+        Squared lengths of the points.
     k : int
+    exclude : tensor of shape (M,) or (q, M), bool, optional
+        Points that are not to be found, for all queries or for each.
 
     Returns
     -------
@@ -88,9 +89,12 @@ def nearest_rows(
     best: list[torch.Tensor] = []
     rows: list[torch.Tensor] = []
     with torch.no_grad(), full_precision(queries):
-        for some in blocks(norms.shape[-1], rows_per_product(norms.device, _COLUMNS)):
+        for some in blocks(norms.shape[0], rows_per_product(norms.device, _COLUMNS)):
             # The query's own norm is left out: it does not change the order.
-            product = torch.addmm(norms[..., some], queries, points[some].T, alpha=-2)
+            bias = norms[some]
+            if exclude is not None:
+                bias = bias.masked_fill(exclude[..., some], torch.inf)
+            product = torch.addmm(bias, queries, points[some].T, alpha=-2)
             values, columns = _smallest(product, min(k, product.shape[1]))
             best.append(values)
             rows.append(columns + some.start)

@@ -88,6 +88,7 @@ def test_equals_the_plain_loop_in_float64(seed, n, d, n_select):
 @pytest.mark.parametrize("block", [3, 16, 100])
 def test_rows_that_were_left_alone_catch_up(monkeypatch, seed, n_candidates, block):
     monkeypatch.setattr(coreset, "_CANDIDATES", n_candidates)
+    monkeypatch.setattr(coreset, "_SHARE", 0.0)
     monkeypatch.setattr(coreset, "_BLOCK", block)
     cluster = torch.randint(3, (300, 1), generator=seeded(seed))
     X = torch.randn(300, 4, generator=seeded(seed), dtype=torch.float64) + 6.0 * cluster
@@ -102,7 +103,7 @@ def test_rows_that_were_left_alone_catch_up(monkeypatch, seed, n_candidates, blo
 
 def test_most_rows_are_left_alone(monkeypatch):
     """What the order of the arithmetic is for; sizes as small as the test, beside those of a fit."""
-    monkeypatch.setattr(coreset, "_CANDIDATES", 1000)
+    monkeypatch.setattr(coreset, "_CANDIDATES", 0)
     monkeypatch.setattr(coreset, "_BLOCK", 64)
     products = []
     nearest_gap = coreset._nearest_gap
