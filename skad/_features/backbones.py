@@ -133,13 +133,17 @@ class FeatureNet(nn.Module):
         -------
         list of torch.Tensor of shape (B, C_j, h_j, w_j)
         """
-        images = pixels.permute(0, 3, 1, 2)
-        if pixels.dtype == torch.uint8:
-            images = images.float() / 255
-        images = (images - self.mean) / self.std
-        maps = self.body(images.contiguous(memory_format=torch.channels_last))
+        # Colours last in memory, as they come.
+        maps = self.body(self._normalised(pixels).permute(0, 3, 1, 2))
         maps = list(maps.values()) if isinstance(maps, dict) else list(maps)
         return [self._channels_first(level, j) for j, level in enumerate(maps)]
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Subtract the mean, divide by the deviation; by rows, since three colours fill no register."""
+        rows = pixels.flatten(2)
+        rows = rows.float().div_(255) if pixels.dtype == torch.uint8 else rows.clone()
+        mean, std = (colour.flatten().repeat(pixels.shape[2]) for colour in (self.mean, self.std))
+        return rows.sub_(mean).div_(std).view(pixels.shape)
 
     def trainable_copy(self) -> FeatureNet:
         """Copy the network for training; the original stays frozen."""
