@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +47,6 @@ from skad._features import (
 from skad._heatmaps import fill_padding, render, support
 from skad._images import ImageBatch, ImageSource
 from skad._memory import parse_bytes
-
-T = TypeVar("T")
 
 # Training images are searched together, to read the bank less often: as many as have so many numbers.
 _TOGETHER = 1 << 22
@@ -566,7 +564,8 @@ class PatchCoreDetector(BaseImageDetector):
         done = 0
         height, width = self._grid_shape()
         size = max(1, _TOGETHER // (height * width * self.bank_.vectors.shape[1]))
-        for group in _groups(patches.per_image(), size):
+        stream = patches.per_image()
+        while group := list(islice(stream, size)):
             numbers = range(first + done, first + done + len(group))
             askings = [
                 self._score_good(rows, mask, source if leave_out else None)
@@ -723,12 +722,6 @@ class PatchCoreDetector(BaseImageDetector):
     def _smallest_side(self) -> int:
         strides = self._extractor().net.strides
         return max(strides) if strides is not None else 1
-
-
-def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while group := list(islice(iterator, size)):
-        yield group
 
 
 def _on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:

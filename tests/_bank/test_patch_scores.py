@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skad._bank import PatchScores, Question, answered, answered_together
+from skad._bank import PatchScores, answered, answered_together
+from skad._bank.patch_scores import Question
 
 
 class Counted:
