@@ -27,7 +27,7 @@ def searched_patches(detector: PatchCoreDetector, files: list[str]) -> tuple[lis
     for batch in detector._iter_batches(detector._open(files, reset=False)):
         for rows in detector._embed(batch.pixels):
             scores = detector._patch_scores(rows)
-            answered(scores.highest(), detector._score_rows)
+            answered(scores.highest())
             counts.append(int(scores.certain.sum()))
             n_patches = len(rows)
     return counts, n_patches

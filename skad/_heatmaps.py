@@ -41,10 +41,10 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
     return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).float().numpy()
 
 
-def support(
+def weights_at(
     pixel: tuple[int, int], shape: tuple[int, int], size: int, sigma: float
-) -> tuple[slice, slice]:
-    """Find the patches that a pixel of a rendered map hangs on.
+) -> np.ndarray:
+    """Weights of the patches in one pixel of a rendered map.
 
     Parameters
     ----------
@@ -57,16 +57,13 @@ def support(
 
     Returns
     -------
-    tuple of two slices
-        Rows and columns of the grid; the operators weigh all others with 0.
+    ndarray of shape `shape`, float64
+        They sum to 1; most are 0.
     """
     rows, columns = (
-        _operator(n, size, sigma, False)[at].nonzero() for n, at in zip(shape, pixel, strict=True)
+        _operator(n, size, sigma, False)[at] for n, at in zip(shape, pixel, strict=True)
     )
-    return (
-        slice(int(rows[0]), int(rows[-1]) + 1),
-        slice(int(columns[0]), int(columns[-1]) + 1),
-    )
+    return torch.outer(rows, columns).numpy()
 
 
 def fill_padding(grid: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -20,6 +19,7 @@ from skad._bank import (
     Coreset,
     MemoryBank,
     PatchScores,
+    Question,
     answered,
     answered_together,
     check_index,
@@ -44,12 +44,14 @@ from skad._features import (
     inside,
     patch_extractor,
 )
-from skad._heatmaps import fill_padding, render, support
+from skad._heatmaps import fill_padding, render, weights_at
 from skad._images import ImageBatch, ImageSource
 from skad._memory import parse_bytes
 
 # Training images are searched together, to read the bank less often: as many as have so many numbers.
-_TOGETHER = 1 << 22
+_TOGETHER = 1 << 23
+# Of a map's highest point, the patches that bring so much of its height are computed before the others.
+_MOST = 0.8
 
 
 class PatchCoreDetector(BaseImageDetector):
@@ -560,45 +562,40 @@ class PatchCoreDetector(BaseImageDetector):
         if leave_out:
             self._check_leave_one_out()
         held_out, in_sample, peaks = np.empty((3, n_images))
-        grids: list[np.ndarray] = []
-        done = 0
+        grids: dict[int, np.ndarray] = {}
+        askings = (
+            self._score_good(rows, mask, first + i if leave_out else None)
+            for i, (rows, mask) in enumerate(patches.per_image())
+        )
         height, width = self._grid_shape()
-        size = max(1, _TOGETHER // (height * width * self.bank_.vectors.shape[1]))
-        stream = patches.per_image()
-        while group := list(islice(stream, size)):
-            numbers = range(first + done, first + done + len(group))
-            askings = [
-                self._score_good(rows, mask, source if leave_out else None)
-                for (rows, mask), source in zip(group, numbers, strict=True)
-            ]
-            for found in answered_together(askings, self._score_rows):
-                held_out[done], in_sample[done], peaks[done] = found[:3]
-                grids += found[3]
-                done += 1
-                advance(done)
+        at_once = max(1, _TOGETHER // (height * width * self.bank_.vectors.shape[1]))
+        for done, (i, found) in enumerate(answered_together(askings, at_once), 1):
+            held_out[i], in_sample[i], peaks[i], grids[i] = found
+            advance(done)
         return TrainingScores(
             out_of_sample=held_out if leave_out else None,
             in_sample=None if self.contamination == "auto" else in_sample,
             peaks=peaks,
-            grids=np.stack(grids) if self._wants_grids else None,
+            grids=np.stack([grids[i] for i in range(n_images)]) if self._wants_grids else None,
         )
 
     def _score_good(
         self, rows: torch.Tensor, mask: np.ndarray, source: int | None
-    ) -> Asking[tuple[float, float, float, list[np.ndarray]]]:
+    ) -> Asking[tuple[float, float, float, np.ndarray]]:
         """Score a training image without its own vectors, and with them; peak of its map, and the map.
 
-        What nobody will read is NaN, or an empty list.
+        What nobody will read is NaN, or an empty array.
         """
         scores = self._patch_scores(rows, source)
         held_out = yield from self._image_score(rows, scores, source)
         peak = yield from self._map_peak(scores, mask)
-        grids, in_sample = [], np.nan
+        grid, in_sample = np.empty(0), np.nan
         if self._wants_grids:
-            grids = [_on_grid((yield from scores.all()), mask)]
+            grid = _on_grid((yield from scores.all()), mask)
         if self.contamination != "auto":
-            in_sample = yield from self._image_score(rows, self._patch_scores(rows))
-        return held_out, in_sample, peak, grids
+            # By the very searches of score_samples: the score that a threshold will meet, bit by bit.
+            in_sample = answered(self._image_score(rows, self._patch_scores(rows)))
+        return held_out, in_sample, peak, grid
 
     def _map_peak(self, scores: PatchScores, mask: np.ndarray) -> Asking[float]:
         """Highest value of an image's heat map; computes only the patches that it hangs on.
@@ -611,11 +608,17 @@ class PatchCoreDetector(BaseImageDetector):
         while True:
             canvas = self._render(_on_grid(scores.values, mask))
             row, column = np.unravel_index(canvas.argmax(), canvas.shape)
-            cells = support(
+            weights = weights_at(
                 (int(row), int(column)), shown.shape, len(canvas), float(self.smoothing)
             )
-            asked = yield from scores.ensure(np.unique(shown[cells]))
-            if not asked:
+            by_weight = np.argsort(-weights, axis=None)[: np.count_nonzero(weights)]
+            total = np.cumsum(weights.ravel()[by_weight])
+            most = by_weight[: np.searchsorted(total, _MOST) + 1]
+            for cells in (most, by_weight):
+                asked = yield from scores.ensure(np.unique(shown.ravel()[cells]))
+                if asked:
+                    break
+            else:
                 return float(canvas[row, column])
 
     def _check_leave_one_out(self) -> None:
@@ -638,9 +641,9 @@ class PatchCoreDetector(BaseImageDetector):
         for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
             queries = inside(rows, mask)
             scores = self._patch_scores(queries, bounded=not maps)
-            image[i] = answered(self._image_score(queries, scores), self._score_rows)
+            image[i] = answered(self._image_score(queries, scores))
             if maps:
-                grids.append(_on_grid(answered(scores.all(), self._score_rows), mask))
+                grids.append(_on_grid(answered(scores.all()), mask))
         return BatchScores(image, np.stack(grids) if maps else None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
@@ -659,10 +662,11 @@ class PatchCoreDetector(BaseImageDetector):
             return self._mean_distance(near)
 
         if not (bounded and self.bank_.offers_bounds(rows.device)):
-            return PatchScores(rows, exclude_source)
+            return PatchScores(rows, exclude_source, self._score_rows)
         return PatchScores(
             rows,
             exclude_source,
+            self._score_rows,
             bound(rows, coarse=True),
             lambda some: bound(rows[torch.from_numpy(some)]),
         )
@@ -686,14 +690,20 @@ class PatchCoreDetector(BaseImageDetector):
         were computed beside it.
         """
         top = yield from scores.highest()
-        row = rows[top : top + 1]
-        distances, ids = self.bank_.search(row, self.n_neighbors, exclude_source=exclude_source)
-        score = self._mean_distance(distances)
-        if self.b is not None:
-            score = score * self.bank_.reweight(
-                row, distances, ids, self.b, exclude_source=exclude_source
-            )
-        return float(score[0])
+        (score,) = yield Question(rows[top : top + 1], exclude_source, self._score_tops)
+        return float(score)
+
+    def _score_tops(
+        self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
+    ) -> np.ndarray:
+        """Score images by their highest patches."""
+        distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
+        scores = self._mean_distance(distances)
+        if self.b is None:
+            return scores
+        return scores * self.bank_.reweight(
+            rows, distances, ids, self.b, exclude_source=exclude_source
+        )
 
     def _patch_masks(self, batch: ImageBatch) -> list[np.ndarray]:
         """(h, w) bool of each image: the patches that do not lie in padding."""

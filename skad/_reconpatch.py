@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skad._bank import Asking, PatchScores
 from skad._callbacks import FitProgress
 from skad._devices import resolve_device
 from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
@@ -332,19 +331,8 @@ class ReConPatchDetector(PatchCoreDetector):
     def _score_rows(
         self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
     ) -> np.ndarray:
-        """Score patches, each weighted by its own neighbourhood (Eq. 9 and 10)."""
-        distances, ids = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
-        scores = self._mean_distance(distances)
-        if self.b is None:
-            return scores
-        # Weights are below 1: bounds of the distances bound the scores.
-        return scores * self.bank_.reweight(
-            rows, distances, ids, self.b, exclude_source=exclude_source
-        )
+        """Score patches, each weighted by its own neighbourhood (Eq. 9 and 10), as images are.
 
-    def _image_score(
-        self, rows: torch.Tensor, scores: PatchScores, exclude_source: int | None = None
-    ) -> Asking[float]:
-        """Score an image by its highest patch, weight and all."""
-        top = yield from scores.highest()
-        return float(self._score_rows(rows[top : top + 1], exclude_source)[0])
+        Weights are below 1: bounds of the distances bound the scores.
+        """
+        return self._score_tops(rows, exclude_source)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from skad._heatmaps import fill_padding, render, support
+from skad._heatmaps import fill_padding, render, weights_at
 
 
 def reference(grid, size, sigma, align_corners):
@@ -57,18 +57,14 @@ def test_one_cell():
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
-def test_support_is_what_a_pixel_hangs_on(sigma):
+def test_weights_are_what_a_pixel_hangs_on(sigma):
     rng = np.random.default_rng(0)
     grid = rng.random((7, 9))
-    before = render(grid, 60, sigma)
+    canvas = render(grid, 60, sigma)
     for pixel in [(0, 0), (30, 31), (59, 12)]:
-        rows, columns = support(pixel, grid.shape, 60, sigma)
-        outside = np.ones(grid.shape, dtype=bool)
-        outside[rows, columns] = False
-        changed = np.where(outside, rng.random(grid.shape), grid)
-        assert render(changed, 60, sigma)[pixel] == before[pixel]
-        # Not too much either: each cell at its rim counts.
-        for row, column in [(rows.start, columns.start), (rows.stop - 1, columns.stop - 1)]:
-            changed = grid.copy()
-            changed[row, column] += 1e6
-            assert render(changed, 60, sigma)[pixel] != before[pixel]
+        weights = weights_at(pixel, grid.shape, 60, sigma)
+        assert weights.sum() == pytest.approx(1, abs=1e-12)
+        assert (weights * grid).sum() == pytest.approx(canvas[pixel], rel=1e-6)
+        # What weighs nothing changes nothing, to the last bit.
+        changed = np.where(weights == 0, rng.random(grid.shape), grid)
+        assert render(changed, 60, sigma)[pixel] == canvas[pixel]

@@ -7,6 +7,7 @@ Knows tensors and arrays, nothing of estimators or images.
 - `search`: exact nearest neighbours in torch, others through faiss;
 - `bounds`: vectors that are near, for little: what needs no exact search;
 - `patch_scores`: scores of an image's patches, bounded at once and computed where it matters;
+- `neighbourhoods`: the bank vectors around each bank vector;
 - `scores`: the papers' formulas from distances to scores;
 - `memory_bank`: the vectors kept, together with their search.
 """
@@ -17,7 +18,7 @@ from skad._bank.coreset import (
     projection_matrix,
 )
 from skad._bank.memory_bank import MemoryBank
-from skad._bank.patch_scores import Asking, PatchScores, answered, answered_together
+from skad._bank.patch_scores import Asking, PatchScores, Question, answered, answered_together
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
@@ -28,6 +29,7 @@ __all__ = [
     "Cover",
     "MemoryBank",
     "PatchScores",
+    "Question",
     "answered",
     "answered_together",
     "check_index",

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import embedding
 
 from skad._bank._distances import blocks, full_precision
 from skad._bank.search import ExactSearch, nearest_rows
@@ -13,7 +14,7 @@ _DIRECTIONS = 32
 # Smaller banks and shorter vectors are searched exactly at the same cost.
 _WORTH_IT = 4 * _DIRECTIONS
 # Rows whose differences are held at a time, and what float32 may have rounded away of their lengths.
-_ROWS = 64
+_ROWS = 256
 _ROUNDING = 1e-5
 
 
@@ -74,7 +75,7 @@ def distances_from_above(
     squares = queries.new_empty(ids.shape)
     with torch.no_grad():
         for some in blocks(len(ids), _ROWS):
-            away = vectors[ids[some]] - queries[some, None]
+            away = embedding(ids[some], vectors).sub_(queries[some, None])
             torch.sum(away.mul_(away), dim=2, out=squares[some])
     return np.sort(squares.double().sqrt_().mul_(1 + _ROUNDING).cpu().numpy(), axis=1)
 

@@ -340,9 +340,11 @@ class _Cover:
             if not len(active):
                 continue
             new = picks[int(self._n_seen[active].min()) : block.stop]
-            centres, bias = self.points[new], self.norms[new]
+            # index_select fetches rows several times faster than indexing does.
+            centres, bias = self.points.index_select(0, new), self.norms[new]
             for some in active.split(step):
-                nearest = _nearest_gap(self.points[some], self.norms[some], centres, bias)
+                points = self.points.index_select(0, some)
+                nearest = _nearest_gap(points, self.norms[some], centres, bias)
                 self.gaps[some] = torch.minimum(self.gaps[some], nearest)
             self._n_seen[active] = block.stop
             active = active[self.gaps[active] >= floor]

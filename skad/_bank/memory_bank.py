@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skad._bank._distances import blocks
 from skad._bank.bounds import ProposalSearch, distances_from_above
+from skad._bank.neighbourhoods import Neighbourhoods
 from skad._bank.scores import reweight
 from skad._bank.search import (
     ExactSearch,
@@ -24,11 +24,8 @@ from skad._bank.search import (
 
 Built = TypeVar("Built")
 
-# Queries of one matrix product where the caller names no image size.
+# Queries that are looked at together where the caller names no image size.
 _ROWS = 1024
-# Bank vectors whose neighbours are found together. Fixed groups, so that a vector's neighbours
-# do not depend on which others were asked for.
-_GROUP = 16
 # Coarse bounds come from every so many vectors of a bank that is large enough.
 _EVERY = 8
 _LARGE = 128 * _EVERY
@@ -199,27 +196,6 @@ class MemoryBank:
             return False
         return mask is None or int((~mask[::_EVERY]).sum()) >= k
 
-    def neighbours(self, b: int) -> NDArray[np.int64]:
-        """Numbers of the `b` bank vectors nearest to each bank vector, itself first.
-
-        Parameters
-        ----------
-        b : int
-            Neighbours, the vector itself included; 1 to M.
-
-        Returns
-        -------
-        ndarray of shape (M, b), int64
-            Column 0 is 0..M-1, also where vectors are duplicates. Exact whatever `index` says.
-
-        Raises
-        ------
-        ValueError
-            If `b` is not in 1..M.
-        """
-        check_k(b, len(self))
-        return self._neighbours_of(np.arange(len(self)), b, torch.device("cpu"))
-
     def reweight(
         self,
         queries: ArrayLike | torch.Tensor,
@@ -261,60 +237,15 @@ class MemoryBank:
         flat = asked.reshape(-1, asked.shape[-1])
         nearest = np.asarray(distances, dtype=np.float64)[..., 0]
         matches = np.asarray(ids, dtype=np.int64)[..., 0].ravel()
-        mask = self._mask(exclude_source)
-        around = self._neighbours_without(matches, min(b, n_left), flat.device, mask)
-        vectors = self._exact(flat.device).vectors
-        to_neighbours = distances_to(flat, vectors, torch.from_numpy(around).to(flat.device))
+        exact, b = self._exact(flat.device), min(b, n_left)
+        key = ("neighbourhoods", b, str(flat.device))
+        neighbourhoods = self._once(key, lambda: Neighbourhoods(exact, b))
+        around = np.empty((len(flat), b), dtype=np.int64)
+        for some in blocks(len(flat), _ROWS):
+            around[some] = neighbourhoods.of(matches[some], self._mask(exclude_source, some))
+        ids_around = torch.from_numpy(around).to(flat.device)
+        to_neighbours = distances_to(flat, exact.vectors, ids_around)
         return reweight(nearest, to_neighbours.reshape(*nearest.shape, -1))
-
-    def _neighbours_without(
-        self,
-        matches: NDArray[np.int64],
-        b: int,
-        device: torch.device,
-        mask: NDArray[np.bool_] | None,
-    ) -> NDArray[np.int64]:
-        """Rows `matches` of the table of neighbours among the vectors that `mask` does not leave out.
-
-        The table of all vectors, twice as wide, usually has them; it serves every mask.
-        """
-        wide = self._neighbours_of(matches, min(2 * b, len(self)), device)
-        if mask is None:
-            return wide[:, :b]
-        # One mask for all, or one for each.
-        mask = np.broadcast_to(mask, (len(matches), len(self)))
-        left_out = np.take_along_axis(mask, wide, axis=1)
-        order = np.argsort(left_out, axis=1, kind="stable")[:, :b]
-        around = np.take_along_axis(wide, order, axis=1)
-        for i in np.flatnonzero(left_out.sum(axis=1) > wide.shape[1] - b):
-            group = int(matches[i] // _GROUP)
-            excluded = torch.from_numpy(mask[i].copy()).to(device)
-            table = self._search_group(group, b, device, excluded)
-            around[i] = table[matches[i] - group * _GROUP]
-        return around
-
-    def _neighbours_of(
-        self, matches: NDArray[np.int64], b: int, device: torch.device
-    ) -> NDArray[np.int64]:
-        """Rows `matches` of the table of neighbours, found group by group as they are needed."""
-        around = np.empty((len(matches), b), dtype=np.int64)
-        groups = matches // _GROUP
-        for group in np.unique(groups):
-            key = ("neighbours", b, str(device), int(group))
-            table = self._once(key, partial(self._search_group, int(group), b, device))
-            here = groups == group
-            around[here] = table[matches[here] - group * _GROUP]
-        return around
-
-    def _search_group(
-        self, group: int, b: int, device: torch.device, excluded: torch.Tensor | None = None
-    ) -> NDArray[np.int64]:
-        """Find the neighbours of one group of consecutive bank vectors, themselves first."""
-        exact = self._exact(device)
-        own = np.arange(group * _GROUP, min((group + 1) * _GROUP, len(self)))
-        rows = exact.vectors[own[0] : own[-1] + 1]
-        _, ids = measured(rows, exact.vectors, exact.candidates(rows, b, excluded))
-        return _itself_first(ids, own)
 
     def _by_faiss(self, exact: ExactSearch, rows: torch.Tensor, k: int) -> torch.Tensor:
         index = self._once(("faiss",), lambda: FaissSearch(self.vectors, self.index))
@@ -344,8 +275,7 @@ class MemoryBank:
 
     def _forget(self) -> None:
         self._cache: dict[tuple[Any, ...], Any] = {}
-        # Reentrant: neighbours are built from an exact search, which is built under it too.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def _mask(
         self, exclude_source: int | NDArray[np.int64] | None, some: slice = slice(None)
@@ -372,17 +302,3 @@ class MemoryBank:
                 f"{self.vectors.shape[1]}), got {tuple(asked.shape)}"
             )
         return asked
-
-
-def _itself_first(ids: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Put every vector at the head of its own neighbours; the others keep their order.
-
-    A vector can be missing where duplicates fill its list, or where it is excluded: the farthest
-    then makes room.
-    """
-    is_own = ids == own[:, None]
-    missing = ~is_own.any(axis=1)
-    ids[missing, -1] = own[missing]
-    is_own[missing, -1] = True
-    order = np.argsort(~is_own, axis=1, kind="stable")
-    return np.take_along_axis(ids, order, axis=1)

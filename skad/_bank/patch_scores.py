@@ -1,12 +1,13 @@
 """Scores of an image's patches, bounded at once and computed where it matters.
 
-What computes scores is asked, not called: `PatchScores` yields questions from generators, so that those
-of several images can be answered by one search (`answered_together`).
+Scores are asked for, not computed on the spot: `PatchScores` yields questions from generators, so that
+those of several images can be answered by one search (`answered_together`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +23,10 @@ _MANY = 16
 T = TypeVar("T")
 
 
+Score = Callable[[torch.Tensor, "int | NDArray[np.int64] | None"], NDArray[np.float64]]
+"""Scores (n, d) patches; leaves out the vectors of one image, or for every patch those of its own."""
+
+
 class Question(NamedTuple):
     """Patches whose scores are wanted."""
 
@@ -29,63 +34,83 @@ class Question(NamedTuple):
     """(n, d) float32."""
     exclude_source: int | None
     """Number of the image whose vectors do not count."""
+    score: Score
+    """Who knows the answer."""
 
 
 Asking = Generator[Question, NDArray[np.float64], T]
 """Yields questions, is sent their scores, (n,) float64, and returns what follows from them."""
 
-Score = Callable[[torch.Tensor, "int | NDArray[np.int64] | None"], NDArray[np.float64]]
-"""Scores (n, d) patches; leaves out the vectors of one image, or for every patch those of its own."""
+# Number of a generator, itself, and what it is sent next.
+_Reply = tuple[int, Asking[T], NDArray[np.float64] | None]
 
 
-def answered(asking: Asking[T], score: Score) -> T:
+def answered(asking: Asking[T]) -> T:
     """Give a generator the scores that it asks for; returns its result."""
-    return answered_together([asking], score)[0]
+    ((_, result),) = answered_together([asking], at_once=1)
+    return result
 
 
-def answered_together(askings: list[Asking[T]], score: Score) -> list[T]:
-    """Give several generators the scores that they ask for, those of a round in one search.
+def answered_together(askings: Iterable[Asking[T]], at_once: int) -> Iterator[tuple[int, T]]:
+    """Give many generators the scores that they ask for, those of several in one search.
+
+    Whoever has finished makes room for the next, so that searches stay large from first to last.
 
     Parameters
     ----------
-    askings : list of generators
-    score : callable
+    askings : iterable of generators
+        Taken from it when there is room.
+    at_once : int
+        Generators that are under way at a time, 1 at least.
 
-    Returns
-    -------
-    list
-        Their results, in the order of `askings`.
+    Yields
+    ------
+    int
+        Number of a generator, in the order of `askings`; they finish in another.
+    object
+        Its result.
     """
-    results: dict[int, T] = {}
-    replies: dict[int, NDArray[np.float64] | None] = dict.fromkeys(range(len(askings)))
+    coming: Iterator[_Reply[T]] = ((i, asking, None) for i, asking in enumerate(askings))
+    waiting: dict[int, tuple[Asking[T], Question]] = {}
+    replies = list(islice(coming, at_once))
     while replies:
-        questions = {}
-        for i, reply in replies.items():
+        for i, asking, scores in replies:
             try:
                 # The None that starts a generator answers no question.
-                questions[i] = askings[i].send(reply)  # type: ignore[arg-type]
+                waiting[i] = asking, asking.send(scores)  # type: ignore[arg-type]
             except StopIteration as end:
-                results[i] = end.value
-        replies = _answer(questions, score)
-    return [results[i] for i in range(len(askings))]
+                yield i, end.value
+        replies = _answer_most(waiting)
+        replies += islice(coming, at_once - len(waiting) - len(replies))
 
 
-def _answer(questions: dict[int, Question], score: Score) -> dict[int, NDArray[np.float64] | None]:
-    """Answer all questions by one search; those that leave out nothing by one of their own."""
-    answers: dict[int, NDArray[np.float64] | None] = {}
-    for leaves_out in (False, True):
-        some = {i: q for i, q in questions.items() if (q.exclude_source is not None) == leaves_out}
-        if len(some) < 2:
-            answers |= {i: score(*question) for i, question in some.items()}
-            continue
-        sizes = [len(question.rows) for question in some.values()]
-        sources = [question.exclude_source for question in some.values()]
-        scores = score(
-            torch.cat([question.rows for question in some.values()]),
-            np.repeat(np.array(sources), sizes) if leaves_out else None,
-        )
-        answers |= zip(some, np.split(scores, np.cumsum(sizes)[:-1]), strict=True)
-    return answers
+def _answer_most(waiting: dict[int, tuple[Asking[T], Question]]) -> list[_Reply[T]]:
+    """Answer the largest group of questions that one search can answer; the others wait on.
+
+    A search that leaves out nothing may be another one, by an index of faiss.
+    """
+    alike: dict[tuple[Score, bool], list[int]] = {}
+    for i, (_, question) in waiting.items():
+        key = question.score, question.exclude_source is None
+        alike.setdefault(key, []).append(i)
+    if not alike:
+        return []
+    numbers = max(alike.values(), key=len)
+    askings, questions = zip(*(waiting.pop(i) for i in numbers), strict=True)
+    return list(zip(numbers, askings, _in_one_search(questions), strict=True))
+
+
+def _in_one_search(questions: tuple[Question, ...]) -> list[NDArray[np.float64]]:
+    if len(questions) == 1:
+        (question,) = questions
+        return [question.score(question.rows, question.exclude_source)]
+    sizes = [len(question.rows) for question in questions]
+    sources = [question.exclude_source for question in questions]
+    scores = questions[0].score(
+        torch.cat([question.rows for question in questions]),
+        None if sources[0] is None else np.repeat(np.array(sources), sizes),
+    )
+    return np.split(scores, np.cumsum(sizes)[:-1])
 
 
 class PatchScores:
@@ -101,7 +126,8 @@ class PatchScores:
     rows : tensor of shape (n, d), float32
         The patches.
     exclude_source : int or None
-        Passed on in every question.
+    score : callable
+        Both stand in every question.
     bounds : ndarray of shape (n,), float64, optional
         No score exceeds its bound. Without bounds, all scores are asked for at once.
     tighten : callable, optional
@@ -116,8 +142,10 @@ class PatchScores:
     Examples
     --------
     >>> exact = torch.tensor([[3.0], [1.0], [2.0], [0.5]])
-    >>> scores = PatchScores(exact, None, bounds=exact[:, 0].double().numpy() + 0.25)
-    >>> int(answered(scores.highest(), lambda rows, _: rows[:, 0].double().numpy()))
+    >>> def score(rows, exclude_source):
+    ...     return rows[:, 0].double().numpy()
+    >>> scores = PatchScores(exact, None, score, bounds=score(exact, None) + 0.25)
+    >>> int(answered(scores.highest()))
     0
     >>> scores.values[0]
     np.float64(3.0)
@@ -127,10 +155,12 @@ class PatchScores:
         self,
         rows: torch.Tensor,
         exclude_source: int | None,
+        score: Score,
         bounds: NDArray[np.float64] | None = None,
         tighten: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None,
     ) -> None:
-        self._rows, self._exclude_source, self._tighten = rows, exclude_source, tighten
+        self._rows, self._exclude_source, self._score = rows, exclude_source, score
+        self._tighten = tighten
         self._bounded = bounds is not None
         self.values = np.full(len(rows), np.inf) if bounds is None else bounds
         self.certain = np.zeros(len(rows), dtype=bool)
@@ -144,8 +174,7 @@ class PatchScores:
             yield from self.all()
             return True
         # In the order given: all patches of a small grid may come by their bounds.
-        some = self._rows[torch.from_numpy(unknown)]
-        self.values[unknown] = yield Question(some, self._exclude_source)
+        self.values[unknown] = yield self._question(self._rows[torch.from_numpy(unknown)])
         self.certain[unknown] = True
         return True
 
@@ -158,7 +187,7 @@ class PatchScores:
         """
         if not self.certain.all():
             # All at once: a product of few rows may round otherwise than one of all.
-            self.values = yield Question(self._rows, self._exclude_source)
+            self.values = yield self._question(self._rows)
             self.certain[:] = True
         return self.values
 
@@ -181,6 +210,9 @@ class PatchScores:
             yield from self.ensure(rivals[:size])
             rivals = self._rivals()
         return np.argmax(np.where(self.certain, self.values, -np.inf))
+
+    def _question(self, rows: torch.Tensor) -> Question:
+        return Question(rows, self._exclude_source, self._score)
 
     def _rivals(self) -> NDArray[np.int64]:
         """Patches that may be as high as the highest that is computed; the highest bounds first."""

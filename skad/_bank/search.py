@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import embedding
 
 from skad._bank._distances import (
     blocks,
@@ -222,7 +223,8 @@ def distances_to(
     out = torch.empty(ids.shape, dtype=dtype, device=queries.device)
     with torch.no_grad():
         for some in blocks(ids.shape[0], step):
-            away = vectors[ids[some]].to(dtype) - queries[some, None].to(dtype)
+            # Fetches rows several times faster than indexing does.
+            away = embedding(ids[some], vectors).to(dtype).sub_(queries[some, None])
             torch.sum(away.mul_(away), dim=2, out=out[some])
     return out.sqrt_().cpu().double().numpy()
 

@@ -94,8 +94,6 @@ def test_too_few_vectors():
         bank.search(data(2, 4), 6)
     with pytest.raises(ValueError, match="between 1 and the 2"):
         bank.search(data(2, 4), 3, exclude_source=0)
-    with pytest.raises(ValueError, match="between 1 and the 5"):
-        bank.neighbours(6)
     with pytest.raises(ValueError, match="expected queries"):
         bank.search(data(2, 3), 1)
 
@@ -114,29 +112,6 @@ def test_missing_faiss_is_said_at_search(monkeypatch):
     assert make_bank().search(data(2, 16), 1)[0].shape == (2, 1)
     with pytest.raises(ImportError, match="skad"):
         make_bank(index="Flat").search(data(2, 16), 1)
-
-
-def test_neighbours():
-    bank = make_bank(300)
-    got = bank.neighbours(5)
-    assert got.dtype == np.int64
-    np.testing.assert_array_equal(got, brute_force(bank.vectors, bank.vectors, 5)[1])
-    np.testing.assert_array_equal(got, bank.neighbours(5))
-    np.testing.assert_array_equal(bank.neighbours(1)[:, 0], np.arange(300))
-    assert MemoryBank(BANK, [0] * 5).neighbours(3).tolist() == [
-        [0, 1, 2],
-        [1, 0, 2],
-        [2, 0, 1],
-        [3, 4, 2],
-        [4, 3, 2],
-    ]
-
-
-def test_neighbours_of_duplicates_begin_with_the_vector_itself():
-    bank = MemoryBank(np.ones((7, 3)), np.zeros(7))
-    got = bank.neighbours(3)
-    np.testing.assert_array_equal(got[:, 0], np.arange(7))
-    assert all(len(set(row)) == 3 for row in got.tolist())
 
 
 @pytest.mark.parametrize(
@@ -216,7 +191,7 @@ def test_pickles_numpy_alone(index):
     bank, queries = make_bank(index=index), data(20, 16)
     untouched = pickle.dumps(bank)
     expected = bank.search(queries, 2)
-    bank.neighbours(4)
+    bank.reweight(queries, *expected, 4)
     pickled = pickle.dumps(bank)
     assert pickled == untouched
     assert b"torch" not in pickled
