@@ -20,6 +20,7 @@ from skad._bank import (
     MemoryBank,
     PatchScores,
     Question,
+    Score,
     answered,
     answered_together,
     check_index,
@@ -635,24 +636,29 @@ class PatchCoreDetector(BaseImageDetector):
     # ---------------------------------------------------------------- scoring
 
     def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
-        self._check_weights(self._extractor().digest)
+        extractor = self._extractor()
+        self._check_weights(extractor.digest)
         image, grids = np.empty(len(batch.shapes)), []
-        embeddings = self._embed(batch.pixels)
-        for i, (rows, mask) in enumerate(zip(embeddings, self._patch_masks(batch), strict=True)):
-            queries = inside(rows, mask)
-            scores = self._patch_scores(queries, bounded=not maps)
-            image[i] = answered(self._image_score(queries, scores))
+        all_cells = extractor.cells(batch.pixels)
+        for i, (cells, mask) in enumerate(zip(all_cells, self._patch_masks(batch), strict=True)):
+            rows = inside(self._vectors(cells), mask)
             if maps:
+                scores = PatchScores(rows, None, self._map_score(cells, mask))
                 grids.append(_on_grid(answered(scores.all()), mask))
+            else:
+                scores = self._patch_scores(rows)
+            image[i] = answered(self._image_score(rows, scores))
         return BatchScores(image, np.stack(grids) if maps else None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""
-        return self._extractor().embed(pixels)
+        return torch.stack([self._vectors(cells) for cells in self._extractor().cells(pixels)])
 
-    def _patch_scores(
-        self, rows: torch.Tensor, exclude_source: int | None = None, bounded: bool = True
-    ) -> PatchScores:
+    def _vectors(self, cells: torch.Tensor) -> torch.Tensor:
+        """Cells of an image -> (h w, d) vectors as the bank holds them."""
+        return self._extractor().join(cells)
+
+    def _patch_scores(self, rows: torch.Tensor, exclude_source: int | None = None) -> PatchScores:
         """Scores of the patches of one image: bounds first, exact scores where they matter."""
 
         def bound(queries: torch.Tensor, coarse: bool = False) -> np.ndarray:
@@ -661,7 +667,7 @@ class PatchCoreDetector(BaseImageDetector):
             )
             return self._mean_distance(near)
 
-        if not (bounded and self.bank_.offers_bounds(rows.device)):
+        if not self.bank_.offers_bounds(rows.device):
             return PatchScores(rows, exclude_source, self._score_rows)
         return PatchScores(
             rows,
@@ -677,6 +683,18 @@ class PatchCoreDetector(BaseImageDetector):
         """Score patches exactly; never above their mean distance to any n_neighbors vectors."""
         distances, _ = self.bank_.search(rows, self.n_neighbors, exclude_source=exclude_source)
         return self._mean_distance(distances)
+
+    def _map_score(self, cells: torch.Tensor, mask: np.ndarray) -> Score:
+        """How to score all patches of an image: as `_score_rows`, at lower cost if there is a way."""
+        levels = self._extractor().levels(cells, mask)
+
+        def score(rows: torch.Tensor, exclude_source: int | np.ndarray | None) -> np.ndarray:
+            distances, _ = self.bank_.search(
+                rows, self.n_neighbors, exclude_source=exclude_source, products=levels
+            )
+            return self._mean_distance(distances)
+
+        return score
 
     def _mean_distance(self, distances: np.ndarray) -> np.ndarray:
         return mean_of_nearest(distances, squared=self.distance == "squared")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skad._bank import Score
 from skad._callbacks import FitProgress
 from skad._devices import resolve_device
 from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
@@ -321,12 +322,10 @@ class ReConPatchDetector(PatchCoreDetector):
 
     # ---------------------------------------------------------------- scoring
 
-    def _embed(self, pixels: np.ndarray) -> torch.Tensor:
-        features = super()._embed(pixels)
+    def _vectors(self, cells: torch.Tensor) -> torch.Tensor:
         # Copied, since torch warns of the read-only memory map that a worker may see.
-        weight = torch.from_numpy(np.array(self.components_)).to(features.device)
-        # Image by image: a product of another shape may round otherwise.
-        return torch.stack([rows @ weight.T for rows in features])
+        weight = torch.from_numpy(np.array(self.components_)).to(cells.device)
+        return super()._vectors(cells) @ weight.T
 
     def _score_rows(
         self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
@@ -336,3 +335,7 @@ class ReConPatchDetector(PatchCoreDetector):
         Weights are below 1: bounds of the distances bound the scores.
         """
         return self._score_tops(rows, exclude_source)
+
+    def _map_score(self, cells: torch.Tensor, mask: np.ndarray) -> Score:
+        # Patches have been mapped to fewer values than their levels hold.
+        return self._score_rows

@@ -7,6 +7,7 @@ from conftest import make_detector, make_reconpatch
 
 from skad._bank import MemoryBank
 from skad._bank.bounds import ProposalSearch
+from skad._features.levels import PatchLevels
 
 
 def embed(det, image):
@@ -188,6 +189,21 @@ class TestBounds:
         monkeypatch.undo()
         np.testing.assert_allclose(with_bounds.score_samples(defective), scores, rtol=1e-6)
         np.testing.assert_allclose(with_bounds.predict_heatmap(defective), expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("params", [{}, {"n_neighbors": 3, "b": 5}, {"geometry": "pad"}])
+    def test_maps_by_levels_are_maps_by_patches(self, good, defective, monkeypatch, params):
+        det = make_detector(image_size=96, device="cpu", **params).fit(good)
+        taken, products = [], PatchLevels.products
+
+        def counted(*args):
+            taken.append(1)
+            return products(*args)
+
+        monkeypatch.setattr(PatchLevels, "products", counted)
+        by_levels = det.predict_heatmap(defective)
+        assert taken
+        monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
+        np.testing.assert_allclose(by_levels, det.predict_heatmap(defective), rtol=1e-6)
 
     def test_most_patches_are_never_searched(self, good, defective, monkeypatch):
         det = make_detector(image_size=96).fit(good)

@@ -18,7 +18,14 @@ from skad._bank.coreset import (
     projection_matrix,
 )
 from skad._bank.memory_bank import MemoryBank
-from skad._bank.patch_scores import Asking, PatchScores, Question, answered, answered_together
+from skad._bank.patch_scores import (
+    Asking,
+    PatchScores,
+    Question,
+    Score,
+    answered,
+    answered_together,
+)
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
@@ -30,6 +37,7 @@ __all__ = [
     "MemoryBank",
     "PatchScores",
     "Question",
+    "Score",
     "answered",
     "answered_together",
     "check_index",

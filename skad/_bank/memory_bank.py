@@ -16,6 +16,7 @@ from skad._bank.search import (
     ExactSearch,
     FaissSearch,
     Found,
+    Products,
     check_k,
     distances_to,
     joined,
@@ -98,6 +99,7 @@ class MemoryBank:
         *,
         exclude_source: int | NDArray[np.int64] | None = None,
         rows_per_block: int | None = None,
+        products: Products | None = None,
     ) -> Found:
         """Nearest vectors of every query, on the device of the queries.
 
@@ -116,6 +118,9 @@ class MemoryBank:
         rows_per_block : int, optional
             Rows of one image in queries of shape (q, d). Three-dimensional queries tell it
             themselves.
+        products : Products, optional
+            The same queries, of one image, for products that cost less. Not used where vectors are left
+            out, or the index is faiss's.
 
         Returns
         -------
@@ -137,6 +142,10 @@ class MemoryBank:
         check_k(k, self._n_left(exclude_source))
         exact = self._exact(flat.device)
         by_faiss = self.index != "auto" and exclude_source is None
+        if by_faiss or exclude_source is not None:
+            products = None
+        if products is not None:
+            size = len(flat)
         found = []
         for some in blocks(len(flat), max(1, size)):
             rows = flat[some]
@@ -145,7 +154,7 @@ class MemoryBank:
             else:
                 mask = self._mask(exclude_source, some)
                 excluded = None if mask is None else torch.from_numpy(mask).to(flat.device)
-                proposed = exact.candidates(rows, k, excluded)
+                proposed = exact.candidates(products or rows, k, excluded)
             found.append(measured(rows, exact.vectors, proposed))
         distances, ids = joined(found, k)
         shape = (*asked.shape[:-1], k)

@@ -6,7 +6,7 @@ faiss's squares, and a vector's distance to itself is exactly zero.
 """
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,16 @@ _CHUNK = 64
 _DIFFERENCES = 1 << 16
 
 
+class Products(Protocol):
+    """Queries that know a cheaper way to products with them."""
+
+    def centred(self, centre: torch.Tensor) -> "Products":
+        """Subtract a vector of shape (d,) from every query."""
+
+    def products(self, points: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Compute ``bias - 2 queries @ points.T``, shape (q, m), for (m, d) points and an (m,) bias."""
+
+
 class ExactSearch:
     """Exact search over vectors on one device; centred vectors and norms are prepared once.
 
@@ -48,23 +58,27 @@ class ExactSearch:
         self.norms = squared_norms(self.points)
 
     def candidates(
-        self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None
+        self, queries: torch.Tensor | Products, k: int, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Row numbers of the k nearest vectors, shape (q, k), int64, in no promised order.
 
         Parameters
         ----------
-        queries : tensor of shape (q, d), float32, on the device of the vectors
+        queries : tensor of shape (q, d), float32, on the device of the vectors; or Products
         k : int
             At most the number of vectors not excluded.
         exclude : tensor of shape (M,) or (q, M), bool, optional
             Vectors to leave out, for all queries or for each.
         """
-        return nearest_rows(queries - self.centre, self.points, self.norms, k, exclude)
+        if isinstance(queries, torch.Tensor):
+            queries = queries - self.centre
+        else:
+            queries = queries.centred(self.centre)
+        return nearest_rows(queries, self.points, self.norms, k, exclude)
 
 
 def nearest_rows(
-    queries: torch.Tensor,
+    queries: torch.Tensor | Products,
     points: torch.Tensor,
     norms: torch.Tensor,
     k: int,
@@ -74,7 +88,7 @@ def nearest_rows(
 
     Parameters
     ----------
-    queries : tensor of shape (q, d)
+    queries : tensor of shape (q, d), or Products, of which nothing can be excluded
     points : tensor of shape (M, d)
     norms : tensor of shape (M,)
         Squared lengths of the points.
@@ -89,13 +103,16 @@ def nearest_rows(
     """
     best: list[torch.Tensor] = []
     rows: list[torch.Tensor] = []
-    with torch.no_grad(), full_precision(queries):
+    with torch.no_grad(), full_precision(points):
         for some in blocks(norms.shape[0], rows_per_product(norms.device, _COLUMNS)):
             # The query's own norm is left out: it does not change the order.
             bias = norms[some]
             if exclude is not None:
                 bias = bias.masked_fill(exclude[..., some], torch.inf)
-            product = torch.addmm(bias, queries, points[some].T, alpha=-2)
+            if isinstance(queries, torch.Tensor):
+                product = torch.addmm(bias, queries, points[some].T, alpha=-2)
+            else:
+                product = queries.products(points[some], bias)
             values, columns = _smallest(product, min(k, product.shape[1]))
             best.append(values)
             rows.append(columns + some.start)

@@ -61,6 +61,10 @@ class ConcatEmbedding:
         size = self.patch_size
         return [F.avg_pool2d(level, size, 1, size // 2).permute(0, 2, 3, 1) for level in maps]
 
+    def starts(self, cells: list[torch.Tensor]) -> list[int]:
+        """Where the values of each level begin in a patch."""
+        return [0, *np.cumsum([level.shape[-1] for level in cells])[:-1].tolist()]
+
     def join(self, cells: list[torch.Tensor]) -> torch.Tensor:
         """Align the levels, and lay their values side by side.
 
@@ -74,11 +78,11 @@ class ConcatEmbedding:
         torch.Tensor of shape (B, h, w, sum C_j)
         """
         grid = cells[0].shape[1:3]
-        return torch.cat([_align(level, grid) for level in cells], dim=-1)
+        return torch.cat([align(level, grid) for level in cells], dim=-1)
 
 
-def _align(level: torch.Tensor, grid: torch.Size) -> torch.Tensor:
-    """(B, h_j, w_j, C) -> (B, h, w, C)."""
+def align(level: torch.Tensor, grid: torch.Size) -> torch.Tensor:
+    """Bring a level to a grid: (B, h_j, w_j, C) -> (B, h, w, C), bilinearly."""
     if level.shape[1:3] == grid:
         return level
     planes = level.permute(0, 3, 1, 2)
@@ -148,6 +152,10 @@ class AdaptiveEmbedding:
         pairs = zip(self.operators, maps, strict=True)
         return [operator(level).permute(0, 2, 3, 1) for operator, level in pairs]
 
+    def starts(self, cells: list[torch.Tensor]) -> list[int]:
+        """Where the values of each level begin in a patch; the next may begin before they end."""
+        return [operator.start for operator in self.operators]
+
     def join(self, cells: list[torch.Tensor]) -> torch.Tensor:
         """Align the levels, and add their shares up to T values a patch."""
         batch, height, width, _ = cells[0].shape
@@ -155,7 +163,7 @@ class AdaptiveEmbedding:
         for operator, level in zip(self.operators, cells, strict=True):
             stop = operator.start + level.shape[-1]
             # Added, not assigned: a bin of the final pooling may straddle two levels.
-            out[..., operator.start : stop] += _align(level, cells[0].shape[1:3])
+            out[..., operator.start : stop] += align(level, cells[0].shape[1:3])
         return out
 
 

@@ -14,6 +14,7 @@ from skad._devices import autocast
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
+from skad._features.levels import PatchLevels
 
 # Raised when cells change in their last digits: what a store holds is then made again.
 ARITHMETIC = 3
@@ -187,9 +188,33 @@ class PatchExtractor:
             Row-major over the grid.
         """
         with torch.inference_mode():
-            parts = cells.split([shape.numel() for shape in self._shapes])
-            levels = [part.view(1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
-            return self.embedding.join(levels)[0].flatten(0, 1)
+            return self.embedding.join(self._split(cells))[0].flatten(0, 1)
+
+    def levels(self, cells: torch.Tensor, mask: np.ndarray) -> PatchLevels | None:
+        """Prepare products with the patches of one image.
+
+        Parameters
+        ----------
+        cells : torch.Tensor of shape (n_values,), float32
+        mask : ndarray of shape (h, w), bool
+            Patches that count.
+
+        Returns
+        -------
+        PatchLevels or None
+            None where products with joined patches cost no more.
+        """
+        parts = self._split(cells)
+        levels = [part[0] for part in parts]
+        if not PatchLevels.pay(levels, self.dim):
+            return None
+        some = None if mask.all() else torch.from_numpy(mask.ravel())
+        return PatchLevels(levels, self.embedding.starts(parts), some)
+
+    def _split(self, cells: torch.Tensor) -> list[torch.Tensor]:
+        """Levels of one image, (1, h_j, w_j, C_j)."""
+        parts = cells.split([shape.numel() for shape in self._shapes])
+        return [part.view(1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def embed(self, pixels: np.ndarray) -> torch.Tensor:
         """Patch embeddings of a batch, both steps in one.
