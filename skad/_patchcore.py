@@ -32,7 +32,7 @@ from skad._bank import (
 from skad._base import BaseImageDetector, BatchScores, TrainingScores, good_rows
 from skad._calibration import CalibrationLog
 from skad._callbacks import Advance, FitProgress, with_callbacks
-from skad._devices import resolve_device
+from skad._devices import images_at_once, resolve_device
 from skad._features import (
     FeatureSpec,
     FeatureStore,
@@ -638,25 +638,37 @@ class PatchCoreDetector(BaseImageDetector):
     def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
         extractor = self._extractor()
         self._check_weights(extractor.digest)
-        image, grids = np.empty(len(batch.shapes)), []
+        n_images = len(batch.shapes)
+        image, grids = np.empty(n_images), [np.empty(0)] * n_images
         all_cells = extractor.cells(batch.pixels)
-        for i, (cells, mask) in enumerate(zip(all_cells, self._patch_masks(batch), strict=True)):
-            rows = inside(self._vectors(cells), mask)
-            if maps:
-                scores = PatchScores(rows, None, self._map_score(cells, mask))
-                grids.append(_on_grid(answered(scores.all()), mask))
-            else:
-                scores = self._patch_scores(rows)
-            image[i] = answered(self._image_score(rows, scores))
+        askings = (
+            self._score_image(cells, inside(vectors, mask), mask, maps)
+            for cells, vectors, mask in zip(
+                all_cells, self._vectors(all_cells), self._patch_masks(batch), strict=True
+            )
+        )
+        at_once = images_at_once(extractor.device, n_images)
+        for i, found in answered_together(askings, at_once):
+            image[i], grids[i] = found
         return BatchScores(image, np.stack(grids) if maps else None)
+
+    def _score_image(
+        self, cells: torch.Tensor, rows: torch.Tensor, mask: np.ndarray, maps: bool
+    ) -> Asking[tuple[float, np.ndarray]]:
+        """Score an image and, if `maps`, all of its patches."""
+        if not maps:
+            return (yield from self._image_score(rows, self._patch_scores(rows))), np.empty(0)
+        scores = PatchScores(rows, None, self._map_score(cells, mask))
+        grid = _on_grid((yield from scores.all()), mask)
+        return (yield from self._image_score(rows, scores)), grid
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""
-        return torch.stack([self._vectors(cells) for cells in self._extractor().cells(pixels)])
+        return torch.stack(list(self._vectors(self._extractor().cells(pixels))))
 
-    def _vectors(self, cells: torch.Tensor) -> torch.Tensor:
-        """Cells of an image -> (h w, d) vectors as the bank holds them."""
-        return self._extractor().join(cells)
+    def _vectors(self, cells: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Cells of B images -> image by image (h w, d) vectors as the bank holds them."""
+        return self._extractor().join_each(cells)
 
     def _patch_scores(self, rows: torch.Tensor, exclude_source: int | None = None) -> PatchScores:
         """Scores of the patches of one image: bounds first, exact scores where they matter."""
@@ -687,6 +699,8 @@ class PatchCoreDetector(BaseImageDetector):
     def _map_score(self, cells: torch.Tensor, mask: np.ndarray) -> Score:
         """How to score all patches of an image: as `_score_rows`, at lower cost if there is a way."""
         levels = self._extractor().levels(cells, mask)
+        if levels is None:
+            return self._score_rows
 
         def score(rows: torch.Tensor, exclude_source: int | np.ndarray | None) -> np.ndarray:
             distances, _ = self.bank_.search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from numbers import Integral, Real
 
@@ -322,10 +323,11 @@ class ReConPatchDetector(PatchCoreDetector):
 
     # ---------------------------------------------------------------- scoring
 
-    def _vectors(self, cells: torch.Tensor) -> torch.Tensor:
+    def _vectors(self, cells: torch.Tensor) -> Iterator[torch.Tensor]:
         # Copied, since torch warns of the read-only memory map that a worker may see.
         weight = torch.from_numpy(np.array(self.components_)).to(cells.device)
-        return super()._vectors(cells) @ weight.T
+        # Image by image: a product of another shape may round otherwise.
+        return (rows @ weight.T for rows in super()._vectors(cells))
 
     def _score_rows(
         self, rows: torch.Tensor, exclude_source: int | np.ndarray | None

@@ -159,6 +159,37 @@ class TestScores:
         assert (det.predict(defective) == -1).all()
 
 
+class TestTogether:
+    """A GPU scores the images of a batch together; the way it does gives the same on a CPU."""
+
+    @pytest.mark.parametrize(
+        "params", [{}, {"n_neighbors": 3, "b": 5}, {"geometry": "pad", "aggregation": "adaptive"}]
+    )
+    @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+    def test_same_scores_as_one_by_one(self, good, defective, monkeypatch, make, params):
+        det = make(batch_size=3, **params).fit(good)
+        expected, scores = det.predict_heatmap(defective, return_scores=True)
+        searched, search = [], MemoryBank.search
+
+        def counted(bank, rows, *args, **kwargs):
+            searched.append(len(rows))
+            return search(bank, rows, *args, **kwargs)
+
+        monkeypatch.setattr(MemoryBank, "search", counted)
+        monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
+        monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
+        for module in ("skad._patchcore", "skad._features.extractor"):
+            monkeypatch.setattr(f"{module}.images_at_once", lambda device, n: n)
+        maps, together = det.predict_heatmap(defective, return_scores=True)
+        np.testing.assert_allclose(together, scores, rtol=1e-6)
+        np.testing.assert_allclose(maps, expected, rtol=1e-6)
+        np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-6)
+        # Four images in batches of three and one: all patches, then the highest of each, twice over.
+        assert len(defective) == 4
+        assert len(searched) == 2 * 2 * 2
+        assert searched[1::2] == [3, 1] * 2
+
+
 class TestBounds:
     """Bounds spare searches and change nothing."""
 

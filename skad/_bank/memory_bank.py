@@ -21,11 +21,12 @@ from skad._bank.search import (
     distances_to,
     joined,
     measured,
+    queries_at_once,
 )
 
 Built = TypeVar("Built")
 
-# Queries that are looked at together where the caller names no image size.
+# Queries that are weighted together.
 _ROWS = 1024
 # Coarse bounds come from every so many vectors of a bank that is large enough.
 _EVERY = 8
@@ -103,8 +104,9 @@ class MemoryBank:
     ) -> Found:
         """Nearest vectors of every query, on the device of the queries.
 
-        Queries are searched in blocks of one image. Every block goes through the same arithmetic
-        in the same shapes, so that its result is bitwise independent of the images beside it.
+        Queries are searched in blocks of one image where the caller names them. Every block goes through
+        the same arithmetic in the same shapes, so that on the CPU its result is bitwise independent of
+        the images beside it.
 
         Parameters
         ----------
@@ -138,7 +140,9 @@ class MemoryBank:
         """
         asked = self._as_queries(queries)
         flat = asked.reshape(-1, asked.shape[-1])
-        size = asked.shape[1] if asked.ndim == 3 else rows_per_block or _ROWS
+        size = rows_per_block or queries_at_once(flat.device, len(self))
+        if asked.ndim == 3:
+            size = asked.shape[1]
         check_k(k, self._n_left(exclude_source))
         exact = self._exact(flat.device)
         by_faiss = self.index != "auto" and exclude_source is None
@@ -152,9 +156,8 @@ class MemoryBank:
             if by_faiss:
                 proposed = self._by_faiss(exact, rows, k)
             else:
-                mask = self._mask(exclude_source, some)
-                excluded = None if mask is None else torch.from_numpy(mask).to(flat.device)
-                proposed = exact.candidates(products or rows, k, excluded)
+                mask = self._mask(exclude_source, flat.device, some)
+                proposed = exact.candidates(products or rows, k, mask)
             found.append(measured(rows, exact.vectors, proposed))
         distances, ids = joined(found, k)
         shape = (*asked.shape[:-1], k)
@@ -193,14 +196,13 @@ class MemoryBank:
         """
         exact = self._exact(queries.device)
         check_k(k, self._n_left(exclude_source))
-        mask = self._mask(exclude_source)
+        mask = self._mask(exclude_source, queries.device)
         proposals = self._once(("proposals", str(queries.device)), lambda: ProposalSearch(exact))
-        excluded = None if mask is None else torch.from_numpy(mask).to(queries.device)
         every = _EVERY if coarse and self._can_thin(k, mask) else 1
-        ids = proposals.candidates(queries, k, excluded, every)
+        ids = proposals.candidates(queries, k, mask, every)
         return distances_from_above(queries, exact.vectors, ids)
 
-    def _can_thin(self, k: int, mask: NDArray[np.bool_] | None) -> bool:
+    def _can_thin(self, k: int, mask: torch.Tensor | None) -> bool:
         if len(self) < _LARGE:
             return False
         return mask is None or int((~mask[::_EVERY]).sum()) >= k
@@ -251,7 +253,8 @@ class MemoryBank:
         neighbourhoods = self._once(key, lambda: Neighbourhoods(exact, b))
         around = np.empty((len(flat), b), dtype=np.int64)
         for some in blocks(len(flat), _ROWS):
-            around[some] = neighbourhoods.of(matches[some], self._mask(exclude_source, some))
+            mask = self._mask(exclude_source, torch.device("cpu"), some)
+            around[some] = neighbourhoods.of(matches[some], None if mask is None else mask.numpy())
         ids_around = torch.from_numpy(around).to(flat.device)
         to_neighbours = distances_to(flat, exact.vectors, ids_around)
         return reweight(nearest, to_neighbours.reshape(*nearest.shape, -1))
@@ -267,13 +270,8 @@ class MemoryBank:
         return ids
 
     def _exact(self, device: torch.device) -> ExactSearch:
-        return self._once(("exact", str(device)), lambda: ExactSearch(self._tensor(device)))
-
-    def _tensor(self, device: torch.device) -> torch.Tensor:
-        # A worker process may see the vectors through a read-only memory map, which torch
-        # warns about; only such a bank is copied.
-        vectors = self.vectors if self.vectors.flags.writeable else self.vectors.copy()
-        return torch.from_numpy(vectors).to(device)
+        key = ("exact", str(device))
+        return self._once(key, lambda: ExactSearch(_as_tensor(self.vectors, device)))
 
     def _once(self, key: tuple[Any, ...], build: Callable[[], Built]) -> Built:
         """Return what is cached under `key`; the first thread to ask builds it."""
@@ -287,14 +285,18 @@ class MemoryBank:
         self._lock = threading.Lock()
 
     def _mask(
-        self, exclude_source: int | NDArray[np.int64] | None, some: slice = slice(None)
-    ) -> NDArray[np.bool_] | None:
+        self,
+        exclude_source: int | NDArray[np.int64] | None,
+        device: torch.device,
+        some: slice = slice(None),
+    ) -> torch.Tensor | None:
         """Vectors to leave out: (M,) for all queries, or (n, M) for `some` of them."""
         if exclude_source is None:
             return None
+        sources = self._once(("sources", str(device)), lambda: _as_tensor(self.sources, device))
         if np.ndim(exclude_source) == 0:
-            return self.sources == exclude_source
-        return self.sources == np.asarray(exclude_source).reshape(-1, 1)[some]
+            return sources == int(exclude_source)  # type: ignore[arg-type]
+        return sources == torch.from_numpy(np.reshape(exclude_source, (-1, 1))[some]).to(device)
 
     def _n_left(self, exclude_source: int | NDArray[np.int64] | None) -> int:
         """Vectors that are left to search, for the query that has fewest."""
@@ -311,3 +313,9 @@ class MemoryBank:
                 f"{self.vectors.shape[1]}), got {tuple(asked.shape)}"
             )
         return asked
+
+
+def _as_tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    # A worker process may see the bank through a read-only memory map, which torch warns about; only
+    # such a one is copied.
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

@@ -199,6 +199,8 @@ class PatchScores:
         int
             The lowest number where several are equally high.
         """
+        if not self._bounded:
+            return np.argmax((yield from self.all()))
         yield from self.ensure(np.argsort(-self.values, kind="stable")[:_AT_FIRST])
         rivals = self._rivals()
         if len(rivals) > _MANY and self._tighten is not None:

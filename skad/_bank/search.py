@@ -25,6 +25,9 @@ Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 # Bank vectors of one matrix product: with one image's patches the result stays in cache.
 _COLUMNS = 2048
+# Queries of one product where nothing else decides. A GPU takes more of them while the bank is small, up
+# to so many distances.
+_QUERIES, _ON_GPU = 1024, 1 << 26
 # Columns whose minimum is found at once. A minimum alone runs at the speed of memory; one that also says
 # where it lies is twenty times slower, and is asked of few numbers only.
 _CHUNK = 64
@@ -160,6 +163,23 @@ class FaissSearch:
     def candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Row numbers of the k vectors the index finds, shape (q, k); -1 where it finds fewer."""
         return self._index.search(queries, k)[1]
+
+
+def queries_at_once(device: torch.device, n_vectors: int) -> int:
+    """How many queries are searched for together where nothing else decides.
+
+    Parameters
+    ----------
+    device : torch.device
+    n_vectors : int
+        Size of the bank.
+
+    Returns
+    -------
+    int
+        At least 1,024; more on a GPU and for a small bank, up to 268 MB of distances.
+    """
+    return _QUERIES if device.type == "cpu" else max(_QUERIES, _ON_GPU // n_vectors)
 
 
 def check_index(index: str, n_features: int | None = None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from skad._devices import autocast
+from skad._devices import autocast, images_at_once
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
@@ -175,20 +176,26 @@ class PatchExtractor:
             return torch.cat([level.flatten(1) for level in self.embedding.pool(maps)], dim=1)
 
     def join(self, cells: torch.Tensor) -> torch.Tensor:
-        """Patch embeddings of one image.
+        """Patch embeddings of images.
 
         Parameters
         ----------
-        cells : torch.Tensor of shape (n_values,), float32
-            Of one image, since interpolation may round otherwise in a batch.
+        cells : torch.Tensor of shape (B, n_values), float32
+            On the CPU one image at a time gives the same bits in every batch; interpolation may round
+            otherwise for several.
 
         Returns
         -------
-        torch.Tensor of shape (h * w, d), float32
+        torch.Tensor of shape (B, h * w, d), float32
             Row-major over the grid.
         """
         with torch.inference_mode():
-            return self.embedding.join(self._split(cells))[0].flatten(0, 1)
+            return self.embedding.join(self._split(cells)).flatten(1, 2)
+
+    def join_each(self, cells: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Join the patches of image after image, (h * w, d), as many at once as the device likes."""
+        for some in cells.split(images_at_once(self.device, max(1, len(cells)))):
+            yield from self.join(some)
 
     def levels(self, cells: torch.Tensor, mask: np.ndarray) -> PatchLevels | None:
         """Prepare products with the patches of one image.
@@ -204,7 +211,7 @@ class PatchExtractor:
         PatchLevels or None
             None where products with joined patches cost no more.
         """
-        parts = self._split(cells)
+        parts = self._split(cells[None])
         levels = [part[0] for part in parts]
         if not PatchLevels.pay(levels, self.dim):
             return None
@@ -212,9 +219,9 @@ class PatchExtractor:
         return PatchLevels(levels, self.embedding.starts(parts), some)
 
     def _split(self, cells: torch.Tensor) -> list[torch.Tensor]:
-        """Levels of one image, (1, h_j, w_j, C_j)."""
-        parts = cells.split([shape.numel() for shape in self._shapes])
-        return [part.view(1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        """Levels of images, (B, h_j, w_j, C_j)."""
+        parts = cells.split([shape.numel() for shape in self._shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def embed(self, pixels: np.ndarray) -> torch.Tensor:
         """Patch embeddings of a batch, both steps in one.
@@ -227,4 +234,4 @@ class PatchExtractor:
         -------
         torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
         """
-        return torch.stack([self.join(cells) for cells in self.cells(pixels)])
+        return torch.stack(list(self.join_each(self.cells(pixels))))

@@ -43,8 +43,9 @@ def embed_images(
     ndarray of shape (h, w), bool
         Where the others lie.
     """
-    for cells, mask in _cells_of_images(extractor, batches, advance):
-        yield inside(extractor.join(cells), mask), mask
+    for cells, masks in _cells_of_batches(extractor, batches, advance):
+        for patches, mask in zip(extractor.join_each(cells), masks, strict=True):
+            yield inside(patches, mask), mask
 
 
 def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
@@ -52,12 +53,12 @@ def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     return patches if mask.all() else patches[torch.from_numpy(mask.ravel())]
 
 
-def _cells_of_images(
+def _cells_of_batches(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
-) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+) -> Iterator[tuple[torch.Tensor, list[np.ndarray]]]:
     done = 0
     for pixels, masks in batches():
-        yield from zip(extractor.cells(pixels), masks, strict=True)
+        yield extractor.cells(pixels), masks
         done += len(masks)
         if advance is not None:
             advance(done)
@@ -158,14 +159,15 @@ class PatchesInCells(PatchesStreamed):
         super().__init__(extractor, batches, n_images, None)
         self._cells = torch.empty((n_images, extractor.n_values))
         self._masks: list[np.ndarray] = []
-        for cells, mask in _cells_of_images(extractor, batches, advance):
-            self._cells[len(self._masks)] = cells
-            self._masks.append(mask)
+        for cells, masks in _cells_of_batches(extractor, batches, advance):
+            self._cells[len(self._masks) : len(self._masks) + len(masks)] = cells
+            self._masks += masks
 
     def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
         """Join the cells of image after image."""
         for cells, mask in zip(self._cells, self._masks, strict=True):
-            yield inside(self.extractor.join(cells.to(self.extractor.device)), mask), mask
+            patches = self.extractor.join(cells[None].to(self.extractor.device))[0]
+            yield inside(patches, mask), mask
 
 
 class PatchesInMemory:

@@ -291,7 +291,7 @@ class StoredExtractor:
 
     def embed(self, pixels: np.ndarray) -> torch.Tensor:
         """Patch embeddings of a batch, as :meth:`PatchExtractor.embed` gives them."""
-        return torch.stack([self._extractor.join(cells) for cells in self.cells(pixels)])
+        return torch.stack(list(self._extractor.join_each(self.cells(pixels))))
 
     def _compute(
         self,

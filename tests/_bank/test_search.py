@@ -8,7 +8,7 @@ import torch
 from brute_force import brute_force
 
 from skad._bank import MemoryBank, check_index
-from skad._bank.search import FaissSearch
+from skad._bank.search import FaissSearch, queries_at_once
 
 
 def data(n, d, seed=0):
@@ -132,3 +132,10 @@ def test_absent_faiss_names_the_remedy(monkeypatch):
     check_index("auto")
     with pytest.raises(ImportError, match=r'pip install "skad\[cpu\]"'):
         check_index("Flat")
+
+
+def test_a_gpu_takes_more_queries_of_a_smaller_bank():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert {queries_at_once(cpu, n) for n in (1, 784, 10**6)} == {1024}
+    assert queries_at_once(gpu, 10**6) == 1024
+    assert queries_at_once(gpu, 784) * 784 <= 1 << 26 < (queries_at_once(gpu, 784) + 1) * 784

@@ -68,7 +68,7 @@ def test_a_bank_finds_the_same_by_them(k):
     mask = np.ones((8, 8), dtype=bool)
     mask[:, 6:] = False
     cells = extractor.cells(pixels[5:])[0]
-    rows = extractor.join(cells)[torch.from_numpy(mask.ravel())]
+    rows = extractor.join(cells[None])[0, torch.from_numpy(mask.ravel())]
     levels = extractor.levels(cells, mask)
     expected = bank.search(rows, k)
     for got, wanted in zip(bank.search(rows, k, products=levels), expected, strict=True):
