@@ -2,19 +2,20 @@
 
 The plain loop is a fair opponent: norms once, one matrix-vector product a pick, everything in
 place. Both run alternately, so that a busy machine slows both; medians are compared. The two
-selections must cover the vectors equally well.
+selections must cover the vectors equally well. Floors: the products of all vectors with all picks, at
+the rate of one large product; and one reading of the vectors for every pick, which is the plain loop's.
 
     python benchmarks/bench_coreset.py
     python benchmarks/bench_coreset.py --features vectors.npy --ratios 0.01 --threads 1
+    python benchmarks/bench_coreset.py --device cuda --n 163856 --ratios 0.1
 """
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
+from timing import name_of, product_rate, reading_rate, timed
 
 from skad._bank import covering_radius, greedy_k_center
 
@@ -35,25 +36,23 @@ def plain_k_center(X: torch.Tensor, n_select: int) -> np.ndarray:
     return np.array(picks)
 
 
-def seconds(function: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-    begin = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begin, result
-
-
 def compare(X: torch.Tensor, ratio: float, repeats: int) -> None:
-    n_select = max(1, int(len(X) * ratio))
+    device, n_select = str(X.device), max(1, int(len(X) * ratio))
     plain, blocked = [], []
+    greedy_k_center(X, 2, start=0)
     for _ in range(repeats):
-        took, picks_plain = seconds(lambda: plain_k_center(X, n_select))
+        took, picks_plain = timed(lambda: plain_k_center(X, n_select), device)
         plain.append(took)
-        took, picks_blocked = seconds(lambda: greedy_k_center(X, n_select, start=0))
+        took, picks_blocked = timed(lambda: greedy_k_center(X, n_select, start=0), device)
         blocked.append(took)
     slow, fast = statistics.median(plain), statistics.median(blocked)
     print(
         f"{ratio:6.1%} {n_select:7d} picks  plain {slow:7.2f} s  skad {fast:6.2f} s  "
         f"{slow / fast:5.1f} times faster  same picks {np.mean(picks_plain == picks_blocked):.1%}"
     )
+    products = 2 * n_select * X.numel() / product_rate(device)
+    readings = 4 * n_select * X.numel() / reading_rate(device)
+    print(f"{'':15} floors: products {products:.3f} s, a reading for every pick {readings:.3f} s")
     expected, got = covering_radius(X, picks_plain), covering_radius(X, picks_blocked)
     if abs(got - expected) > 1e-5 * expected:
         raise SystemExit(f"covering radius differs: {got} instead of {expected}")
@@ -66,6 +65,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.01, 0.1])
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--features", help="two-dimensional .npy file instead of random vectors")
     args = parser.parse_args()
     if args.threads:
@@ -74,7 +74,8 @@ def main() -> None:
         X = torch.from_numpy(np.load(args.features)[: args.n]).float()
     else:
         X = torch.randn(args.n, args.d, generator=torch.Generator().manual_seed(0))
-    print(f"{len(X)} vectors of length {X.shape[1]}, {torch.get_num_threads()} threads")
+    X = X.to(args.device)
+    print(f"{len(X)} vectors of length {X.shape[1]}, {name_of(args.device)}")
     for ratio in args.ratios:
         compare(X, ratio, args.repeats)
 

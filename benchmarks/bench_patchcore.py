@@ -1,11 +1,12 @@
 """Time PatchCore step by step against its floor: the backbone's bare forward pass.
 
-Extraction, coreset at 1 % and 10 % (beside the plain loop of bench_coreset.py), scoring at batch 1
-and 8 with a 1 % bank, and the peak memory of a fit. Images are generated, weights are random: times
-do not depend on either. Opponents run in turn, medians are compared.
+Extraction, coreset at 1 % and 10 % (beside the plain loop of bench_coreset.py), scoring with a 1 % bank
+and the peak memory of a fit; on a GPU also how far its scores are from the CPU's. Images are generated,
+weights are random: times do not depend on either. Opponents run in turn, medians are compared.
 
     python benchmarks/bench_patchcore.py
     python benchmarks/bench_patchcore.py --backbone resnet18 --images 100 --threads 1
+    python benchmarks/bench_patchcore.py --device cuda --precision bfloat16 --batches 1 8 64
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_coreset import compare
+from timing import name_of, timed
 
 from skad import PatchCoreDetector
 from skad._bank import projection_matrix
+from skad._devices import autocast
 from skad._features._timm import import_timm
 
 SIZE = 224
@@ -48,60 +50,62 @@ def make_detector(args: argparse.Namespace, **params) -> PatchCoreDetector:
         weights=None,
         image_size=SIZE,
         aggregation=args.aggregation,
+        precision=args.precision,
+        device=args.device,
+        batch_size=max(args.batches),
         random_state=0,
         n_jobs=1,
         **params,
     )
 
 
-def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def bare_forward(args: argparse.Namespace) -> Callable[[torch.Tensor], object]:
     """Build the backbone as timm has it, without anything of skad's."""
     model = import_timm().create_model(args.backbone, features_only=True, out_indices=(2, 3)).eval()
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(args.device, memory_format=torch.channels_last)
+    device = torch.device(args.device)
 
     def run(images: torch.Tensor) -> object:
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(device, args.precision):
             return model(images)
 
     return run
 
 
+def against_forward(
+    args: argparse.Namespace, title: str, n: int, ours: Callable[[], object]
+) -> None:
+    """Print milliseconds an image of what skad does with n images, beside the bare forward pass."""
+    batch = torch.rand(n, 3, SIZE, SIZE, device=args.device)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    opponents = (partial(bare_forward(args), batch), ours)
+    for opponent in opponents:  # the first call tries the batch size out
+        opponent()
+    rows = [[timed(opponent, args.device)[0] for opponent in opponents] for _ in range(9)]
+    ratio = statistics.median(own / floor for floor, own in rows)
+    floor, own = (1000 / n * statistics.median(column) for column in zip(*rows, strict=True))
+    print(f"{title}, batch {n:<3} {own:8.2f} ms/image  bare forward {floor:8.2f}  {ratio:5.2f}")
+
+
 def time_extraction(args: argparse.Namespace, images: np.ndarray) -> None:
     extractor = make_detector(args, contamination=0.1).fit(images[:8])._extractor()
-    forward = bare_forward(args)
-    batch = torch.rand(8, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-    pixels = np.ascontiguousarray(images[:8])
-    extractor.embed(pixels), forward(batch)
-    rows = [
-        (timed(lambda: forward(batch)), timed(lambda: extractor.embed(pixels))) for _ in range(7)
-    ]
-    floor, ours = (1000 / 8 * statistics.median(column) for column in zip(*rows, strict=True))
-    print(
-        f"extraction, batch 8   {ours:7.1f} ms/image  bare forward {floor:6.1f}  {ours / floor:5.2f}"
-    )
+    for n in args.batches:
+        pixels = np.ascontiguousarray(images[:n])
+        against_forward(args, "extraction", n, partial(extractor.embed, pixels))
 
 
 def time_scoring(args: argparse.Namespace, images: np.ndarray, detector: PatchCoreDetector) -> None:
-    forward = bare_forward(args)
-    for n in (1, 8):
-        batch = torch.rand(n, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
-        X = images[:n]
-        opponents = (partial(forward, batch), partial(detector.score_samples, X))
-        for opponent in opponents:  # the first call tries the batch size out
-            opponent()
-        rows = [[timed(opponent) for opponent in opponents] for _ in range(9)]
-        ratio = statistics.median(ours / floor for floor, ours in rows)
-        floor, ours = (1000 / n * statistics.median(column) for column in zip(*rows, strict=True))
-        print(
-            f"scoring, batch {n}, {len(detector.bank_.vectors)} vectors  {ours:7.1f} ms/image  "
-            f"bare forward {floor:6.1f}  {ratio:5.2f}"
-        )
+    title = f"scoring, {len(detector.bank_.vectors)} vectors"
+    for n in args.batches:
+        against_forward(args, title, n, partial(detector.score_samples, images[:n]))
+
+
+def compare_with_cpu(detector: PatchCoreDetector, images: np.ndarray) -> None:
+    here = detector.score_samples(images)
+    device, on_cpu = detector.device, detector.set_params(device="cpu").score_samples(images)
+    detector.set_params(device=device)
+    deviation = np.max(np.abs(here / on_cpu - 1))
+    print(f"scores of {len(images)} images deviate from the CPU's by {deviation:.1e} at most")
 
 
 def peak_mb() -> float:
@@ -142,6 +146,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: torch's own choice")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--memory-of-fit", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:
@@ -151,14 +158,17 @@ def main() -> None:
         return
     images = make_images(args.images)
     print(
-        f"{args.backbone}, {args.aggregation}, {args.images} images of {SIZE} px, "
-        f"{torch.get_num_threads()} threads"
+        f"{args.backbone}, {args.aggregation}, {args.precision}, {args.images} images of {SIZE} px, "
+        f"{name_of(args.device)}"
     )
     time_extraction(args, images)
     detector = make_detector(args)
-    print(f"fit, 1 %              {timed(lambda: detector.fit(images)):7.1f} s")
+    print(f"fit, 1 %              {timed(partial(detector.fit, images), args.device)[0]:7.2f} s")
     time_scoring(args, images, detector)
-    measure_memory(args)
+    if args.device == "cpu":
+        measure_memory(args)
+    else:
+        compare_with_cpu(detector, images[:16])
     embed_and_compare(args, detector, images)
 
 
@@ -167,7 +177,7 @@ def embed_and_compare(args: argparse.Namespace, detector: PatchCoreDetector, ima
     extractor = detector._extractor()
     rows = torch.cat([extractor.embed(images[i : i + 8]) for i in range(0, len(images), 8)])
     matrix = projection_matrix(extractor.dim, 128, torch.Generator().manual_seed(0))
-    projected = rows.flatten(0, 1) @ matrix.T
+    projected = rows.flatten(0, 1) @ matrix.to(rows.device).T
     del rows
     print(f"coreset of {len(projected)} vectors projected to {projected.shape[1]} dimensions")
     for ratio in (0.01, 0.1):

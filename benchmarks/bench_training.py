@@ -7,6 +7,7 @@ medians are printed.
 
     python benchmarks/bench_training.py
     python benchmarks/bench_training.py --image-size 256 --threads 2
+    python benchmarks/bench_training.py --image-size 256 --device cuda
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from adamp import AdamP
 from plain_recontrast import Decoder, mined_loss, reconstruct
+from timing import name_of, product_rate, timed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,15 +34,13 @@ from skad._learning.linear_embedding import LinearPair, _Training
 Step = Callable[[], object]
 
 
-def median_seconds(ways: dict[str, Step], steps: int) -> dict[str, float]:
+def median_seconds(ways: dict[str, Step], steps: int, device: str) -> dict[str, float]:
     """Let all ways take steps in turn; the first two (of few steps, one) are not counted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     n_first = min(steps, 2)
     for _ in range(n_first + steps):
         for name, step in ways.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(timed(step, device)[0])
     return {name: statistics.median(seconds[n_first:]) for name, seconds in times.items()}
 
 
@@ -51,17 +50,12 @@ def operations(step: Step) -> int:
     return counter.get_total_flops()
 
 
-def product_rate(size: int = 2048) -> float:
-    """Floating-point operations a second of a large float32 product."""
-    a, b = torch.rand(2, size, size)
-    seconds = median_seconds({"product": lambda: a @ b}, 9)["product"]
-    return 2 * size**3 / seconds
-
-
-def report(title: str, items: int, ways: dict[str, Step], floor: float, steps: int) -> None:
+def report(
+    title: str, items: int, ways: dict[str, Step], floor: float, steps: int, device: str
+) -> None:
     print(f"\n| {title} | s a step | a second | times the floor |")
     print("| --- | --- | --- | --- |")
-    seconds = {**median_seconds(ways, steps), "floor": floor}
+    seconds = {**median_seconds(ways, steps, device), "floor": floor}
     for name, value in seconds.items():
         print(f"| {name} | {value:.4f} | {items / value:,.0f} | {value / floor:.2f} |", flush=True)
 
@@ -72,12 +66,12 @@ def report(title: str, items: int, ways: dict[str, Step], floor: float, steps: i
 class PlainReConPatch:
     """Eq. 1 to 8 one after the other: distances by torch.cdist, sets as boolean masks."""
 
-    def __init__(self, dim: int, settings: ReConPatchSettings) -> None:
+    def __init__(self, dim: int, settings: ReConPatchSettings, device: str) -> None:
         self.settings = settings
         self.online = nn.Sequential(
             nn.Linear(dim, settings.embedding_dim, bias=False),
             nn.Linear(settings.embedding_dim, settings.projection_dim, bias=False),
-        )
+        ).to(device)
         self.averaged = copy.deepcopy(self.online).requires_grad_(False)
         self.optimizer = AdamP(
             self.online.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
@@ -116,16 +110,16 @@ def reconpatch(args: argparse.Namespace, rate: float) -> None:
         settings = ReConPatchSettings(512, 512, sigma=1000.0)
         generator = torch.Generator().manual_seed(0)
         patches = torch.rand(settings.train_batch_size, dim, generator=generator)
-        training = _Training(
-            LinearPair(dim, settings, generator), patches.numpy(), settings, generator
-        )
+        pair = LinearPair(dim, settings, generator).to(args.device)
+        training = _Training(pair, patches.numpy(), settings, generator)
+        patches = patches.to(args.device)
         ways = {
             "skad": partial(training.step, patches),
-            "plain": partial(PlainReConPatch(dim, settings).step, patches),
+            "plain": partial(PlainReConPatch(dim, settings, args.device).step, patches),
         }
         floor = operations(ways["skad"]) / rate
         title = f"ReConPatch, {len(patches)} patches of {dim} values"
-        report(title, len(patches), ways, floor, 5 * args.steps)
+        report(title, len(patches), ways, floor, 5 * args.steps, args.device)
 
 
 # ---- ReContrast -------------------------------------------------------------------------------------
@@ -134,11 +128,11 @@ def reconpatch(args: argparse.Namespace, rate: float) -> None:
 class PlainReContrast:
     """The published training step, written out in plain_recontrast.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         timm = import_timm()
         self.frozen = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3))
-        self.frozen.eval()
-        self.encoder, self.decoder = copy.deepcopy(self.frozen), Decoder()
+        self.frozen.eval().to(device)
+        self.encoder, self.decoder = copy.deepcopy(self.frozen), Decoder().to(device)
         self.encoder.train()
         self.decoder.train()
         self.optimizers = [
@@ -159,31 +153,31 @@ class PlainReContrast:
 
 def recontrast(args: argparse.Namespace, rate: float) -> None:
     shape = (args.batch_size, args.image_size, args.image_size, 3)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(args.device)
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
-    full = {name: trainer(args.image_size, precision=name) for name in ("float32", "bfloat16")}
     own = {"train_encoder": False, "pairs": "own"}
-    distilled = {
-        name: trainer(args.image_size, precision=name, **own) for name in ("float32", "bfloat16")
-    }
+    full, distilled = (
+        {name: trainer(args, name, **params) for name in ("float32", "bfloat16")}
+        for params in ({}, own)
+    )
     for title, trainers in (("ReContrast", full), ("reverse distillation (B)", distilled)):
         ways: dict[str, Step] = {
             f"skad, {name}": partial(each.step, pixels) for name, each in trainers.items()
         }
         floor = operations(ways["skad, float32"]) / rate
         if trainers is full:
-            ways["plain, float32"] = partial(PlainReContrast().step, scaled)
+            ways["plain, float32"] = partial(PlainReContrast(args.device).step, scaled)
         size = f"{args.batch_size} images of {args.image_size} px"
-        report(f"{title}, {size}", args.batch_size, ways, floor, args.steps)
+        report(f"{title}, {size}", args.batch_size, ways, floor, args.steps, args.device)
 
 
-def trainer(image_size: int, precision: str, **params: object) -> ReContrastTraining:
+def trainer(args: argparse.Namespace, precision: str, **params: object) -> ReContrastTraining:
     detector = ReContrastDetector(
         "resnet18",
         weights=None,
-        image_size=image_size,
+        image_size=args.image_size,
         train_precision=precision,
-        device="cpu",
+        device=args.device,
         random_state=0,
         **params,
     )
@@ -198,10 +192,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rate = product_rate()
-    print(f"{args.threads} threads; a float32 product runs at {rate / 1e9:.0f} GFLOP/s")
+    rate = product_rate(args.device)
+    print(f"{name_of(args.device)}; a float32 product runs at {rate / 1e9:,.0f} GFLOP/s")
     reconpatch(args, rate)
     recontrast(args, rate)
 
