@@ -28,9 +28,6 @@ _COLUMNS = 2048
 # Queries of one product where nothing else decides. A GPU takes more of them while the bank is small, up
 # to so many distances.
 _QUERIES, _ON_GPU = 1024, 1 << 26
-# Columns whose minimum is found at once. A minimum alone runs at the speed of memory; one that also says
-# where it lies is twenty times slower, and is asked of few numbers only.
-_CHUNK = 64
 # Numbers held at a time while distances are measured again; fits a CPU core's cache.
 _DIFFERENCES = 1 << 16
 
@@ -274,23 +271,13 @@ def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _lowest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the lowest of every row, and its column: first the chunk, then the place in it."""
-    n_chunks = values.shape[1] // _CHUNK
-    chunked = values[:, : n_chunks * _CHUNK].unflatten(1, (n_chunks, _CHUNK)) if n_chunks else None
-    if chunked is None or values.device.type != "cpu":
+    """Find the lowest of every row, and its column; the first of equals."""
+    if values.device.type != "cpu":
         found = values.min(dim=1, keepdim=True)
         return found.values, found.indices
-    chunk = chunked.amin(2).argmin(1)
-    inside = chunked[torch.arange(len(values)), chunk].min(dim=1, keepdim=True)
-    lowest, columns = inside.values, inside.indices + _CHUNK * chunk[:, None]
-    if n_chunks * _CHUNK == values.shape[1]:
-        return lowest, columns
-    rest = values[:, n_chunks * _CHUNK :].min(dim=1, keepdim=True)
-    closer = rest.values < lowest
-    return (
-        torch.where(closer, rest.values, lowest),
-        torch.where(closer, rest.indices + n_chunks * _CHUNK, columns),
-    )
+    # NumPy's argmin uses vector instructions; torch's takes ten times as long.
+    columns = torch.from_numpy(values.numpy().argmin(axis=1))[:, None]
+    return values.gather(1, columns), columns
 
 
 def _import_faiss() -> ModuleType:
