@@ -178,7 +178,7 @@ class BaseImageDetector(BaseDetector):
         -------
         ndarray of shape (n,), float64
             Higher = more normal. The score of an image depends neither on the other images of X
-            nor on ``batch_size``.
+            nor on ``batch_size``: on the CPU to the last bit, on a GPU up to rounding.
         """
         return -np.concatenate([scores.image for _, scores in self._iter_scores(X, maps=False)])
 
