@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from skad import ReContrastDetector
+from skad._devices import training_precision
 from skad._features._timm import import_timm
 from skad._learning import ReConPatchSettings, ReContrastTraining
 from skad._learning.linear_embedding import LinearPair, _Training
@@ -156,8 +157,10 @@ def recontrast(args: argparse.Namespace, rate: float) -> None:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(args.device)
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     own = {"train_encoder": False, "pairs": "own"}
+    # bfloat16 without units for it would be emulated, twenty times slower.
+    precisions = {"float32", training_precision(torch.device(args.device), "auto")}
     full, distilled = (
-        {name: trainer(args, name, **params) for name in ("float32", "bfloat16")}
+        {name: trainer(args, name, **params) for name in sorted(precisions, reverse=True)}
         for params in ({}, own)
     )
     for title, trainers in (("ReContrast", full), ("reverse distillation (B)", distilled)):

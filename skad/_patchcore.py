@@ -49,8 +49,9 @@ from skad._heatmaps import fill_padding, render, weights_at
 from skad._images import ImageBatch, ImageSource
 from skad._memory import parse_bytes
 
-# Training images are searched together, to read the bank less often: as many as have so many numbers.
-_TOGETHER = 1 << 23
+# Training images are searched together, to read the bank less often: as many as have so many numbers,
+# or so many times those of the bank, since a small bank costs little to read.
+_TOGETHER, _TIMES_THE_BANK = 1 << 23, 8
 # Of a map's highest point, the patches that bring so much of its height are computed before the others.
 _MOST = 0.8
 
@@ -569,7 +570,8 @@ class PatchCoreDetector(BaseImageDetector):
             for i, (rows, mask) in enumerate(patches.per_image())
         )
         height, width = self._grid_shape()
-        at_once = max(1, _TOGETHER // (height * width * self.bank_.vectors.shape[1]))
+        n_numbers = min(_TOGETHER, _TIMES_THE_BANK * self.bank_.vectors.size)
+        at_once = max(1, n_numbers // (height * width * self.bank_.vectors.shape[1]))
         for done, (i, found) in enumerate(answered_together(askings, at_once), 1):
             held_out[i], in_sample[i], peaks[i], grids[i] = found
             advance(done)
