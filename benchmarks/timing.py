@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -33,6 +34,7 @@ def name_of(device: str) -> str:
     return f"{device}, {torch.get_num_threads()} threads"
 
 
+@cache
 def product_rate(device: str = "cpu") -> float:
     """Floating-point operations a second of a large float32 product."""
     size = 2048 if device == "cpu" else 8192
@@ -41,8 +43,9 @@ def product_rate(device: str = "cpu") -> float:
     return 2 * size**3 / statistics.median(times[2:])
 
 
+@cache
 def reading_rate(device: str = "cpu") -> float:
     """Bytes a second that a sum reads of an array that fits no cache."""
-    values = torch.ones(1 << 27, device=device)
+    values = torch.ones(1 << 26, device=device)
     times = [timed(values.sum, device)[0] for _ in range(7)]
     return values.numel() * values.element_size() / statistics.median(times[2:])
