@@ -121,8 +121,8 @@ class MemoryBank:
             Rows of one image in queries of shape (q, d). Three-dimensional queries tell it
             themselves.
         products : Products, optional
-            The same queries, of one image, for products that cost less. Not used where vectors are left
-            out, or the index is faiss's.
+            The same queries, of one image in shape (q, d), for products that cost less. An index
+            of faiss does without.
 
         Returns
         -------
@@ -143,13 +143,11 @@ class MemoryBank:
         size = rows_per_block or queries_at_once(flat.device, len(self))
         if asked.ndim == 3:
             size = asked.shape[1]
+        elif products is not None:
+            size = len(flat)
         check_k(k, self._n_left(exclude_source))
         exact = self._exact(flat.device)
         by_faiss = self.index != "auto" and exclude_source is None
-        if by_faiss or exclude_source is not None:
-            products = None
-        if products is not None:
-            size = len(flat)
         found = []
         for some in blocks(len(flat), max(1, size)):
             rows = flat[some]

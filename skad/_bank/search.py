@@ -88,7 +88,7 @@ def nearest_rows(
 
     Parameters
     ----------
-    queries : tensor of shape (q, d), or Products, of which nothing can be excluded
+    queries : tensor of shape (q, d), or Products
     points : tensor of shape (M, d)
     norms : tensor of shape (M,)
         Squared lengths of the points.
@@ -107,12 +107,14 @@ def nearest_rows(
         for some in blocks(norms.shape[0], rows_per_product(norms.device, _COLUMNS)):
             # The query's own norm is left out: it does not change the order.
             bias = norms[some]
-            if exclude is not None:
-                bias = bias.masked_fill(exclude[..., some], torch.inf)
             if isinstance(queries, torch.Tensor):
+                if exclude is not None:
+                    bias = bias.masked_fill(exclude[..., some], torch.inf)
                 product = torch.addmm(bias, queries, points[some].T, alpha=-2)
             else:
                 product = queries.products(points[some], bias)
+                if exclude is not None:
+                    product.masked_fill_(exclude[..., some], torch.inf)
             values, columns = _smallest(product, min(k, product.shape[1]))
             best.append(values)
             rows.append(columns + some.start)
