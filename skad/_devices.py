@@ -64,6 +64,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Type that convolutions take in the surrounding `autocast`; None outside of it."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else None
+
+
+def fuses_convolutions(device: torch.device) -> bool:
+    """Whether one kernel convolves, adds and takes a ReLU: cuDNN's."""
+    return device.type == "cuda" and torch.version.hip is None and torch.backends.cudnn.enabled
+
+
 def training_precision(device: torch.device, precision: str) -> str:
     """Resolve the precision that a network is trained in.
 

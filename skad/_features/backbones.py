@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from skad._features._timm import import_timm
-from skad._features.folding import fold_batch_norms
+from skad._features.fusion import fuse_convolutions
 from skad._features.weight_files import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -91,9 +91,9 @@ class FeatureNet(nn.Module):
         Channels of each map, where known; networks that answer channels last are recognised by it.
     strides : sequence of int or None
         Pixels of the image per cell of each map, where known.
-    fold : bool, default=False
-        Fold batch norms into convolutions. What is folded cannot be trained, and its weights are not
-        those of the file.
+    fuse : bool, default=False
+        Fuse convolutions with what follows them. What is fused cannot be trained, and its weights are
+        not those of the file.
     """
 
     mean: torch.Tensor
@@ -106,7 +106,7 @@ class FeatureNet(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
-        fold: bool = False,
+        fuse: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -116,7 +116,7 @@ class FeatureNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
         body.requires_grad_(False).eval()
-        self.body = fold_batch_norms(body) if fold else body
+        self.body = fuse_convolutions(body) if fuse else body
         pin_convolutions(self.body)
         self.requires_grad_(False)
         self.eval()
@@ -167,7 +167,7 @@ def load_backbone(
     weights: str | os.PathLike[str] | None,
     levels: Sequence[int],
     device: torch.device,
-    fold: bool = False,
+    fuse: bool = False,
 ) -> FeatureNet:
     """Return the frozen backbone, built once in this process.
 
@@ -182,7 +182,7 @@ def load_backbone(
         Hierarchy levels, shallow to deep (timm's ``out_indices``). Ignored for a network of the
         user's own.
     device : torch.device
-    fold : bool, default=False
+    fuse : bool, default=False
         As for :class:`FeatureNet`: faster, and for looking only.
 
     Returns
@@ -198,10 +198,10 @@ def load_backbone(
         Weights that cannot be had.
     """
     survive_forks()
-    key = (fold, *_cache_key(backbone, weights, levels, device))
+    key = (fuse, *_cache_key(backbone, weights, levels, device))
     with _lock:
         if key not in _cache:
-            net = _build(backbone, weights, tuple(levels), fold).to(device)
+            net = _build(backbone, weights, tuple(levels), fuse).to(device)
             _cache[key] = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             while len(_cache) > _N_CACHED:
                 _cache.popitem(last=False)
@@ -226,9 +226,9 @@ def _cache_key(
     return (backbone, str(weights), version, tuple(levels), str(device))
 
 
-def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fold: bool) -> FeatureNet:
+def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> FeatureNet:
     if isinstance(backbone, nn.Module):
-        return FeatureNet(copy.deepcopy(backbone), fold=fold)
+        return FeatureNet(copy.deepcopy(backbone), fuse=fuse)
     _check_name(backbone)
     # The file is found before the network is built: its absence is the commoner error.
     file = _pretrained_file(backbone) if weights == "pretrained" else weights
@@ -244,7 +244,7 @@ def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fold: bool) -> 
         std=config.get("std", IMAGENET_STD),
         channels=model.feature_info.channels(),
         strides=model.feature_info.reduction(),
-        fold=fold,
+        fuse=fuse,
     )
 
 

@@ -18,7 +18,7 @@ from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
 
 # Raised when cells change in their last digits: what a store holds is then made again.
-ARITHMETIC = 3
+ARITHMETIC = 4
 
 _lock = threading.Lock()
 
@@ -69,7 +69,7 @@ def patch_extractor(
     -------
     PatchExtractor
     """
-    net = load_backbone(backbone, weights, spec.levels, device, fold=True)
+    net = load_backbone(backbone, weights, spec.levels, device, fuse=True)
     with _lock:
         if spec not in net.shared:
             net.shared[spec] = PatchExtractor(spec, net, device)
