@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -25,6 +25,7 @@ from skad._bank import (
     answered_together,
     check_index,
     grow_coreset,
+    highest_of_each,
     mean_of_nearest,
     projection_matrix,
     start_coreset,
@@ -642,12 +643,12 @@ class PatchCoreDetector(BaseImageDetector):
         self._check_weights(extractor.digest)
         n_images = len(batch.shapes)
         image, grids = np.empty(n_images), [np.empty(0)] * n_images
-        all_cells = extractor.cells(batch.pixels)
+        all_cells, masks = extractor.cells(batch.pixels), self._patch_masks(batch)
+        if not maps and self.bank_.offers_bounds_together(extractor.device):
+            return BatchScores(self._score_together(all_cells, masks), None)
         askings = (
             self._score_image(cells, inside(vectors, mask), mask, maps)
-            for cells, vectors, mask in zip(
-                all_cells, self._vectors(all_cells), self._patch_masks(batch), strict=True
-            )
+            for cells, vectors, mask in zip(all_cells, self._vectors(all_cells), masks, strict=True)
         )
         at_once = images_at_once(extractor.device, n_images)
         for i, found in answered_together(askings, at_once):
@@ -664,13 +665,29 @@ class PatchCoreDetector(BaseImageDetector):
         grid = _on_grid((yield from scores.all()), mask)
         return (yield from self._image_score(rows, scores)), grid
 
+    def _score_together(self, cells: torch.Tensor, masks: list[np.ndarray]) -> np.ndarray:
+        """Score the images of a batch as `_image_score` does one, each step for all of them."""
+        rows = self._mapping(cells.device)(self._extractor().join(cells))
+        bounds = self.bank_.bounds_together(rows, self.n_neighbors)
+        bounds = (bounds.square() if self.distance == "squared" else bounds).mean(dim=2)
+        if not all(mask.all() for mask in masks):
+            outside = torch.from_numpy(~np.stack(masks)).flatten(1)
+            bounds.masked_fill_(outside.to(bounds.device), -torch.inf)
+        tops = torch.from_numpy(highest_of_each(rows, bounds, self._score_rows))
+        return self._score_tops(rows[torch.arange(len(rows)), tops], None)
+
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""
         return torch.stack(list(self._vectors(self._extractor().cells(pixels))))
 
     def _vectors(self, cells: torch.Tensor) -> Iterator[torch.Tensor]:
         """Cells of B images -> image by image (h w, d) vectors as the bank holds them."""
-        return self._extractor().join_each(cells)
+        # Image by image: a product of another shape may round otherwise.
+        return map(self._mapping(cells.device), self._extractor().join_each(cells))
+
+    def _mapping(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From embedded patches to vectors as the bank holds them."""
+        return lambda patches: patches
 
     def _patch_scores(self, rows: torch.Tensor, exclude_source: int | None = None) -> PatchScores:
         """Scores of the patches of one image: bounds first, exact scores where they matter."""
@@ -742,11 +759,12 @@ class PatchCoreDetector(BaseImageDetector):
     def _patch_masks(self, batch: ImageBatch) -> list[np.ndarray]:
         """(h, w) bool of each image: the patches that do not lie in padding."""
         grid = self._grid_shape()
-        masks = np.zeros((len(batch.shapes), *grid), dtype=bool)
-        for mask, (height, width) in zip(masks, batch.shapes, strict=True):
+        of_shape = {}
+        for height, width in set(batch.shapes):
             r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *grid)
+            of_shape[height, width] = mask = np.zeros(grid, dtype=bool)
             mask[r0:r1, c0:c1] = True
-        return list(masks)
+        return [of_shape[shape] for shape in batch.shapes]
 
     def _render(self, grid: np.ndarray) -> np.ndarray:
         return render(grid, self.geometry_.image_size, self.smoothing)

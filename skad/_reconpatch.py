@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 
@@ -323,11 +323,10 @@ class ReConPatchDetector(PatchCoreDetector):
 
     # ---------------------------------------------------------------- scoring
 
-    def _vectors(self, cells: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _mapping(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
         # Copied, since torch warns of the read-only memory map that a worker may see.
-        weight = torch.from_numpy(np.array(self.components_)).to(cells.device)
-        # Image by image: a product of another shape may round otherwise.
-        return (rows @ weight.T for rows in super()._vectors(cells))
+        weight = torch.from_numpy(np.array(self.components_)).to(device)
+        return lambda patches: patches @ weight.T
 
     def _score_rows(
         self, rows: torch.Tensor, exclude_source: int | np.ndarray | None

@@ -162,13 +162,17 @@ class TestScores:
 class TestTogether:
     """A GPU scores the images of a batch together; the way it does gives the same on a CPU."""
 
-    @pytest.mark.parametrize(
-        "params", [{}, {"n_neighbors": 3, "b": 5}, {"geometry": "pad", "aggregation": "adaptive"}]
-    )
-    @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
-    def test_same_scores_as_one_by_one(self, good, defective, monkeypatch, make, params):
-        det = make(batch_size=3, **params).fit(good)
-        expected, scores = det.predict_heatmap(defective, return_scores=True)
+    @pytest.fixture
+    def as_on_a_gpu(self, monkeypatch):
+        monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
+        monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
+        monkeypatch.setattr("skad._bank.memory_bank.has_fast_halves", lambda device: True)
+        for module in ("skad._patchcore", "skad._features.extractor"):
+            monkeypatch.setattr(f"{module}.images_at_once", lambda device, n: n)
+
+    @pytest.fixture
+    def searched(self, monkeypatch):
+        """How many patches every search was for."""
         searched, search = [], MemoryBank.search
 
         def counted(bank, rows, *args, **kwargs):
@@ -176,18 +180,43 @@ class TestTogether:
             return search(bank, rows, *args, **kwargs)
 
         monkeypatch.setattr(MemoryBank, "search", counted)
-        monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
-        monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
-        for module in ("skad._patchcore", "skad._features.extractor"):
-            monkeypatch.setattr(f"{module}.images_at_once", lambda device, n: n)
+        return searched
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {},
+            {"n_neighbors": 3, "b": 5},
+            {"distance": "squared", "n_neighbors": 2},
+            {"geometry": "pad", "aggregation": "adaptive"},
+        ],
+    )
+    @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+    def test_same_scores_as_one_by_one(
+        self, good, defective, as_on_a_gpu, searched, monkeypatch, make, params
+    ):
+        with monkeypatch.context() as undone:
+            undone.undo()
+            det = make(batch_size=3, **params).fit(good)
+            expected, scores = det.predict_heatmap(defective, return_scores=True)
+            expected_of_good = det.score_samples(good)
+        searched.clear()
         maps, together = det.predict_heatmap(defective, return_scores=True)
         np.testing.assert_allclose(together, scores, rtol=1e-6)
         np.testing.assert_allclose(maps, expected, rtol=1e-6)
-        np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-6)
-        # Four images in batches of three and one: all patches, then the highest of each, twice over.
+        # Four images in batches of three and one: all patches, then the highest of each.
         assert len(defective) == 4
-        assert len(searched) == 2 * 2 * 2
-        assert searched[1::2] == [3, 1] * 2
+        assert len(searched) == 2 * 2
+        assert searched[1::2] == [3, 1]
+        np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-6)
+        np.testing.assert_allclose(det.score_samples(good), expected_of_good, rtol=1e-6)
+
+    def test_few_patches_are_searched(self, good, defective, as_on_a_gpu, searched):
+        det = make_detector(image_size=96, batch_size=3).fit(good)
+        searched.clear()
+        det.score_samples(defective)
+        # Those with the highest bounds, then the highest; an image has 12 x 12.
+        assert searched == [3 * 16, 3, 16, 1]
 
 
 class TestBounds:

@@ -25,6 +25,7 @@ from skad._bank.patch_scores import (
     Score,
     answered,
     answered_together,
+    highest_of_each,
 )
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index
@@ -44,6 +45,7 @@ __all__ = [
     "covering_radius",
     "greedy_k_center",
     "grow_coreset",
+    "highest_of_each",
     "mean_of_nearest",
     "projection_matrix",
     "reweight",

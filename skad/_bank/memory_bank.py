@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skad._bank._distances import blocks
-from skad._bank.bounds import ProposalSearch, distances_from_above
+from skad._bank.bounds import HalfPrecisionBounds, ProposalSearch, distances_from_above
 from skad._bank.neighbourhoods import Neighbourhoods
 from skad._bank.scores import reweight
 from skad._bank.search import (
@@ -23,6 +23,7 @@ from skad._bank.search import (
     measured,
     queries_at_once,
 )
+from skad._devices import has_fast_halves
 
 Built = TypeVar("Built")
 
@@ -199,6 +200,30 @@ class MemoryBank:
         every = _EVERY if coarse and self._can_thin(k, mask) else 1
         ids = proposals.candidates(queries, k, mask, every)
         return distances_from_above(queries, exact.vectors, ids)
+
+    def offers_bounds_together(self, device: torch.device) -> bool:
+        """Whether `bounds_together` says something of `search`, which then is exact, and costs less."""
+        return self.index == "auto" and has_fast_halves(device)
+
+    def bounds_together(self, queries: torch.Tensor, k: int) -> torch.Tensor:
+        """Bound the distances of `search` from above for many images, without waiting for the device.
+
+        Only where `offers_bounds_together` says so.
+
+        Parameters
+        ----------
+        queries : tensor of shape (n_images, patches, d), float32
+        k : int
+
+        Returns
+        -------
+        tensor of shape (n_images, patches, k), float32, on the device of the queries
+            Column j is at least the distance to the (j + 1)-th nearest.
+        """
+        device, exact = str(queries.device), self._exact(queries.device)
+        check_k(k, len(self))
+        halves = self._once(("halves", device), lambda: HalfPrecisionBounds(exact))
+        return halves.distances(queries.flatten(0, 1), k).unflatten(0, queries.shape[:2])
 
     def _can_thin(self, k: int, mask: torch.Tensor | None) -> bool:
         if len(self) < _LARGE:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 # While the highest score is looked for, few patches are computed at first (mostly two or three matter),
 # and four times as many in every further round.
 _AT_FIRST = 4
+# Where images are scored together, so many patches of each are computed, those with the highest bounds.
+_OF_EACH = 16
 # More rivals of the highest than these are bounded more closely before any is computed.
 _MANY = 16
 
@@ -221,3 +223,45 @@ class PatchScores:
         highest = self.values[self.certain].max()
         rivals = np.flatnonzero(~self.certain & (self.values >= highest))
         return rivals[np.argsort(-self.values[rivals], kind="stable")]
+
+
+def highest_of_each(rows: torch.Tensor, bounds: torch.Tensor, score: Score) -> NDArray[np.int64]:
+    """Find the patch with the highest score of each image, for many images in one search.
+
+    Parameters
+    ----------
+    rows : tensor of shape (n, p, d), float32
+        Patches of n images.
+    bounds : tensor of shape (n, p), on the same device
+        No score exceeds its bound; -inf for patches that do not count, which are not all of an image.
+    score : callable
+        Scores patches of several images.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Patch numbers. Exact: an image that has more rivals is looked at once more, by itself.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[[3.0], [1.0]], [[0.5], [2.0]]])
+    >>> def score(rows, exclude_source):
+    ...     return rows[:, 0].double().numpy()
+    >>> highest_of_each(rows, rows[..., 0] + 0.25, score)
+    array([0, 1])
+    """
+    of_each = min(_OF_EACH, bounds.shape[1])
+    highest_bounds, numbers = bounds.topk(min(of_each + 1, bounds.shape[1]), dim=1)
+    images = torch.arange(len(rows), device=rows.device)
+    candidates = rows[images[:, None], numbers[:, :of_each]]
+    scores = score(candidates.flatten(0, 1), None).reshape(len(rows), of_each)
+    upper, patches = highest_bounds.cpu().numpy(), numbers.cpu().numpy()
+    scores = np.where(np.isneginf(upper[:, :of_each]), -np.inf, scores)
+    highest = patches[np.arange(len(rows)), scores.argmax(axis=1)]
+    rival = upper[:, of_each:].max(axis=1, initial=-np.inf)
+    for i in np.flatnonzero(~(rival < scores.max(axis=1))):
+        own = bounds[i].double().cpu().numpy()
+        counted = np.flatnonzero(~np.isneginf(own))
+        alone = PatchScores(rows[i][torch.from_numpy(counted)], None, score, own[counted])
+        highest[i] = counted[answered(alone.highest())]
+    return highest

@@ -16,6 +16,7 @@ from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
+from skad._recording import Recorded
 
 # Raised when cells change in their last digits: what a store holds is then made again.
 ARITHMETIC = 4
@@ -107,6 +108,7 @@ class PatchExtractor:
         self.device = device
         self.net = net
         self.digest = net.digest
+        self._recorded = Recorded(self._cells_of, device)
         self._cells_invariantly = BatchInvariant(self._cells, device)
         self._check_image_size(net)
         maps = self._first_maps()
@@ -128,7 +130,8 @@ class PatchExtractor:
     def _first_maps(self) -> list[torch.Tensor]:
         size = self.spec.image_size
         try:
-            maps = self._maps(np.zeros((1, size, size, 3), dtype=np.uint8))
+            black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self.device)
+            maps = self._maps(black)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(
                 f"the backbone cannot take images of {size} x {size} pixels: {error}"
@@ -149,8 +152,7 @@ class PatchExtractor:
             channels, spec.patch_size, spec.pretrain_dim, spec.target_dim, device=self.device
         )
 
-    def _maps(self, pixels: np.ndarray) -> list[torch.Tensor]:
-        batch = torch.from_numpy(pixels).to(self.device)
+    def _maps(self, batch: torch.Tensor) -> list[torch.Tensor]:
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
             return [level.float() for level in self.net(batch)]
 
@@ -171,9 +173,14 @@ class PatchExtractor:
         return self._cells_invariantly(pixels)
 
     def _cells(self, pixels: np.ndarray) -> torch.Tensor:
-        maps = self._maps(pixels)
+        (cells,) = self._recorded(torch.from_numpy(pixels))
+        return cells
+
+    def _cells_of(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
+        maps = self._maps(batch)
         with torch.inference_mode():
-            return torch.cat([level.flatten(1) for level in self.embedding.pool(maps)], dim=1)
+            pooled = [level.flatten(1) for level in self.embedding.pool(maps)]
+            return (torch.cat(pooled, dim=1),)
 
     def join(self, cells: torch.Tensor) -> torch.Tensor:
         """Patch embeddings of images.

@@ -25,7 +25,7 @@ class ImageBatch(NamedTuple):
     pixels : ndarray of shape (B, S, S, 3)
         uint8; float32 in 0..1 if any of the images is float. ``x.astype(float32) / float32(255)``
         makes the one of the other, here as everywhere: the score of an image must not depend on
-        its neighbours.
+        its neighbours. It may be a view of the user's array: not to be written into.
     shapes : list of (H, W)
         Heights and widths of the images themselves.
     """
@@ -110,7 +110,20 @@ def iter_batches(
         raise ValueError(f"n_workers must be an integer of 0 at least, or None; got {n_workers!r}.")
     indices = range(len(source)) if order is None else order.tolist()
     n_workers = min(int(n_workers), len(indices))
+    first = source.stacked(indices[:1]) if len(indices) else None
+    if first is not None and geometry.keeps(*first.shape[1:3]):
+        return _ready_batches(source, int(batch_size), indices)
     return _batches(source, geometry, int(batch_size), n_workers, indices, cache)
+
+
+def _ready_batches(
+    source: ImageSource, batch_size: int, indices: Sequence[int]
+) -> Generator[ImageBatch, None, None]:
+    """Batches of images that lie on the canvas already: nothing is worth a thread, or a copy."""
+    for start in range(0, len(indices), batch_size):
+        pixels = source.stacked(indices[start : start + batch_size])
+        assert pixels is not None
+        yield ImageBatch(start, pixels, [pixels.shape[1:3]] * len(pixels))
 
 
 def _batches(

@@ -133,6 +133,11 @@ class Geometry:
         padding = (rows.padding(), columns.padding(), (0, 0))
         return np.pad(shown, padding, mode="edge") if np.any(padding) else shown
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether images of this size are given back as they are by `apply`."""
+        size = self.image_size
+        return all(side == (size, size, 0, size) for side in self._sides(height, width))
+
     def content(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Tell where on the canvas the image is.
 

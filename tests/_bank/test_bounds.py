@@ -108,3 +108,52 @@ def test_vectors_that_are_all_equal():
     bank = MemoryBank(np.ones((200, 150), dtype=np.float32), np.zeros(200))
     bounds = bank.bounds(torch.zeros(5, 150), 1)
     np.testing.assert_allclose(bounds, np.sqrt(150), rtol=2e-5)
+
+
+class TestHalfPrecision:
+    @pytest.mark.parametrize("k", [1, 3])
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+    def test_never_below_the_distance_and_close_to_it(self, vectors, queries, k, scale):
+        bank = MemoryBank(vectors * scale, np.zeros(400))
+        distances, _ = bank.search(queries * scale, k)
+        bounds = bank.bounds_together(queries[None] * scale, k)[0]
+        assert bounds.shape == (60, k)
+        assert bounds.dtype == torch.float32
+        assert (bounds.numpy() >= distances).all()
+        longest = np.linalg.norm(vectors - vectors.mean(0), axis=1).max() * scale
+        assert (bounds.numpy() <= np.hypot(distances, 0.15 * longest)).all()
+
+    @pytest.mark.parametrize("far", [1e2, 1e4, 1e9, 1e25])
+    def test_queries_far_beyond_the_bank(self, vectors, queries, far):
+        """Their products overflow; others beside them keep close bounds."""
+        bank = MemoryBank(vectors, np.zeros(400))
+        alone = bank.bounds_together(queries[None], 1)
+        mixed = torch.cat([queries, queries[:5] * far, -queries[:5] * far])
+        bounds = bank.bounds_together(mixed[None], 1)
+        np.testing.assert_array_equal(bounds[0, :60], alone[0])
+        exact = torch.cdist(mixed[60:].double(), torch.from_numpy(vectors).double()).amin(1)
+        assert (bounds[0, 60:, 0].double() >= exact).all()
+        # Beyond 65,504, scaled, a query is infinitely far.
+        assert (bounds[0, 60:, 0].double() <= 1.5 * exact).all() or far >= 1e4
+
+    def test_bank_of_one_point(self):
+        bank = MemoryBank(np.full((3, 4), 7.0), np.zeros(3))
+        queries = torch.tensor([[[7.0, 7.0, 7.0, 7.0], [8.0, 7.0, 7.0, 7.0]]])
+        bounds = bank.bounds_together(queries, 2)
+        assert (bounds.numpy() >= bank.search(queries, 2)[0]).all()
+
+    def test_in_portions(self, bank, queries, monkeypatch):
+        whole = [bank.bounds_together(queries[None], k) for k in (1, 3)]
+        monkeypatch.setattr("skad._bank.bounds._PRODUCTS", 60 * 64)
+        for k, expected in zip((1, 3), whole, strict=True):
+            np.testing.assert_array_equal(bank.bounds_together(queries[None], k), expected)
+
+    def test_too_many_neighbours(self, bank, queries):
+        with pytest.raises(ValueError, match="k must be between 1 and the 400"):
+            bank.bounds_together(queries[None], 401)
+
+    def test_only_where_searches_are_exact_and_halves_fast(self, vectors):
+        gpu, cpu = torch.device("cuda"), torch.device("cpu")
+        assert MemoryBank(vectors, np.zeros(400)).offers_bounds_together(gpu)
+        assert not MemoryBank(vectors, np.zeros(400)).offers_bounds_together(cpu)
+        assert not MemoryBank(vectors, np.zeros(400), "Flat").offers_bounds_together(gpu)

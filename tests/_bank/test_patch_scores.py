@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._bank import PatchScores, answered, answered_together
+from skad._bank import PatchScores, answered, answered_together, highest_of_each
 from skad._bank.patch_scores import Question
 
 
@@ -221,3 +221,49 @@ def test_who_asks_nothing_gets_a_result_too():
     assert results([]) == []
     assert results([mute(), rounds(2, [0]), mute()]) == [5, 2, 5]
     assert answered(mute()) == 5
+
+
+class TestHighestOfEach:
+    @pytest.fixture
+    def exact(self):
+        """Scores of three images of 300 patches."""
+        return np.random.default_rng(3).gamma(4.0, size=900)
+
+    def find(self, exact, bounds):
+        rows = torch.arange(900).reshape(3, 300, 1).float()
+        score = Counted(exact)
+        return highest_of_each(rows, torch.from_numpy(bounds).reshape(3, 300), score), score.asked
+
+    @pytest.mark.parametrize("slack", [0.0, 0.02, 0.5, 10.0])
+    def test_exact_whatever_the_bounds(self, exact, slack):
+        bounds = exact * (1 + slack * np.random.default_rng(1).random(900))
+        found, asked = self.find(exact, bounds)
+        np.testing.assert_array_equal(found, exact.reshape(3, 300).argmax(1))
+        few = slack <= 0.5
+        assert (len(asked) == 3 * 16) == few
+
+    def test_patches_that_do_not_count(self, exact):
+        bounds = exact + 100.0  # as many rivals as patches
+        left_out = np.ones(900, dtype=bool)
+        left_out[[5, 7, 9, 310, 700, 701]] = False
+        bounds[left_out] = -np.inf
+        found, _ = self.find(exact, bounds)
+        masked = np.where(left_out, -np.inf, exact).reshape(3, 300)
+        np.testing.assert_array_equal(found, masked.argmax(1))
+
+    def test_many_of_them_beside_many_rivals(self, exact):
+        bounds = exact + 100.0
+        bounds[::2] = -np.inf
+        found, asked = self.find(exact, bounds)
+        np.testing.assert_array_equal(found, 1 + 2 * exact[1::2].reshape(3, 150).argmax(1))
+        assert all(patch % 2 for patch in asked)
+
+    def test_image_with_infinite_bounds(self, exact):
+        found, _ = self.find(exact, np.full(900, np.inf))
+        np.testing.assert_array_equal(found, exact.reshape(3, 300).argmax(1))
+
+    def test_few_patches(self, exact):
+        rows = torch.arange(12).reshape(3, 4, 1).float()
+        bounds = torch.from_numpy(exact[:12]).reshape(3, 4) + 1
+        found = highest_of_each(rows, bounds, Counted(exact))
+        np.testing.assert_array_equal(found, exact[:12].reshape(3, 4).argmax(1))

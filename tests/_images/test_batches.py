@@ -25,6 +25,9 @@ class Counting:
     def __len__(self):
         return self.n
 
+    def stacked(self, indices):
+        return None
+
     def load(self, i):
         with self.lock:
             self.loads += 1
@@ -99,8 +102,9 @@ def test_floats_and_8_bits_in_one_batch():
     assert third.pixels.shape == (1, 8, 8, 3)
 
 
-def test_batches_do_not_alias_the_users_array():
-    images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 9, 8, 3)])
+def test_what_is_brought_to_the_canvas_does_not_alias_the_users_array(shape):
+    images = np.zeros(shape, dtype=np.uint8)
     (batch,) = iter_batches(as_image_source(images), SQUASH, 2)
     assert not np.shares_memory(batch.pixels, images)
 
@@ -240,3 +244,74 @@ def test_a_cache_keeps_what_fits():
         list(iter_batches(source, SQUASH, 2, n_workers=0, cache=cache))
     assert cache.n_bytes == 2 * image
     assert source.loads == 5 + 3
+
+
+# --------------------------------------------------------------------------- images that lie ready
+
+
+@pytest.fixture
+def ready():
+    return np.random.default_rng(1).integers(0, 256, (11, 8, 8, 3)).astype(np.uint8)
+
+
+def one_by_one(images, geometry, **params):
+    """The same stream from a list, which is decoded image by image."""
+    return list(iter_batches(as_image_source(list(images)), geometry, 4, **params))
+
+
+@pytest.mark.parametrize("geometry", [SQUASH, Geometry("pad", 8), Geometry("crop", 8, 8)])
+def test_images_on_the_canvas_are_not_copied(ready, geometry):
+    batches = list(iter_batches(as_image_source(ready), geometry, 4, n_workers=4))
+    for batch, expected in zip(batches, one_by_one(ready, geometry), strict=True):
+        assert batch.start == expected.start
+        assert batch.shapes == expected.shapes
+        np.testing.assert_array_equal(batch.pixels, expected.pixels)
+        assert np.shares_memory(batch.pixels, ready)
+
+
+@pytest.mark.parametrize("chosen", [[3, 1, 2], [5, 6, 7, 8, 9, 10], np.arange(11) % 2 == 0, [4]])
+def test_ready_images_of_a_subset_in_an_order(ready, chosen):
+    source = as_image_source(ready).subset(chosen)
+    order = np.arange(len(source))[::-1]
+    for params in ({}, {"order": order}):
+        found = list(iter_batches(source, SQUASH, 4, **params))
+        expected = one_by_one(ready[chosen], SQUASH, **params)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a.pixels, b.pixels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: X[::-1],
+        lambda X: X[:, ::-1],
+        lambda X: np.asfortranarray(X),
+        lambda X: np.broadcast_to(X[:1], X.shape),
+    ],
+    ids=["backwards", "upside down", "Fortran", "read-only"],
+)
+def test_ready_images_are_contiguous_and_writable(ready, change):
+    images = change(ready)
+    for batch, expected in zip(
+        iter_batches(as_image_source(images), SQUASH, 4), one_by_one(images, SQUASH), strict=True
+    ):
+        assert batch.pixels.flags.c_contiguous
+        assert batch.pixels.flags.writeable
+        np.testing.assert_array_equal(batch.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize(
+    ("images", "geometry"),
+    [
+        (np.zeros((5, 8, 8), dtype=np.uint8), SQUASH),
+        (np.zeros((5, 8, 8, 4), dtype=np.uint8), SQUASH),
+        (np.zeros((5, 8, 8, 3), dtype=np.float32), SQUASH),
+        (np.zeros((5, 8, 9, 3), dtype=np.uint8), SQUASH),
+        (np.zeros((5, 8, 8, 3), dtype=np.uint8), Geometry("crop", 8)),
+    ],
+    ids=["grey", "alpha", "float", "other size", "crop"],
+)
+def test_other_images_are_brought_to_the_canvas(images, geometry):
+    for batch in iter_batches(as_image_source(images), geometry, 4):
+        assert batch.pixels.shape[1:] == (8, 8, 3)
+        assert not np.shares_memory(batch.pixels, images)

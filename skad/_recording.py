@@ -1,0 +1,130 @@
+"""Kernels that a GPU records once and replays: one launch instead of hundreds.
+
+Starting a small kernel takes the host longer than it runs. A network at batch 1, or a training step on a
+few hundred patches, is nothing but starts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Tensors = tuple[torch.Tensor, ...]
+
+# Calls with inputs of a shape that run plainly first: libraries choose their kernels and take their
+# workspaces, optimisers make their moments. Shapes that come no more often are not worth recording.
+_PLAIN = 2
+# Shapes that are recorded; each keeps its activations.
+_MOST = 4
+
+
+class Recorded:
+    """A function of tensors, replayed from a recording where the device is a GPU.
+
+    Parameters
+    ----------
+    function : callable
+        Maps tensors on the device to a tuple of tensors. It must ask the device nothing (no ``.item()``)
+        and keep what it changes in the same memory; what it does in Python happens only while it is
+        recorded. Where it cannot be recorded, it is called every time.
+    device : torch.device
+
+    Examples
+    --------
+    >>> double = Recorded(lambda x: (2 * x,), torch.device("cpu"))
+    >>> double(torch.tensor([1.0, 2.0]))
+    (tensor([2., 4.]),)
+    """
+
+    def __init__(self, function: Callable[..., Tensors], device: torch.device) -> None:
+        self._function, self._device = function, device
+        self._most = _MOST if device.type == "cuda" else 0
+        self._n_calls: dict[Any, int] = {}
+        self._recordings: dict[Any, Callable[..., Tensors]] = {}
+        self._shared: tuple[torch.cuda.Stream, Any] | None = None
+        # A recording has one set of inputs and outputs.
+        self._lock = threading.Lock()
+
+    def __call__(self, *inputs: torch.Tensor) -> Tensors:
+        """Call the function.
+
+        Parameters
+        ----------
+        *inputs : torch.Tensor
+            On the device, or on the host.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            The caller's own.
+        """
+        if self._device.type != "cuda":
+            return self._function(*(x.to(self._device) for x in inputs))
+        key = tuple((x.shape, x.dtype) for x in inputs)
+        with self._lock, torch.cuda.device(self._device):
+            inputs = tuple(self._on_its_way(x) for x in inputs)
+            self._n_calls[key] = self._n_calls.get(key, 0) + 1
+            if key not in self._recordings and self._is_worth_it(key):
+                self._try_to_record(key, inputs)
+            return self._recordings.get(key, self._plainly)(*inputs)
+
+    def _is_worth_it(self, key: Any) -> bool:
+        return self._n_calls[key] > _PLAIN and len(self._recordings) < self._most
+
+    def _try_to_record(self, key: Any, inputs: Tensors) -> None:
+        stream, pool = self._stream_and_pool()
+        try:
+            self._recordings[key] = _Recording(self._function, inputs, stream, pool)
+        except RuntimeError:
+            # It asks the device something, or there is too little memory to keep the activations.
+            self._most = 0
+
+    def _on_its_way(self, x: torch.Tensor) -> torch.Tensor:
+        """Page-lock what comes from the host, so that it is copied twice as fast."""
+        return x if x.is_cuda else x.pin_memory()
+
+    def _plainly(self, *inputs: torch.Tensor) -> Tensors:
+        """Run on the stream of the recording, as the first calls must."""
+        stream, _ = self._stream_and_pool()
+        current = torch.cuda.current_stream()
+        inputs = tuple(x.to(self._device, non_blocking=True) for x in inputs)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            outputs = self._function(*inputs)
+        current.wait_stream(stream)
+        return outputs
+
+    def _stream_and_pool(self) -> tuple[torch.cuda.Stream, Any]:
+        if self._shared is None:
+            self._shared = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        return self._shared
+
+
+class _Recording:
+    """The kernels of one call, between tensors that stay where they are."""
+
+    def __init__(
+        self,
+        function: Callable[..., Tensors],
+        inputs: Tensors,
+        stream: torch.cuda.Stream,
+        pool: Any,
+    ) -> None:
+        # Outside of inference mode, where they could not be written to later.
+        with torch.inference_mode(False):
+            self._inputs = [torch.empty_like(x, device=stream.device) for x in inputs]
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+        ):
+            self._outputs = function(*self._inputs)
+
+    def __call__(self, *inputs: torch.Tensor) -> Tensors:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        # The next replay writes over them.
+        return tuple(output.clone() for output in self._outputs)
