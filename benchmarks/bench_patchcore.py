@@ -2,11 +2,12 @@
 
 Extraction, coreset at 1 % and 10 % (beside the plain loop of bench_coreset.py), scoring with a 1 % bank
 and the peak memory of a fit; on a GPU also how far its scores are from the CPU's. Images are generated,
-weights are random: times do not depend on either. Opponents run in turn, medians are compared.
+weights are random: times do not depend on either. Opponents run in turn, medians are compared. Scoring
+is timed from the user's array to the scores, several batches (``--stream``) a call.
 
     python benchmarks/bench_patchcore.py
     python benchmarks/bench_patchcore.py --backbone resnet18 --images 100 --threads 1
-    python benchmarks/bench_patchcore.py --device cuda --precision bfloat16 --batches 1 8 64
+    python benchmarks/bench_patchcore.py --device cuda --precision bfloat16 --batches 1 8 64 --stream 16
 """
 
 from __future__ import annotations
@@ -73,31 +74,45 @@ def bare_forward(args: argparse.Namespace) -> Callable[[torch.Tensor], object]:
 
 
 def against_forward(
-    args: argparse.Namespace, title: str, n: int, ours: Callable[[], object]
+    args: argparse.Namespace, title: str, n: int, n_batches: int, ours: Callable[[], object]
 ) -> None:
-    """Print milliseconds an image of what skad does with n images, beside the bare forward pass."""
+    """Print milliseconds an image of what skad does with batches of n, beside bare forward passes."""
     batch = torch.rand(n, 3, SIZE, SIZE, device=args.device)
     batch = batch.contiguous(memory_format=torch.channels_last)
-    opponents = (partial(bare_forward(args), batch), ours)
-    for opponent in opponents:  # the first call tries the batch size out
-        opponent()
+    forward = bare_forward(args)
+
+    def floor() -> None:
+        for _ in range(n_batches):
+            forward(batch)
+
+    opponents = (floor, ours)
+    for _ in range(3):  # the first calls try the batch size out
+        for opponent in opponents:
+            opponent()
     rows = [[timed(opponent, args.device)[0] for opponent in opponents] for _ in range(9)]
     ratio = statistics.median(own / floor for floor, own in rows)
-    floor, own = (1000 / n * statistics.median(column) for column in zip(*rows, strict=True))
-    print(f"{title}, batch {n:<3} {own:8.2f} ms/image  bare forward {floor:8.2f}  {ratio:5.2f}")
+    least, own = (
+        1000 / n / n_batches * statistics.median(column) for column in zip(*rows, strict=True)
+    )
+    print(
+        f"{title}, batch {n:<3} {own:8.3f} ms/image ({1000 / own:,.0f} a second)  "
+        f"bare forward {least:8.3f}  {ratio:5.2f}"
+    )
 
 
 def time_extraction(args: argparse.Namespace, images: np.ndarray) -> None:
     extractor = make_detector(args, contamination=0.1).fit(images[:8])._extractor()
     for n in args.batches:
         pixels = np.ascontiguousarray(images[:n])
-        against_forward(args, "extraction", n, partial(extractor.embed, pixels))
+        against_forward(args, "extraction", n, 1, partial(extractor.embed, pixels))
 
 
 def time_scoring(args: argparse.Namespace, images: np.ndarray, detector: PatchCoreDetector) -> None:
     title = f"scoring, {len(detector.bank_.vectors)} vectors"
     for n in args.batches:
-        against_forward(args, title, n, partial(detector.score_samples, images[:n]))
+        detector.set_params(batch_size=n)
+        stream = images[np.arange(n * args.stream) % len(images)]
+        against_forward(args, title, n, args.stream, partial(detector.score_samples, stream))
 
 
 def compare_with_cpu(detector: PatchCoreDetector, images: np.ndarray) -> None:
@@ -149,6 +164,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--stream", type=int, default=1, help="batches scored in one call")
     parser.add_argument("--memory-of-fit", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple, overload
 
@@ -226,8 +227,21 @@ class BaseImageDetector(BaseDetector):
         self._check_unchanged()
         images = self._open(X, reset=False)
         images.check(self._smallest_side())
+        begun: list[tuple[ImageBatch, Callable[[], BatchScores]]] = []
         for batch in self._iter_batches(images):
-            yield batch, self._score_batch(batch, maps)
+            begun.append((batch, self._begin_scores(batch, maps)))
+            if len(begun) > 1:
+                before, finish = begun.pop(0)
+                yield before, finish()
+        for before, finish in begun:
+            yield before, finish()
+
+    def _begin_scores(self, batch: ImageBatch, maps: bool) -> Callable[[], BatchScores]:
+        """Give a device its work on a batch; what is returned waits for the results.
+
+        The next batch is begun before: a GPU never waits for the host.
+        """
+        return partial(self._score_batch, batch, maps)
 
     # ----------------------------------------------------------------- images
 

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, St
 from skad._bank import (
     Asking,
     Coreset,
+    HighestOfEach,
     MemoryBank,
     PatchScores,
     Question,
@@ -25,7 +26,6 @@ from skad._bank import (
     answered_together,
     check_index,
     grow_coreset,
-    highest_of_each,
     mean_of_nearest,
     projection_matrix,
     start_coreset,
@@ -638,14 +638,46 @@ class PatchCoreDetector(BaseImageDetector):
 
     # ---------------------------------------------------------------- scoring
 
+    def _begin_scores(self, batch: ImageBatch, maps: bool) -> Callable[[], BatchScores]:
+        extractor = self._extractor()
+        if maps or not self.bank_.offers_bounds_together(extractor.device):
+            return super()._begin_scores(batch, maps)
+        self._check_weights(extractor.digest)
+        return self._score_together(extractor.cells(batch.pixels), self._patch_masks(batch))
+
+    def _score_together(
+        self, cells: torch.Tensor, masks: list[np.ndarray]
+    ) -> Callable[[], BatchScores]:
+        """Score the images of a batch as `_image_score` does one, each step for all of them."""
+        rows = self._mapping(cells.device)(self._extractor().join(cells))
+        bounds = self._mean_on_device(self.bank_.bounds_together(rows, self.n_neighbors))
+        if not all(mask.all() for mask in masks):
+            outside = torch.from_numpy(~np.stack(masks)).flatten(1)
+            bounds.masked_fill_(outside.to(bounds.device), -torch.inf)
+        highest = HighestOfEach(rows, bounds, self._score_on_device)
+
+        def finish() -> BatchScores:
+            tops, scores = highest.find(self._score_rows)
+            if self.b is None:
+                return BatchScores(scores, None)
+            chosen = rows[torch.arange(len(rows)), torch.from_numpy(tops)]
+            return BatchScores(self._score_tops(chosen, None), None)
+
+        return finish
+
+    def _score_on_device(self, rows: torch.Tensor) -> torch.Tensor:
+        """Score (n, m, d) patches as `_score_rows` does, without waiting for the device."""
+        return self._mean_on_device(self.bank_.distances_together(rows, self.n_neighbors))
+
+    def _mean_on_device(self, distances: torch.Tensor) -> torch.Tensor:
+        return (distances.square() if self.distance == "squared" else distances).mean(dim=-1)
+
     def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
         extractor = self._extractor()
         self._check_weights(extractor.digest)
         n_images = len(batch.shapes)
         image, grids = np.empty(n_images), [np.empty(0)] * n_images
         all_cells, masks = extractor.cells(batch.pixels), self._patch_masks(batch)
-        if not maps and self.bank_.offers_bounds_together(extractor.device):
-            return BatchScores(self._score_together(all_cells, masks), None)
         askings = (
             self._score_image(cells, inside(vectors, mask), mask, maps)
             for cells, vectors, mask in zip(all_cells, self._vectors(all_cells), masks, strict=True)
@@ -664,17 +696,6 @@ class PatchCoreDetector(BaseImageDetector):
         scores = PatchScores(rows, None, self._map_score(cells, mask))
         grid = _on_grid((yield from scores.all()), mask)
         return (yield from self._image_score(rows, scores)), grid
-
-    def _score_together(self, cells: torch.Tensor, masks: list[np.ndarray]) -> np.ndarray:
-        """Score the images of a batch as `_image_score` does one, each step for all of them."""
-        rows = self._mapping(cells.device)(self._extractor().join(cells))
-        bounds = self.bank_.bounds_together(rows, self.n_neighbors)
-        bounds = (bounds.square() if self.distance == "squared" else bounds).mean(dim=2)
-        if not all(mask.all() for mask in masks):
-            outside = torch.from_numpy(~np.stack(masks)).flatten(1)
-            bounds.masked_fill_(outside.to(bounds.device), -torch.inf)
-        tops = torch.from_numpy(highest_of_each(rows, bounds, self._score_rows))
-        return self._score_tops(rows[torch.arange(len(rows)), tops], None)
 
     def _embed(self, pixels: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) canvases -> (B, h w, d) vectors as the bank holds them."""

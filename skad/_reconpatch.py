@@ -328,6 +328,9 @@ class ReConPatchDetector(PatchCoreDetector):
         weight = torch.from_numpy(np.array(self.components_)).to(device)
         return lambda patches: patches @ weight.T
 
+    # The weights of neighbourhoods are the host's to tell.
+    _score_on_device = None  # type: ignore[assignment]
+
     def _score_rows(
         self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
     ) -> np.ndarray:

@@ -31,6 +31,7 @@ from skad._learning import (
     mirrored_design,
 )
 from skad._memory import parse_bytes, temporary_array
+from skad._recording import Recorded
 
 _LEVELS = (1, 2, 3)
 # The bottleneck works at this stride, and its grid is doubled exactly on the way back.
@@ -411,10 +412,9 @@ class ReContrastDetector(BaseImageDetector):
         self, training: ReContrastTraining, images: ImageSource, rows: np.ndarray, advance: Advance
     ) -> bool:
         """Take the steps up to max_iter; tell whether the user has interrupted them."""
-        device = resolve_device(self.device)
         with deferred_interrupt() as interrupt:
             for batch in self._training_batches(images, rows, training.n_iter, interrupt):
-                training.step(torch.from_numpy(batch.pixels).to(device))
+                training.step(torch.from_numpy(batch.pixels))
                 if training.n_iter % _CHECK_EVERY == 0 and training.has_diverged():
                     break
                 advance(training.n_iter)
@@ -554,13 +554,14 @@ class ReContrastDetector(BaseImageDetector):
         if self.pairs == "cross" and self.maps != "both":
             chosen = slice(0, 3) if self.maps == "frozen" else slice(3, 6)
 
-        def distances(pixels: np.ndarray) -> torch.Tensor:
+        def distances(pixels: torch.Tensor) -> tuple[torch.Tensor]:
             with torch.inference_mode(), autocast(device, self.precision):
-                targets, outputs = network(torch.from_numpy(pixels).to(device))
+                targets, outputs = network(pixels)
             with torch.inference_mode():
-                return anomaly_map(targets[chosen], outputs[chosen], pixels.shape[1])
+                return (anomaly_map(targets[chosen], outputs[chosen], pixels.shape[1]),)
 
-        return BatchInvariant(distances, device)
+        recorded = Recorded(distances, device)
+        return BatchInvariant(lambda pixels: recorded(torch.from_numpy(pixels))[0], device)
 
     # --------------------------------------------------------------- networks
 

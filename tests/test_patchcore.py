@@ -211,12 +211,24 @@ class TestTogether:
         np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-6)
         np.testing.assert_allclose(det.score_samples(good), expected_of_good, rtol=1e-6)
 
-    def test_few_patches_are_searched(self, good, defective, as_on_a_gpu, searched):
+    def test_few_patches_are_searched(self, good, defective, as_on_a_gpu, searched, monkeypatch):
         det = make_detector(image_size=96, batch_size=3).fit(good)
         searched.clear()
+        measured, measure = [], MemoryBank.distances_together
+
+        def counted(bank, rows, k):
+            measured.append(rows.shape[:2])
+            return measure(bank, rows, k)
+
+        monkeypatch.setattr(MemoryBank, "distances_together", counted)
         det.score_samples(defective)
-        # Those with the highest bounds, then the highest; an image has 12 x 12.
-        assert searched == [3 * 16, 3, 16, 1]
+        # Those with the highest bounds; an image has 12 x 12.
+        assert measured == [(3, 32), (1, 32)]
+        assert searched == []
+        det.set_params(b=5).fit(good)
+        searched.clear()
+        det.score_samples(defective)
+        assert searched == [3, 1]  # the highest of each image, to be weighted
 
 
 class TestBounds:

@@ -20,12 +20,12 @@ from skad._bank.coreset import (
 from skad._bank.memory_bank import MemoryBank
 from skad._bank.patch_scores import (
     Asking,
+    HighestOfEach,
     PatchScores,
     Question,
     Score,
     answered,
     answered_together,
-    highest_of_each,
 )
 from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index
@@ -35,6 +35,7 @@ __all__ = [
     "Asking",
     "Coreset",
     "Cover",
+    "HighestOfEach",
     "MemoryBank",
     "PatchScores",
     "Question",
@@ -45,7 +46,6 @@ __all__ = [
     "covering_radius",
     "greedy_k_center",
     "grow_coreset",
-    "highest_of_each",
     "mean_of_nearest",
     "projection_matrix",
     "reweight",

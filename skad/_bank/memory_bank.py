@@ -18,6 +18,7 @@ from skad._bank.search import (
     Found,
     Products,
     check_k,
+    distances_on_device,
     distances_to,
     joined,
     measured,
@@ -224,6 +225,24 @@ class MemoryBank:
         check_k(k, len(self))
         halves = self._once(("halves", device), lambda: HalfPrecisionBounds(exact))
         return halves.distances(queries.flatten(0, 1), k).unflatten(0, queries.shape[:2])
+
+    def distances_together(self, queries: torch.Tensor, k: int) -> torch.Tensor:
+        """Measure the distances of `search`, without waiting for the device.
+
+        Parameters
+        ----------
+        queries : tensor of shape (n_images, patches, d), float32
+        k : int
+
+        Returns
+        -------
+        tensor of shape (n_images, patches, k), on the device of the queries
+            In no promised order. The search is exact, whatever `index` says.
+        """
+        exact, flat = self._exact(queries.device), queries.flatten(0, 1)
+        check_k(k, len(self))
+        found = distances_on_device(flat, exact.vectors, exact.candidates(flat, k))
+        return found.unflatten(0, queries.shape[:2])
 
     def _can_thin(self, k: int, mask: torch.Tensor | None) -> bool:
         if len(self) < _LARGE:

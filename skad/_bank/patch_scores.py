@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skad._transfer import Arriving
+
 # While the highest score is looked for, few patches are computed at first (mostly two or three matter),
 # and four times as many in every further round.
 _AT_FIRST = 4
 # Where images are scored together, so many patches of each are computed, those with the highest bounds.
-_OF_EACH = 16
+_OF_EACH = 32
 # More rivals of the highest than these are bounded more closely before any is computed.
 _MANY = 16
 
@@ -225,8 +227,11 @@ class PatchScores:
         return rivals[np.argsort(-self.values[rivals], kind="stable")]
 
 
-def highest_of_each(rows: torch.Tensor, bounds: torch.Tensor, score: Score) -> NDArray[np.int64]:
-    """Find the patch with the highest score of each image, for many images in one search.
+class HighestOfEach:
+    """The patches with the highest scores of many images, found together.
+
+    Those with the highest bounds of each image are computed at once. A device is given all of this work
+    without waiting for it.
 
     Parameters
     ----------
@@ -234,34 +239,64 @@ def highest_of_each(rows: torch.Tensor, bounds: torch.Tensor, score: Score) -> N
         Patches of n images.
     bounds : tensor of shape (n, p), on the same device
         No score exceeds its bound; -inf for patches that do not count, which are not all of an image.
-    score : callable
-        Scores patches of several images.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Patch numbers. Exact: an image that has more rivals is looked at once more, by itself.
+    on_device : callable or None
+        Maps (n, m, d) patches to their (n, m) scores on the device. None: scores are the host's to tell.
 
     Examples
     --------
     >>> rows = torch.tensor([[[3.0], [1.0]], [[0.5], [2.0]]])
-    >>> def score(rows, exclude_source):
-    ...     return rows[:, 0].double().numpy()
-    >>> highest_of_each(rows, rows[..., 0] + 0.25, score)
-    array([0, 1])
+    >>> highest = HighestOfEach(rows, rows[..., 0] + 0.25, lambda rows: rows[..., 0])
+    >>> highest.find(lambda rows, exclude_source: rows[:, 0].double().numpy())
+    (array([0, 1]), array([3., 2.]))
     """
-    of_each = min(_OF_EACH, bounds.shape[1])
-    highest_bounds, numbers = bounds.topk(min(of_each + 1, bounds.shape[1]), dim=1)
-    images = torch.arange(len(rows), device=rows.device)
-    candidates = rows[images[:, None], numbers[:, :of_each]]
-    scores = score(candidates.flatten(0, 1), None).reshape(len(rows), of_each)
-    upper, patches = highest_bounds.cpu().numpy(), numbers.cpu().numpy()
-    scores = np.where(np.isneginf(upper[:, :of_each]), -np.inf, scores)
-    highest = patches[np.arange(len(rows)), scores.argmax(axis=1)]
-    rival = upper[:, of_each:].max(axis=1, initial=-np.inf)
-    for i in np.flatnonzero(~(rival < scores.max(axis=1))):
-        own = bounds[i].double().cpu().numpy()
-        counted = np.flatnonzero(~np.isneginf(own))
-        alone = PatchScores(rows[i][torch.from_numpy(counted)], None, score, own[counted])
-        highest[i] = counted[answered(alone.highest())]
-    return highest
+
+    def __init__(
+        self,
+        rows: torch.Tensor,
+        bounds: torch.Tensor,
+        on_device: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> None:
+        self._rows, self._bounds = rows, bounds
+        n_patches = bounds.shape[1]
+        self._of_each = min(_OF_EACH, n_patches)
+        upper, numbers = bounds.topk(min(_OF_EACH + 1, n_patches), dim=1)
+        images = torch.arange(len(rows), device=rows.device)
+        self._candidates = rows[images[:, None], numbers[:, : self._of_each]]
+        known = [] if on_device is None else [on_device(self._candidates)]
+        self._arriving = Arriving(upper, numbers, *known)
+
+    def find(self, score: Score) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Wait for the device, and make sure of the patches.
+
+        Parameters
+        ----------
+        score : callable
+            Scores patches of several images.
+
+        Returns
+        -------
+        patches : ndarray of shape (n,)
+            Numbers of the highest. Exact: an image with more rivals is looked at once more, alone.
+        scores : ndarray of shape (n,), float64
+        """
+        upper, numbers, *known = self._arriving.arrays()
+        n = len(upper)
+        all_rows = self._candidates.flatten(0, 1)
+        scores = known[0] if known else score(all_rows, None).reshape(n, self._of_each)
+        scores = np.where(
+            np.isneginf(upper[:, : self._of_each]), -np.inf, scores.astype(np.float64)
+        )
+        best = scores.argmax(axis=1)
+        patches, highest = numbers[np.arange(n), best], scores[np.arange(n), best]
+        rivals = upper[:, self._of_each :].max(axis=1, initial=-np.inf)
+        for i in np.flatnonzero(~(rivals < highest)):
+            patches[i], highest[i] = self._alone(int(i), score)
+        return patches, highest
+
+    def _alone(self, i: int, score: Score) -> tuple[int, float]:
+        bounds = self._bounds[i].double().cpu().numpy()
+        counted = np.flatnonzero(~np.isneginf(bounds))
+        rows = self._rows[i][torch.from_numpy(counted)]
+        scores = PatchScores(rows, None, score, bounds[counted])
+        top = answered(scores.highest())
+        return int(counted[top]), float(scores.values[top])

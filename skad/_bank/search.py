@@ -247,10 +247,17 @@ def measured(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) ->
 def distances_to(
     queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor
 ) -> NDArray[np.float64]:
-    """Euclidean distance of query i to ``vectors[ids[i]]``, shape (q, k), float64.
+    """Euclidean distance of query i to ``vectors[ids[i]]``, shape (q, k), float64."""
+    return distances_on_device(queries, vectors, ids).cpu().double().numpy()
 
-    Computed in float64 on the CPU. Elsewhere in float32, since most GPUs are slow in float64 and
-    some have none; differences keep full relative accuracy.
+
+def distances_on_device(
+    queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor
+) -> torch.Tensor:
+    """Compute the distances of `distances_to`, and leave them where they are.
+
+    In float64 on the CPU. Elsewhere in float32, since most GPUs are slow in float64 and some have none;
+    differences keep full relative accuracy.
     """
     on_cpu = queries.device.type == "cpu"
     dtype = torch.float64 if on_cpu else torch.float32
@@ -262,7 +269,7 @@ def distances_to(
             # Fetches rows several times faster than indexing does.
             away = embedding(ids[some], vectors).to(dtype).sub_(queries[some, None])
             torch.sum(away.mul_(away), dim=2, out=out[some])
-    return out.sqrt_().cpu().double().numpy()
+    return out.sqrt_()
 
 
 def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

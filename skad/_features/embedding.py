@@ -58,8 +58,7 @@ class ConcatEmbedding:
         -------
         list of torch.Tensor of shape (B, h_j, w_j, C_j)
         """
-        size = self.patch_size
-        return [F.avg_pool2d(level, size, 1, size // 2).permute(0, 2, 3, 1) for level in maps]
+        return [_mean_around(level, self.patch_size).permute(0, 2, 3, 1) for level in maps]
 
     def starts(self, cells: list[torch.Tensor]) -> list[int]:
         """Where the values of each level begin in a patch."""
@@ -79,6 +78,16 @@ class ConcatEmbedding:
         """
         grid = cells[0].shape[1:3]
         return torch.cat([align(level, grid) for level in cells], dim=-1)
+
+
+def _mean_around(level: torch.Tensor, size: int) -> torch.Tensor:
+    """Average over size x size neighbourhoods, zeros around the map counted in."""
+    if not level.is_cuda:
+        return F.avg_pool2d(level, size, 1, size // 2)
+    # The same in float32, several times as fast as the pooling of channels that lie last.
+    channels = level.shape[1]
+    kernels = level.new_full((channels, 1, size, size), size**-2)
+    return F.conv2d(level, kernels, padding=size // 2, groups=channels)
 
 
 def align(level: torch.Tensor, grid: torch.Size) -> torch.Tensor:

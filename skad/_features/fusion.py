@@ -109,7 +109,8 @@ def fuse_convolutions(body: nn.Module) -> nn.Module:
     image = torch.randn(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
     image = image.to(next(body.parameters(), image).device)
     try:
-        with torch.inference_mode():
+        # Not in inference mode: weights that are made in it cannot move to a GPU.
+        with torch.no_grad():
             maps = _maps(body, image)
             traced = _traced(body)
             ShapeProp(traced).propagate(image)

@@ -19,7 +19,9 @@ from torch import nn
 
 from skad._devices import has_room
 from skad._learning.losses import relaxed_contrastive_loss
+from skad._learning.recordable_adamp import RecordableAdamP
 from skad._learning.similarity import similarity, squared_distances
+from skad._recording import Recorded
 
 # Epochs without progress after which a training with a tolerance stops.
 PATIENCE = 5
@@ -206,13 +208,16 @@ class _Training:
         home = weight.device if has_room(weight.device, features.nbytes) else torch.device("cpu")
         self.features = torch.from_numpy(features).to(home)
         self.averaged = deepcopy(online).requires_grad_(False)
-        self.optimizer = AdamP(
+        # The package's step waits for the device, but does less.
+        optimizer = AdamP if weight.device.type == "cpu" else RecordableAdamP
+        self.optimizer = optimizer(
             online.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.optimizer, T_max=max(1, settings.epochs)
         )
         self.sigma = self._bandwidth()
+        self._recorded = Recorded(self._step, weight.device)
 
     @torch.no_grad()
     def _bandwidth(self) -> float:
@@ -230,7 +235,11 @@ class _Training:
         return float(torch.stack(losses).mean())
 
     def step(self, patches: torch.Tensor) -> torch.Tensor:
-        """One step of the optimiser on (n, d) patches, then of the averages."""
+        """One step of the optimiser on (n, d) patches, then of the averages; returns the loss."""
+        (loss,) = self._recorded(patches)
+        return loss
+
+    def _step(self, patches: torch.Tensor) -> tuple[torch.Tensor]:
         settings = self.settings
         with torch.no_grad():
             omega = similarity(
@@ -241,7 +250,7 @@ class _Training:
         loss.backward()
         self.optimizer.step()
         follow(self.averaged, self.online, settings.gamma)
-        return loss.detach()
+        return (loss.detach(),)
 
     def _batches(self) -> Iterator[torch.Tensor]:
         for rows in self._order().split(self.settings.train_batch_size):

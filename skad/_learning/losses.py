@@ -99,7 +99,9 @@ def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor
     return 1 - F.cosine_similarity(target, output, dim=1)
 
 
-def pass_hard_gradients(target: torch.Tensor, output: torch.Tensor, alpha: float) -> torch.Tensor:
+def pass_hard_gradients(
+    target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor
+) -> torch.Tensor:
     """Stop the gradient at positions that are easy to reconstruct; the values stay.
 
     Easy is what lies below mean + alpha x standard deviation of the distances at all positions of all
@@ -108,7 +110,7 @@ def pass_hard_gradients(target: torch.Tensor, output: torch.Tensor, alpha: float
     Parameters
     ----------
     target, output : torch.Tensor of shape (B, C, h, w)
-    alpha : float
+    alpha : float or torch.Tensor of shape ()
         About 2 % of the positions are easy at -2, half at 0, 84 % at 1.
 
     Returns

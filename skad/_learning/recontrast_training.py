@@ -20,6 +20,7 @@ from skad._learning.losses import (
 )
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
+from skad._recording import Recorded
 
 # Steps after which the moments of the optimiser are forgotten where batch norms are "stable".
 RESET_EVERY = 500
@@ -99,14 +100,21 @@ class ReContrastTraining:
         groups: list[dict[str, Any]] = [{"params": new, "lr": settings.lr}]
         if encoder:
             groups.append({"params": encoder, "lr": settings.encoder_lr})
+        device = new[0].device
         self.optimizer = torch.optim.AdamW(
-            groups, weight_decay=settings.weight_decay, fused=new[0].device.type in ("cpu", "cuda")
+            groups,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+            capturable=device.type == "cuda",
         )
         if state:
             self._restore(state)
         network.train()
         if network.encoder is not None:
             set_norm_mode(network.encoder, settings.bn)
+        self._level = torch.zeros((), device=device)
+        self._set_level()
+        self._recorded = Recorded(self._step, device)
 
     def step(self, pixels: torch.Tensor) -> None:
         """Take one step.
@@ -114,19 +122,38 @@ class ReContrastTraining:
         Parameters
         ----------
         pixels : torch.Tensor of shape (B, S, S, 3)
-            On the network's device.
+            On the network's device, or on the host.
         """
+        self._set_level()
+        loss, diversity = self._recorded(pixels)
+        self.n_iter += 1
+        if self.settings.bn == "stable" and self.n_iter % RESET_EVERY == 0:
+            self._forget_moments()
+        self.losses.append(loss)
+        self.diversity.append(diversity)
+
+    def _set_level(self) -> None:
+        """Write down how hard positions must be in this step."""
+        s = self.settings
+        level = hard_mining_level(
+            self.n_iter, s.max_iter, s.alpha, s.alpha_start, s.warmup_fraction
+        )
+        self._level.fill_(level)
+
+    def _step(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with autocast(pixels.device, self.settings.precision):
             targets, outputs = self.network(pixels)
         loss = self.loss(targets, outputs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.n_iter += 1
-        if self.settings.bn == "stable" and self.n_iter % RESET_EVERY == 0:
-            self.optimizer.state.clear()
-        self.losses.append(loss.detach())
-        self.diversity.append(feature_diversity(targets[-2]))
+        return loss.detach(), feature_diversity(targets[-2])
+
+    def _forget_moments(self) -> None:
+        """Start over, in the memory that a recorded step knows."""
+        for moments in self.optimizer.state.values():
+            for slot in _SLOTS:
+                moments[slot].zero_()
 
     def loss(self, targets: list[torch.Tensor], outputs: list[torch.Tensor]) -> torch.Tensor:
         """Loss of a batch: the sum over three levels, averaged over the two directions.
@@ -140,16 +167,13 @@ class ReContrastTraining:
         torch.Tensor of shape ()
         """
         s = self.settings
-        alpha = hard_mining_level(
-            self.n_iter, s.max_iter, s.alpha, s.alpha_start, s.warmup_fraction
-        )
         total = torch.zeros((), dtype=torch.float32, device=targets[0].device)
         for target, output in zip(targets, outputs, strict=True):
             target, output = widened(target), widened(output)
             if s.stop_gradient:
                 target = target.detach()
             if s.hard_mining:
-                output = pass_hard_gradients(target, output, alpha)
+                output = pass_hard_gradients(target, output, self._level)
             total = total + _LOSSES[s.loss](target, output)
         return total * (3 / len(targets))
 
@@ -165,7 +189,7 @@ class ReContrastTraining:
         Returns
         -------
         dict of ndarray
-            Empty before the first step and after a reset.
+            Empty before the first step; 0 after a reset.
         """
         moments = self.optimizer.state
         return {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._bank import PatchScores, answered, answered_together, highest_of_each
+from skad._bank import HighestOfEach, PatchScores, answered, answered_together
 from skad._bank.patch_scores import Question
 
 
@@ -229,41 +229,55 @@ class TestHighestOfEach:
         """Scores of three images of 300 patches."""
         return np.random.default_rng(3).gamma(4.0, size=900)
 
-    def find(self, exact, bounds):
-        rows = torch.arange(900).reshape(3, 300, 1).float()
-        score = Counted(exact)
-        return highest_of_each(rows, torch.from_numpy(bounds).reshape(3, 300), score), score.asked
+    @pytest.fixture(params=["host", "device"])
+    def find(self, request):
+        """Patches found, and those that were computed; scores are the host's or the device's."""
+
+        def find(exact, bounds, n_patches=300):
+            rows = torch.arange(len(exact)).reshape(3, n_patches, 1).float()
+            score = Counted(exact)
+            on_device = None
+            if request.param == "device":
+
+                def on_device(rows):
+                    return torch.from_numpy(score(rows.flatten(0, 1), None)).view(rows.shape[:2])
+
+            highest = HighestOfEach(rows, torch.from_numpy(bounds).view(3, -1), on_device)
+            assert bool(score.asked) == (request.param == "device")
+            patches, scores = highest.find(score)
+            np.testing.assert_array_equal(scores, exact.reshape(3, -1)[np.arange(3), patches])
+            return patches, score.asked
+
+        return find
 
     @pytest.mark.parametrize("slack", [0.0, 0.02, 0.5, 10.0])
-    def test_exact_whatever_the_bounds(self, exact, slack):
+    def test_exact_whatever_the_bounds(self, exact, find, slack):
         bounds = exact * (1 + slack * np.random.default_rng(1).random(900))
-        found, asked = self.find(exact, bounds)
+        found, asked = find(exact, bounds)
         np.testing.assert_array_equal(found, exact.reshape(3, 300).argmax(1))
         few = slack <= 0.5
-        assert (len(asked) == 3 * 16) == few
+        assert (len(asked) == 3 * 32) == few
 
-    def test_patches_that_do_not_count(self, exact):
+    def test_patches_that_do_not_count(self, exact, find):
         bounds = exact + 100.0  # as many rivals as patches
         left_out = np.ones(900, dtype=bool)
         left_out[[5, 7, 9, 310, 700, 701]] = False
         bounds[left_out] = -np.inf
-        found, _ = self.find(exact, bounds)
+        found, _ = find(exact, bounds)
         masked = np.where(left_out, -np.inf, exact).reshape(3, 300)
         np.testing.assert_array_equal(found, masked.argmax(1))
 
-    def test_many_of_them_beside_many_rivals(self, exact):
+    def test_many_of_them_beside_many_rivals(self, exact, find):
         bounds = exact + 100.0
         bounds[::2] = -np.inf
-        found, asked = self.find(exact, bounds)
+        found, asked = find(exact, bounds)
         np.testing.assert_array_equal(found, 1 + 2 * exact[1::2].reshape(3, 150).argmax(1))
         assert all(patch % 2 for patch in asked)
 
-    def test_image_with_infinite_bounds(self, exact):
-        found, _ = self.find(exact, np.full(900, np.inf))
+    def test_image_with_infinite_bounds(self, exact, find):
+        found, _ = find(exact, np.full(900, np.inf))
         np.testing.assert_array_equal(found, exact.reshape(3, 300).argmax(1))
 
-    def test_few_patches(self, exact):
-        rows = torch.arange(12).reshape(3, 4, 1).float()
-        bounds = torch.from_numpy(exact[:12]).reshape(3, 4) + 1
-        found = highest_of_each(rows, bounds, Counted(exact))
+    def test_few_patches(self, exact, find):
+        found, _ = find(exact[:12], exact[:12] + 1, n_patches=4)
         np.testing.assert_array_equal(found, exact[:12].reshape(3, 4).argmax(1))

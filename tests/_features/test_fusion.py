@@ -224,6 +224,15 @@ class TestOneKernel:
             fused(torch.randn(2, 3, 40, 56))
 
 
+def test_weights_can_move_to_another_device():
+    """What is made in inference mode breaks there."""
+    with torch.inference_mode(False):
+        fused = fuse_convolutions(lived_in(Net()))
+    tensors = [*fused.parameters(), *fused.buffers()]
+    assert tensors
+    assert not any(tensor.is_inference() for tensor in tensors)
+
+
 def test_original_is_left_alone():
     net = lived_in(Net())
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -182,10 +182,3 @@ def test_progress_counts_epochs():
     done = []
     learn_embedding(FEATURES, SETTINGS, torch.Generator().manual_seed(0), progress=done.append)
     assert done == [1, 2, 3]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_learns_what_the_cpu_learns():
-    generator = torch.Generator().manual_seed(0)
-    on_gpu = learn_embedding(FEATURES, replace(SETTINGS, lr=1e-4), generator, "cuda")
-    np.testing.assert_allclose(on_gpu.weight, learn(lr=1e-4).weight, atol=1e-3)

@@ -187,13 +187,35 @@ def test_stable_training_forgets_its_moments(monkeypatch):
     network = make_network(dtype=torch.float32)
     make_stable(network.encoder)
     training = ReContrastTraining(network, ReContrastSettings(max_iter=9, bn="stable"))
-    sizes = []
+    states = []
     for _ in range(3):
         training.step(pixels(2, dtype=torch.float32))
-        sizes.append(len(training.state()))
-    assert sizes[0] > 0
-    assert sizes[1] == 0
-    assert sizes[2] == sizes[0]
+        states.append(training.state())
+    assert states[0].keys() == states[1].keys() == states[2].keys()
+    assert not any(moments.any() for moments in states[1].values())
+    for name in states[0]:
+        if name.endswith(".step"):
+            assert states[2][name] == states[0][name] == 1
+
+
+def test_step_after_a_reset_is_a_first_step(monkeypatch):
+    """Moments of 0 and no moments at all give the same step."""
+    monkeypatch.setattr(module, "RESET_EVERY", 2)
+    batches = [pixels(2, dtype=torch.float32, seed=i) for i in range(3)]
+    settings = ReContrastSettings(max_iter=9, bn="stable")
+    networks = [make_network(dtype=torch.float32) for _ in range(2)]
+    for network in networks:
+        make_stable(network.encoder)
+    whole = ReContrastTraining(networks[0], settings)
+    for x in batches[:2]:
+        whole.step(x)
+    networks[1].load_state_dict(networks[0].state_dict())
+    fresh = ReContrastTraining(networks[1], settings, n_iter=2)
+    for training in (whole, fresh):
+        training.step(batches[2])
+    expected = networks[0].state_dict()
+    for name, tensor in networks[1].state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_diversity():
