@@ -46,7 +46,8 @@ class Recorded:
         self._most = _MOST if device.type == "cuda" else 0
         self._n_calls: dict[Any, int] = {}
         self._recordings: dict[Any, Callable[..., Tensors]] = {}
-        self._shared: tuple[torch.cuda.Stream, Any] | None = None
+        self._stream: torch.cuda.Stream | None = None
+        self._pool: Any = None
         # A recording has one set of inputs and outputs.
         self._lock = threading.Lock()
 
@@ -65,40 +66,48 @@ class Recorded:
         """
         if self._device.type != "cuda":
             return self._function(*(x.to(self._device) for x in inputs))
-        key = tuple((x.shape, x.dtype) for x in inputs)
+        key = (_switches(), *((x.shape, x.dtype) for x in inputs))
         with self._lock, torch.cuda.device(self._device):
-            inputs = tuple(page_locked(x) for x in inputs)
-            self._n_calls[key] = self._n_calls.get(key, 0) + 1
-            if key not in self._recordings and self._is_worth_it(key):
-                self._try_to_record(key, inputs)
-            return self._recordings.get(key, self._plainly)(*inputs)
+            stream, current = self._own_stream(), torch.cuda.current_stream()
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                outputs = self._call(key, tuple(page_locked(x) for x in inputs))
+            current.wait_stream(stream)
+            for output in outputs:
+                output.record_stream(current)
+            return outputs
+
+    def _call(self, key: Any, inputs: Tensors) -> Tensors:
+        self._n_calls[key] = self._n_calls.get(key, 0) + 1
+        if key not in self._recordings and self._is_worth_it(key):
+            self._try_to_record(key, inputs)
+        return self._recordings.get(key, self._plainly)(*inputs)
 
     def _is_worth_it(self, key: Any) -> bool:
         return self._n_calls[key] > _PLAIN and len(self._recordings) < self._most
 
     def _try_to_record(self, key: Any, inputs: Tensors) -> None:
-        stream, pool = self._stream_and_pool()
         try:
-            self._recordings[key] = _Recording(self._function, inputs, stream, pool)
+            self._recordings[key] = _Recording(
+                self._function, inputs, self._own_stream(), self._pool
+            )
         except RuntimeError:
             # It asks the device something, or there is too little memory to keep the activations.
             self._most = 0
 
     def _plainly(self, *inputs: torch.Tensor) -> Tensors:
-        """Run on the stream of the recording, as the first calls must."""
-        stream, _ = self._stream_and_pool()
-        current = torch.cuda.current_stream()
-        inputs = tuple(x.to(self._device, non_blocking=True) for x in inputs)
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            outputs = self._function(*inputs)
-        current.wait_stream(stream)
-        return outputs
+        return self._function(*(x.to(self._device, non_blocking=True) for x in inputs))
 
-    def _stream_and_pool(self) -> tuple[torch.cuda.Stream, Any]:
-        if self._shared is None:
-            self._shared = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
-        return self._shared
+    def _own_stream(self) -> torch.cuda.Stream:
+        """Stream on which everything is run and recorded, whatever thread calls."""
+        if self._stream is None:
+            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        return self._stream
+
+
+def _switches() -> tuple[bool, bool]:
+    """Give torch's own switches that decide which kernels compute."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
 class _Recording:

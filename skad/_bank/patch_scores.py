@@ -276,7 +276,7 @@ class HighestOfEach:
         Returns
         -------
         patches : ndarray of shape (n,)
-            Numbers of the highest. Exact: an image with more rivals is looked at once more, alone.
+            Numbers of the highest. Exact: of images with more rivals, all rivals are computed.
         scores : ndarray of shape (n,), float64
         """
         upper, numbers, *known = self._arriving.arrays()
@@ -289,14 +289,24 @@ class HighestOfEach:
         best = scores.argmax(axis=1)
         patches, highest = numbers[np.arange(n), best], scores[np.arange(n), best]
         rivals = upper[:, self._of_each :].max(axis=1, initial=-np.inf)
-        for i in np.flatnonzero(~(rivals < highest)):
-            patches[i], highest[i] = self._alone(int(i), score)
+        self._compare_rivals(np.flatnonzero(~(rivals < highest)), patches, highest, score)
         return patches, highest
 
-    def _alone(self, i: int, score: Score) -> tuple[int, float]:
-        bounds = self._bounds[i].double().cpu().numpy()
-        counted = np.flatnonzero(~np.isneginf(bounds))
-        rows = self._rows[i][torch.from_numpy(counted)]
-        scores = PatchScores(rows, None, score, bounds[counted])
-        top = answered(scores.highest())
-        return int(counted[top]), float(scores.values[top])
+    def _compare_rivals(
+        self,
+        images: NDArray[np.int64],
+        patches: NDArray[np.int64],
+        highest: NDArray[np.float64],
+        score: Score,
+    ) -> None:
+        """Compute all patches of some images that may exceed what was found, and take the highest."""
+        bounds = self._bounds[torch.from_numpy(images)].double().cpu().numpy()
+        owners, numbers = np.nonzero(bounds >= highest[images, None])
+        if not len(owners):
+            return
+        rows = self._rows[torch.from_numpy(images[owners]), torch.from_numpy(numbers)]
+        scores = score(rows, None)
+        for i, image in enumerate(images):
+            own = np.flatnonzero(owners == i)
+            top = own[scores[own].argmax()]
+            patches[image], highest[image] = numbers[top], scores[top]

@@ -42,24 +42,27 @@ class FusedConvolution(nn.Module):
         self.relu = relu
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
         self._fuses = relu and _is_plain(convolution)
+        self._missing: set[tuple[torch.dtype, bool]] = set()
 
     def forward(self, x: torch.Tensor, addend: torch.Tensor | None = None) -> torch.Tensor:
         if self._fuses and fuses_convolutions(x.device):
-            try:
-                return self._in_one_kernel(x, addend)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except RuntimeError:  # no such kernel for this shape, this type or this GPU
-                self._fuses = False
+            dtype = autocast_dtype(x.device) or x.dtype
+            kind = dtype, torch.backends.cudnn.allow_tf32
+            if kind not in self._missing:
+                try:
+                    return self._in_one_kernel(x.to(dtype), addend)
+                except torch.cuda.OutOfMemoryError:
+                    raise
+                except RuntimeError:  # no such kernel for this shape, this type or this GPU
+                    self._missing.add(kind)
         y = self.convolution(x)
         if addend is not None:
             y = y.add_(addend)
         return y.relu_() if self.relu else y
 
     def _in_one_kernel(self, x: torch.Tensor, addend: torch.Tensor | None) -> torch.Tensor:
-        dtype = autocast_dtype(x.device) or x.dtype
-        weight, bias = self._parameters_as(dtype, x.device)
-        convolution, x = self.convolution, x.to(dtype)
+        weight, bias = self._parameters_as(x.dtype, x.device)
+        convolution = self.convolution
         way: tuple[Any, ...] = (
             convolution.stride,
             convolution.padding,
@@ -68,16 +71,19 @@ class FusedConvolution(nn.Module):
         )
         if addend is None:
             return torch.cudnn_convolution_relu(x, weight, bias, *way)
-        return torch.cudnn_convolution_add_relu(x, weight, addend.to(dtype), 1.0, bias, *way)
+        return torch.cudnn_convolution_add_relu(x, weight, addend.to(x.dtype), 1.0, bias, *way)
 
     def _parameters_as(
         self, dtype: torch.dtype, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight and bias, brought to a type once instead of in every forward pass."""
+        """Weight and bias, brought to a type once instead of in every forward pass.
+
+        None is ever dropped: recorded kernels may read it.
+        """
         if (dtype, device) not in self._cast:
             weight, bias = self.convolution.weight, self.convolution.bias
             zeros = weight.new_zeros(len(weight)) if bias is None else bias
-            self._cast = {(dtype, device): (weight.to(dtype), zeros.to(dtype))}
+            self._cast[dtype, device] = weight.to(dtype), zeros.to(dtype)
         return self._cast[dtype, device]
 
 
