@@ -116,6 +116,15 @@ def test_bounds_are_counted(folder):
     assert 0 < median <= most < int(cells[3]) == 28 * 28
 
 
+def test_devices_are_compared(folder):
+    """Without a GPU, the CPU with itself."""
+    result = run(
+        "benchmarks/compare_devices.py", folder, "--backbone", "skad_nano", "--device", "cpu"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("scores 0.0e+00  maps 0.0e+00") == 3
+
+
 def test_scale_is_measured():
     result = run("benchmarks/bench_scale.py", "fit", "--images", 20, "--ways", "whole")
     assert result.returncode == 0, result.stderr

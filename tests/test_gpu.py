@@ -14,7 +14,7 @@ import skad._recording
 from skad._bank import MemoryBank, greedy_k_center
 from skad._features import load_backbone
 from skad._features.embedding import ConcatEmbedding
-from skad._features.fusion import FusedConvolution
+from skad._features.fusing import FusedConvolution
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._learning.linear_embedding import LinearPair, _Training
 from skad._recording import Recorded

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from skad._features._timm import import_timm
-from skad._features.fusion import fuse_convolutions
+from skad._features.fusing import fuse_convolutions
 from skad._features.weight_files import (
     IMAGENET_MEAN,
     IMAGENET_STD,
