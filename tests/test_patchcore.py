@@ -167,7 +167,7 @@ class TestTogether:
         monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
         monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
         monkeypatch.setattr("skad._bank.memory_bank.has_fast_halves", lambda device: True)
-        for module in ("skad._patchcore", "skad._features.extractor"):
+        for module in ("skad._bank_scoring", "skad._features.extractor"):
             monkeypatch.setattr(f"{module}.images_at_once", lambda device, n: n)
 
     @pytest.fixture
