@@ -76,8 +76,12 @@ def fuses_convolutions(device: torch.device) -> bool:
 
 
 def has_fast_halves(device: torch.device) -> bool:
-    """Whether products in half precision cost much less than in float32; on a CPU they cost more."""
-    return device.type == "cuda"
+    """Whether products in half precision cost much less than in float32; on a CPU they cost more.
+
+    False where torch was told to add them up in half precision as well: too few digits remain.
+    """
+    adds_in_halves = getattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", False)
+    return device.type == "cuda" and not adds_in_halves
 
 
 def training_precision(device: torch.device, precision: str) -> str:

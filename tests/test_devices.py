@@ -1,10 +1,15 @@
 """Devices and precisions."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from skad._devices import (
     autocast,
+    autocast_dtype,
+    fuses_convolutions,
+    has_fast_halves,
     has_room,
     images_at_once,
     resolve_device,
@@ -66,3 +71,29 @@ def test_training_precision_where_torch_cannot_tell(monkeypatch):
     for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, question, raising=False)
     assert training_precision(torch.device("cpu"), "auto") == "float32"
+
+
+@pytest.mark.parametrize("switches", [{}, {"allow_fp16_accumulation": False}])
+def test_halves_are_fast_on_a_gpu_that_adds_them_up_in_float32(monkeypatch, switches):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(**switches))
+    assert has_fast_halves(gpu)
+    assert not has_fast_halves(torch.device("cpu"))
+    torch.backends.cuda.matmul.allow_fp16_accumulation = True
+    assert not has_fast_halves(gpu)
+
+
+def test_type_of_the_surrounding_autocast():
+    cpu = torch.device("cpu")
+    assert autocast_dtype(cpu) is None
+    for precision, expected in (("float32", None), ("bfloat16", torch.bfloat16)):
+        with autocast(cpu, precision):
+            assert autocast_dtype(cpu) is expected
+
+
+def test_cudnn_alone_fuses(monkeypatch):
+    assert not fuses_convolutions(torch.device("cpu"))
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert fuses_convolutions(torch.device("cuda"))
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert not fuses_convolutions(torch.device("cuda"))

@@ -89,7 +89,12 @@ class HalfPrecisionBounds:
             self._scale = torch.where(longest > _LENGTH / _FLOAT_MAX, _LENGTH / longest, 1.0)
             self._shift = -exact.centre * self._scale
             self._points = (exact.points * self._scale).half()
-            self._norms = (exact.norms * self._scale.square()).half()
+            lengths = torch.linalg.vector_norm(self._points, dim=1, dtype=torch.float32)
+            self._norms = lengths.square().half()
+            # What float32 loses of a query on the way to the centre.
+            self._offset = (
+                2 * torch.finfo(torch.float32).eps * torch.linalg.vector_norm(self._shift)
+            )
 
     def distances(self, queries: torch.Tensor, k: int) -> torch.Tensor:
         """Bound the distances to the k nearest vectors.
@@ -109,10 +114,12 @@ class HalfPrecisionBounds:
             torch.addcmul(self._shift, queries, self._scale, out=rounded)
             lengths = torch.linalg.vector_norm(rounded, dim=1, keepdim=True, dtype=torch.float32)
             squares = self._lowest(rounded, k).float() + lengths.square()
-            # What the arithmetic can have taken from the squares, then the rounding of both vectors.
+            # What the arithmetic can have taken from the squares (norms and sums are rounded too), then
+            # the rounding of both vectors.
             products = 2 * lengths * _LENGTH
             squares += (_HALF + _PRODUCT) * products + 2 * _HALF * _LENGTH**2
             lost = _HALF * (lengths + _LENGTH) + 2 * _SMALLEST * math.sqrt(queries.shape[1])
+            lost += self._offset
             near = squares.clamp_min(0).sqrt() + lost
             # Far beyond the bank products may overflow; the way over its centre is short enough.
             bounds = torch.where(lengths < _FAR, near, lengths + _LENGTH + lost)

@@ -136,6 +136,13 @@ class TestHalfPrecision:
         # Beyond 65,504, scaled, a query is infinitely far.
         assert (bounds[0, 60:, 0].double() <= 1.5 * exact).all() or far >= 1e4
 
+    def test_far_from_the_origin(self, vectors, queries):
+        """float32 itself has few digits left of the differences."""
+        away = 3e4
+        bank = MemoryBank(vectors + away, np.zeros(400))
+        distances, _ = bank.search(queries + away, 1)
+        assert (bank.bounds_together((queries + away)[None], 1)[0].numpy() >= distances).all()
+
     def test_bank_of_one_point(self):
         bank = MemoryBank(np.full((3, 4), 7.0), np.zeros(3))
         queries = torch.tensor([[[7.0, 7.0, 7.0, 7.0], [8.0, 7.0, 7.0, 7.0]]])
