@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: demo test test-real check format docs clean
+.PHONY: demo test test-real test-gpu check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,10 @@ test: $(STAMP)
 # Slow checks on real images and weights; needs SKAD_SHARED (see CONTRIBUTING in docs/).
 test-real: $(STAMP)
 	$(BIN)/python -m pytest -m real
+
+# What only a GPU can show; the other tests run on the CPU wherever they run.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
 
 check: $(STAMP)
 	$(BIN)/ruff check .

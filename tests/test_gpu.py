@@ -1,4 +1,4 @@
-"""What only a GPU can show: ``python -m pytest -m gpu`` on a machine that has one."""
+"""What only a GPU can show: ``make test-gpu`` on a machine that has one."""
 
 import pickle
 import threading
