@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
@@ -142,12 +143,15 @@ def _traced(body: nn.Module) -> fx.GraphModule:
 def _fuse(traced: fx.GraphModule) -> int:
     """Fuse what can be, in the order of the forward pass; returns the number of fused convolutions."""
     n_fused = 0
+    n_calls = Counter(node.target for node in traced.graph.nodes)
     for node in list(traced.graph.nodes):
         convolution = _module(traced, node)
         if isinstance(convolution, nn.Conv2d) and not _is_watched(convolution):
             run = _run_from(traced, node, convolution)
             if run.norm is not None or run.relu:
-                _replace(traced, run, _fused(convolution, run), f"fused_{n_fused}")
+                # A layer that runs twice may be followed by two things.
+                own = convolution if n_calls[node.target] == 1 else copy.deepcopy(convolution)
+                _replace(traced, run, _fused(own, run), f"fused_{n_fused}")
                 n_fused += 1
     traced.delete_all_unused_submodules()
     traced.recompile()
@@ -173,7 +177,7 @@ def _run_from(traced: fx.GraphModule, node: fx.Node, convolution: nn.Conv2d) -> 
 
 
 def _fused(convolution: nn.Conv2d, run: _Run) -> FusedConvolution:
-    convolution, norm = copy.deepcopy(convolution), run.norm
+    norm = run.norm
     if norm is not None:
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight,

@@ -128,6 +128,27 @@ def test_what_runs_in_another_order_than_it_is_defined_in():
     assert_same_maps(net, fused, torch.randn(2, 3, 40, 56))
 
 
+class Shared(nn.Module):
+    """One convolution twice, with a norm of its own each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.bn1, self.bn2 = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv(self.stem(x))))
+        return [x, self.bn2(self.conv(x))]
+
+
+def test_layers_that_run_twice():
+    net = lived_in(Shared())
+    fused = fuse_convolutions(net)
+    assert norms(fused) == []
+    assert relus(fused) == [True, False]
+    assert_same_maps(net, fused, torch.randn(2, 3, 24, 32))
+
+
 @pytest.mark.parametrize(
     ("way", "relu"),
     [
