@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance, FitProgress
+from skad._cuda_graphs import Graphed
 from skad._devices import autocast, resolve_device, training_precision
 from skad._features import BatchInvariant, FeatureNet, load_backbone, pin_convolutions
 from skad._heatmaps import render
@@ -31,7 +32,6 @@ from skad._learning import (
     mirrored_design,
 )
 from skad._memory import parse_bytes, temporary_array
-from skad._recording import Recorded
 
 _LEVELS = (1, 2, 3)
 # The bottleneck works at this stride, and its grid is doubled exactly on the way back.
@@ -560,7 +560,7 @@ class ReContrastDetector(BaseImageDetector):
             with torch.inference_mode():
                 return (anomaly_map(targets[chosen], outputs[chosen], pixels.shape[1]),)
 
-        recorded = Recorded(distances, device)
+        recorded = Graphed(distances, device)
         return BatchInvariant(lambda pixels: recorded(torch.from_numpy(pixels))[0], device)
 
     # --------------------------------------------------------------- networks

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from conftest import make_detector, make_reconpatch, make_recontrast
 
-import skad._recording
+import skad._cuda_graphs
 from skad._bank import MemoryBank, greedy_k_center
+from skad._cuda_graphs import Graphed
 from skad._features import load_backbone
 from skad._features.embedding import ConcatEmbedding
 from skad._features.fusing import FusedConvolution
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._learning.linear_embedding import LinearPair, _Training
-from skad._recording import Recorded
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,18 +34,20 @@ def float32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-@pytest.fixture
+@contextmanager
 def no_waiting():
     """Whoever waits for the device gets an error."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
-class TestRecorded:
+class TestGraphed:
     def test_calls_of_several_shapes(self):
-        recorded = Recorded(lambda x, y: (x @ y, x.sum()), GPU)
+        recorded = Graphed(lambda x, y: (x @ y, x.sum()), GPU)
         generator = torch.Generator().manual_seed(0)
         kept = []
         for i in range(24):
@@ -60,7 +63,7 @@ class TestRecorded:
 
     def test_every_call_takes_one_step(self):
         count = torch.zeros((), device=GPU)
-        recorded = Recorded(lambda x: (count.add_(x.sum()).clone(),), GPU)
+        recorded = Graphed(lambda x: (count.add_(x.sum()).clone(),), GPU)
         found = [recorded(torch.ones(2))[0].item() for _ in range(7)]
         assert found == [2, 4, 6, 8, 10, 12, 14]
 
@@ -71,21 +74,21 @@ class TestRecorded:
             calls.append(x.sum().item())
             return (x * calls[-1],)
 
-        recorded = Recorded(branch, GPU)
+        recorded = Graphed(branch, GPU)
         for i in range(6):
             (found,) = recorded(torch.full((3,), float(i)))
             assert found.tolist() == [3.0 * i * i] * 3
         assert calls == [0, 3, 6, 9, 12, 15]
 
     def test_errors_are_the_callers(self):
-        recorded = Recorded(lambda x: (x @ torch.ones(3, device=GPU),), GPU)
+        recorded = Graphed(lambda x: (x @ torch.ones(3, device=GPU),), GPU)
         for _ in range(5):
             with pytest.raises(RuntimeError, match="size mismatch"):
                 recorded(torch.ones(2, 4))
         assert recorded(torch.ones(2, 3))[0].tolist() == [3, 3]
 
     def test_threads(self):
-        recorded = Recorded(lambda x: (x.sum(1),), GPU)
+        recorded = Graphed(lambda x: (x.sum(1),), GPU)
         wrong = []
 
         def work(value):
@@ -101,10 +104,11 @@ class TestRecorded:
             thread.join()
         assert wrong == []
 
-    def test_host_does_not_wait(self, no_waiting):
-        recorded = Recorded(lambda x: (x * 2,), GPU)
-        for _ in range(5):
-            recorded(torch.ones(1000))
+    def test_host_does_not_wait(self):
+        recorded = Graphed(lambda x: (x * 2,), GPU)
+        with no_waiting():
+            for _ in range(5):
+                recorded(torch.ones(1000))
 
 
 class TestNetwork:
@@ -274,7 +278,7 @@ class TestReConPatch:
 
     def test_recorded_steps_are_steps(self, monkeypatch):
         found = self.learn("cuda")
-        monkeypatch.setattr(skad._recording, "_PLAIN", 10**9)
+        monkeypatch.setattr(skad._cuda_graphs, "_PLAIN", 10**9)
         plain = self.learn("cuda")
         np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-5)
         np.testing.assert_allclose(found.weight, plain.weight, atol=1e-5)
@@ -286,14 +290,10 @@ class TestReConPatch:
         assert training.features.is_cuda
         patches = training.features[:64]
         training.step(patches)
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting():
             for _ in range(5):
                 training.step(patches)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert training._recorded._recordings
+        assert training._graphed._recordings
 
 
 class TestReContrast:
@@ -302,7 +302,7 @@ class TestReContrast:
         monkeypatch.setattr("skad._learning.recontrast_training.RESET_EVERY", 7)
         params = {"device": "cuda", "image_size": 64, "max_iter": 15, **params}
         found = make_recontrast(**params).fit(good)
-        monkeypatch.setattr(skad._recording, "_PLAIN", 10**9)
+        monkeypatch.setattr(skad._cuda_graphs, "_PLAIN", 10**9)
         plain = make_recontrast(**params).fit(good)
         np.testing.assert_allclose(found.loss_curve_[:3], plain.loss_curve_[:3], rtol=1e-3)
         # Gradients of convolutions are summed in no fixed order.
@@ -332,11 +332,7 @@ class TestReContrast:
         started = make_recontrast(device="cuda", image_size=64)._start(None)
         pixels = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8).to(GPU)
         started.step(pixels)
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting():
             for _ in range(5):
                 started.step(pixels)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert started._recorded._recordings
+        assert started._graphed._recordings

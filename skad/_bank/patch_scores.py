@@ -306,7 +306,7 @@ class HighestOfEach:
             return
         rows = self._rows[torch.from_numpy(images[owners]), torch.from_numpy(numbers)]
         scores = score(rows, None)
-        for i, image in enumerate(images):
+        for i in np.unique(owners):
             own = np.flatnonzero(owners == i)
             top = own[scores[own].argmax()]
-            patches[image], highest[image] = numbers[top], scores[top]
+            patches[images[i]], highest[images[i]] = numbers[top], scores[top]

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from skad._cuda_graphs import Graphed
 from skad._devices import autocast, images_at_once
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
-from skad._recording import Recorded
 
 # Raised when cells change in their last digits: what a store holds is then made again.
 ARITHMETIC = 4
@@ -108,7 +108,7 @@ class PatchExtractor:
         self.device = device
         self.net = net
         self.digest = net.digest
-        self._recorded = Recorded(self._cells_of, device)
+        self._graphed = Graphed(self._cells_of, device)
         self._cells_invariantly = BatchInvariant(self._cells, device)
         self._check_image_size(net)
         maps = self._first_maps()
@@ -173,7 +173,7 @@ class PatchExtractor:
         return self._cells_invariantly(pixels)
 
     def _cells(self, pixels: np.ndarray) -> torch.Tensor:
-        (cells,) = self._recorded(torch.from_numpy(pixels))
+        (cells,) = self._graphed(torch.from_numpy(pixels))
         return cells
 
     def _cells_of(self, batch: torch.Tensor) -> tuple[torch.Tensor]:

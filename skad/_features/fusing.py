@@ -115,16 +115,15 @@ def fuse_convolutions(body: nn.Module) -> nn.Module:
     """
     image = torch.randn(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
     image = image.to(next(body.parameters(), image).device)
-    try:
-        # Not in inference mode: weights that are made in it cannot move to a GPU.
-        with torch.no_grad():
-            maps = _maps(body, image)
-            traced = _traced(body)
+    # Not in inference mode: weights that are made in it cannot move to a GPU.
+    with torch.no_grad():
+        try:
+            maps, traced = _maps(body, image), _traced(body)
             ShapeProp(traced).propagate(image)
-            n_fused = _fuse(traced)
-            return traced if n_fused and _same(maps, _maps(traced, image)) else body
-    except Exception:  # whatever a network of the user's own may do when it is looked at
-        return body
+        except Exception:  # whatever a network of the user's own may do when it is looked at
+            return body
+        n_fused = _fuse(traced)
+        return traced if n_fused and _same(maps, _maps(traced, image)) else body
 
 
 class _Tracer(fx.Tracer):

@@ -17,11 +17,11 @@ import torch
 from adamp import AdamP
 from torch import nn
 
+from skad._cuda_graphs import Graphed
 from skad._devices import has_room
+from skad._learning.capturable_adamp import CapturableAdamP
 from skad._learning.losses import relaxed_contrastive_loss
-from skad._learning.recordable_adamp import RecordableAdamP
 from skad._learning.similarity import similarity, squared_distances
-from skad._recording import Recorded
 
 # Epochs without progress after which a training with a tolerance stops.
 PATIENCE = 5
@@ -209,7 +209,7 @@ class _Training:
         self.features = torch.from_numpy(features).to(home)
         self.averaged = deepcopy(online).requires_grad_(False)
         # The package's step waits for the device, but does less.
-        optimizer = AdamP if weight.device.type == "cpu" else RecordableAdamP
+        optimizer = AdamP if weight.device.type == "cpu" else CapturableAdamP
         self.optimizer = optimizer(
             online.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
@@ -217,7 +217,7 @@ class _Training:
             self.optimizer, T_max=max(1, settings.epochs)
         )
         self.sigma = self._bandwidth()
-        self._recorded = Recorded(self._step, weight.device)
+        self._graphed = Graphed(self._step, weight.device)
 
     @torch.no_grad()
     def _bandwidth(self) -> float:
@@ -236,7 +236,7 @@ class _Training:
 
     def step(self, patches: torch.Tensor) -> torch.Tensor:
         """One step of the optimiser on (n, d) patches, then of the averages; returns the loss."""
-        (loss,) = self._recorded(patches)
+        (loss,) = self._graphed(patches)
         return loss
 
     def _step(self, patches: torch.Tensor) -> tuple[torch.Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from skad._cuda_graphs import Graphed
 from skad._devices import autocast
 from skad._learning.losses import (
     global_cosine_loss,
@@ -20,7 +21,6 @@ from skad._learning.losses import (
 )
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
-from skad._recording import Recorded
 
 # Steps after which the moments of the optimiser are forgotten where batch norms are "stable".
 RESET_EVERY = 500
@@ -114,7 +114,7 @@ class ReContrastTraining:
             set_norm_mode(network.encoder, settings.bn)
         self._level = torch.zeros((), device=device)
         self._set_level()
-        self._recorded = Recorded(self._step, device)
+        self._graphed = Graphed(self._step, device)
 
     def step(self, pixels: torch.Tensor) -> None:
         """Take one step.
@@ -125,7 +125,7 @@ class ReContrastTraining:
             On the network's device, or on the host.
         """
         self._set_level()
-        loss, diversity = self._recorded(pixels)
+        loss, diversity = self._graphed(pixels)
         self.n_iter += 1
         if self.settings.bn == "stable" and self.n_iter % RESET_EVERY == 0:
             self._forget_moments()

@@ -278,6 +278,16 @@ class TestHighestOfEach:
         found, _ = find(exact, np.full(900, np.inf))
         np.testing.assert_array_equal(found, exact.reshape(3, 300).argmax(1))
 
+    def test_image_without_scores_beside_rivals(self, exact):
+        """NaN stays the score of its image and harms no other."""
+        exact = exact.copy()
+        exact[:300] = np.nan
+        rows = torch.arange(900).reshape(3, 300, 1).float()
+        bounds = torch.from_numpy(exact + 100.0).view(3, 300)
+        patches, scores = HighestOfEach(rows, bounds, None).find(Counted(exact))
+        assert np.isnan(scores[0])
+        np.testing.assert_array_equal(patches[1:], exact.reshape(3, 300)[1:].argmax(1))
+
     def test_few_patches(self, exact, find):
         found, _ = find(exact[:12], exact[:12] + 1, n_patches=4)
         np.testing.assert_array_equal(found, exact[:12].reshape(3, 4).argmax(1))

@@ -1,4 +1,4 @@
-"""Kernels that a GPU records once and replays: one launch instead of hundreds.
+"""CUDA graphs: kernels that a GPU records once and replays, one launch instead of hundreds.
 
 Starting a small kernel takes the host longer than it runs. A network at batch 1, or a training step on a
 few hundred patches, is nothing but starts.
@@ -23,7 +23,7 @@ _PLAIN = 2
 _MOST = 4
 
 
-class Recorded:
+class Graphed:
     """A function of tensors, replayed from a recording where the device is a GPU.
 
     Parameters
@@ -36,7 +36,7 @@ class Recorded:
 
     Examples
     --------
-    >>> double = Recorded(lambda x: (2 * x,), torch.device("cpu"))
+    >>> double = Graphed(lambda x: (2 * x,), torch.device("cpu"))
     >>> double(torch.tensor([1.0, 2.0]))
     (tensor([2., 4.]),)
     """

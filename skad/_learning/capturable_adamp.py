@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from adamp import AdamP
 
 
-class RecordableAdamP(AdamP):  # type: ignore[misc]
+class CapturableAdamP(AdamP):  # type: ignore[misc]
     """AdamP that asks the device nothing.
 
     The package's step looks on the host whether an update is to be projected, twice for every

@@ -7,7 +7,7 @@ import torch
 from adamp import AdamP
 from torch import nn
 
-from skad._learning.recordable_adamp import RecordableAdamP
+from skad._learning.capturable_adamp import CapturableAdamP
 
 
 def make_network(scale=1.0):
@@ -45,7 +45,7 @@ def test_same_updates_as_the_package(radial, settings):
     other = copy.deepcopy(network)
     settings = {"weight_decay": 1e-2, **settings}
     expected = train(other, AdamP(other.parameters(), lr=1e-2, **settings), radial)
-    found = train(network, RecordableAdamP(network.parameters(), lr=1e-2, **settings), radial)
+    found = train(network, CapturableAdamP(network.parameters(), lr=1e-2, **settings), radial)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -53,7 +53,7 @@ def test_same_updates_as_the_package(radial, settings):
 def test_projection_makes_a_difference():
     """Else the test above would compare two plain Adams."""
     ends = [
-        train(network, RecordableAdamP(network.parameters(), lr=1e-2, delta=delta), 0.0)
+        train(network, CapturableAdamP(network.parameters(), lr=1e-2, delta=delta), 0.0)
         for network, delta in ((make_network(), 0.1), (make_network(), 0.0))
     ]
     assert not torch.allclose(ends[0][0], ends[1][0], rtol=1e-3)
@@ -62,7 +62,7 @@ def test_projection_makes_a_difference():
 def test_layers_are_projected_where_channels_are_not():
     """The gradient is along the weights in every channel, once up and once down."""
     ends = []
-    for kind in (AdamP, RecordableAdamP):
+    for kind in (AdamP, CapturableAdamP):
         weight = nn.Parameter(torch.ones(2, 8))
         optimizer = kind([weight], lr=0.1)
         for _ in range(3):
@@ -75,7 +75,7 @@ def test_layers_are_projected_where_channels_are_not():
 
 def test_schedulers_write_the_rate_where_it_is_read():
     rates = []
-    for kind in (AdamP, RecordableAdamP):
+    for kind in (AdamP, CapturableAdamP):
         network = make_network()
         optimizer = kind(network.parameters(), lr=0.1)
         before = optimizer.param_groups[0]["lr"]
@@ -93,5 +93,5 @@ def test_schedulers_write_the_rate_where_it_is_read():
 def test_parameters_without_a_gradient_stay():
     network = make_network()
     before = copy.deepcopy(network.state_dict())
-    RecordableAdamP(network.parameters(), lr=0.1, weight_decay=0.1).step()
+    CapturableAdamP(network.parameters(), lr=0.1, weight_decay=0.1).step()
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
