@@ -64,6 +64,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Bring bfloat16, which is too coarse for sums over many values, to float32."""
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Type that convolutions take in the surrounding `autocast`; None outside of it."""
     enabled = torch.is_autocast_enabled(device.type)

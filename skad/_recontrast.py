@@ -16,9 +16,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance, FitProgress
+from skad._convolutions import pin_convolutions
 from skad._cuda_graphs import Graphed
 from skad._devices import autocast, resolve_device, training_precision
-from skad._features import BatchInvariant, FeatureNet, load_backbone, pin_convolutions
+from skad._features import BatchInvariant, FeatureNet, load_backbone
 from skad._heatmaps import render
 from skad._images import CanvasCache, ImageBatch, ImageSource, iter_batches
 from skad._interrupts import Interrupt, deferred_interrupt

@@ -1,6 +1,6 @@
 """Frozen backbones, patch embedding, and the patches of the training images."""
 
-from skad._features.backbones import FeatureNet, load_backbone, pin_convolutions
+from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
 from skad._features.invariance import BatchInvariant
 from skad._features.patches import (
@@ -29,5 +29,4 @@ __all__ = [
     "inside",
     "load_backbone",
     "patch_extractor",
-    "pin_convolutions",
 ]

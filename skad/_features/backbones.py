@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from skad._convolutions import pin_convolutions
 from skad._features._timm import import_timm
 from skad._features.fusing import fuse_convolutions
 from skad._features.weight_files import (
@@ -40,42 +41,6 @@ _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 # Two threads that miss the cache together must not build twice, and the random initialisation
 # borrows torch's global generator.
 _lock = threading.RLock()
-
-
-class _OneDnnConv2d(nn.Conv2d):
-    """A convolution that never asks how large the batch is.
-
-    On a CPU, torch sends small or single-image inputs to another kernel than larger batches, and the
-    two round differently: the features of an image would depend on its neighbours in the batch.
-    """
-
-    padding: tuple[int, ...]
-
-    def _conv_forward(self, x, weight, bias):
-        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.dtype != torch.float32:
-            return super()._conv_forward(x, weight, bias)
-        return torch.mkldnn_convolution(
-            x, weight, bias, self.padding, self.stride, self.dilation, self.groups
-        )
-
-
-def pin_convolutions(body: nn.Module) -> None:
-    """Send all convolutions of a network to one kernel, whatever the size of the batch.
-
-    Parameters
-    ----------
-    body : torch.nn.Module
-        Changed in place; parameters, hooks and names stay what they are.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return
-    for module in body.modules():
-        if (
-            type(module) is nn.Conv2d
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        ):
-            module.__class__ = _OneDnnConv2d
 
 
 class FeatureNet(nn.Module):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import Any
 
+import torch
+from torch.autograd.function import once_differentiable
+
+from skad._devices import widened
 from skad._learning.similarity import squared_distances
 
 
@@ -45,12 +48,19 @@ def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> 
     return (attraction + repulsion).sum() / len(z)
 
 
-def global_cosine_loss(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+def global_cosine_loss(
+    target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean over images of one minus the cosine between whole, flattened feature maps.
 
     Parameters
     ----------
     target, output : torch.Tensor of shape (B, C, h, w)
+    alpha : float or torch.Tensor of shape (), default=None
+        Level of hard mining: easy positions of `output` get no gradient, norms and products still see
+        them. Easy is what lies below mean + alpha x standard deviation of the distances at all
+        positions of all images: about 2 % of the positions at -2, half at 0, 84 % at 1. None: every
+        position gets its gradient.
 
     Returns
     -------
@@ -60,17 +70,22 @@ def global_cosine_loss(target: torch.Tensor, output: torch.Tensor) -> torch.Tens
     References
     ----------
     Guo et al., "ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction",
-    NeurIPS 2023, Eq. 3.
+    NeurIPS 2023, Eq. 3 and 5.
     """
-    return (1 - F.cosine_similarity(target.flatten(1), output.flatten(1), dim=1)).mean()
+    products = _Products.apply(target, output, alpha)
+    return (1 - _cosines(*(each.sum(dim=(1, 2)) for each in products))).mean()
 
 
-def regional_cosine_loss(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+def regional_cosine_loss(
+    target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean over images and positions of one minus the cosine between feature vectors.
 
     Parameters
     ----------
     target, output : torch.Tensor of shape (B, C, h, w)
+    alpha : float or torch.Tensor of shape (), default=None
+        As for :func:`global_cosine_loss`.
 
     Returns
     -------
@@ -79,9 +94,9 @@ def regional_cosine_loss(target: torch.Tensor, output: torch.Tensor) -> torch.Te
 
     References
     ----------
-    Guo et al., NeurIPS 2023, Eq. 1 and 2.
+    Guo et al., NeurIPS 2023, Eq. 1, 2 and 5.
     """
-    return cosine_distances(target, output).mean()
+    return (1 - _cosines(*_Products.apply(target, output, alpha))).mean()
 
 
 def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -96,36 +111,52 @@ def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor
     torch.Tensor of shape (B, h, w)
         In 0..2; 1 where a vector is 0.
     """
-    return 1 - F.cosine_similarity(target, output, dim=1)
+    return 1 - _cosines(*_Products.apply(target, output, None))
 
 
-def pass_hard_gradients(
-    target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor
-) -> torch.Tensor:
-    """Stop the gradient at positions that are easy to reconstruct; the values stay.
+class _Products(torch.autograd.Function):
+    """<t, o>, <t, t> and <o, o> at each position: all that a cosine, of vectors or of maps, needs.
 
-    Easy is what lies below mean + alpha x standard deviation of the distances at all positions of all
-    images of the batch. Norms and products of a loss still see the easy positions.
-
-    Parameters
-    ----------
-    target, output : torch.Tensor of shape (B, C, h, w)
-    alpha : float or torch.Tensor of shape ()
-        About 2 % of the positions are easy at -2, half at 0, 84 % at 1.
-
-    Returns
-    -------
-    torch.Tensor of shape (B, C, h, w)
-        Equal to `output`.
-
-    References
-    ----------
-    Guo et al., NeurIPS 2023, Eq. 5.
+    Maps are read once forward and once back, and hard mining is a mask of the small products' gradients.
     """
-    with torch.no_grad():
-        distances = cosine_distances(target, output)
-        easy = distances < distances.mean() + alpha * distances.std()
-    return torch.where(easy[:, None], output.detach(), output)
+
+    @staticmethod
+    def forward(
+        ctx: Any, target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        t, o = widened(target), widened(output)
+        products = (t * o).sum(dim=1), t.square().sum(dim=1), o.square().sum(dim=1)
+        ctx.hard = None
+        if alpha is not None:
+            distances = 1 - _cosines(*products)
+            ctx.hard = distances >= distances.mean() + alpha * distances.std()
+        ctx.save_for_backward(target, output)
+        return products
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_to: torch.Tensor, d_tt: torch.Tensor, d_oo: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        t, o = (widened(maps) for maps in ctx.saved_tensors)
+        needs_target, needs_output, _ = ctx.needs_input_grad
+        d_target = _weighted(o, d_to, t, 2 * d_tt) if needs_target else None
+        if ctx.hard is not None:
+            d_to, d_oo = d_to * ctx.hard, d_oo * ctx.hard
+        d_output = _weighted(t, d_to, o, 2 * d_oo) if needs_output else None
+        return d_target, d_output, None
+
+
+def _weighted(
+    x: torch.Tensor, by: torch.Tensor, y: torch.Tensor, and_by: torch.Tensor
+) -> torch.Tensor:
+    return (x * by[:, None]).addcmul_(y, and_by[:, None])
+
+
+def _cosines(to: torch.Tensor, tt: torch.Tensor, oo: torch.Tensor) -> torch.Tensor:
+    """Cosines from <t, o>, <t, t>, <o, o>; 0 where a vector is 0, as in torch's cosine_similarity."""
+    least = 1e-8**2
+    return to * tt.clamp_min(least).rsqrt() * oo.clamp_min(least).rsqrt()
 
 
 def hard_mining_level(
@@ -150,8 +181,3 @@ def hard_mining_level(
     """
     rise = warmup_fraction * max_iter
     return alpha if iteration >= rise else alpha_start + (alpha - alpha_start) * iteration / rise
-
-
-def widened(x: torch.Tensor) -> torch.Tensor:
-    """Bring bfloat16, which is too coarse for sums over many values, to float32."""
-    return x.float() if x.dtype == torch.bfloat16 else x

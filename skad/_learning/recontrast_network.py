@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from skad._learning.losses import cosine_distances, widened
+from skad._learning.losses import cosine_distances
 
 Maps = list[torch.Tensor]
 
@@ -134,7 +134,7 @@ class Residual(nn.Module):
             self.shortcut = nn.Sequential(_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.body(x) + self.shortcut(x))
+        return F.relu(self.body(x).add_(self.shortcut(x)), inplace=True)
 
 
 def _stage(n_in: int, n_out: int, n_blocks: int, design: DecoderDesign, scale: str) -> nn.Module:
@@ -244,10 +244,9 @@ class ReContrastNetwork(nn.Module):
         trained, frozen = self.encoder(pixels), self._frozen_maps(pixels)
         # One pass of both halves: the batch norms must see the mixture.
         both = [torch.cat(pair) for pair in zip(trained, frozen, strict=True)]
-        decoded = self.decoder(self.bottleneck(both))
-        n = len(pixels)
-        outputs = [head(y[:n]) for head, y in zip(self.heads_frozen, decoded, strict=True)]
-        outputs += [head(y[n:]) for head, y in zip(self.heads_trained, decoded, strict=True)]
+        halves = [level.chunk(2) for level in self.decoder(self.bottleneck(both))]
+        outputs = [head(y) for head, (y, _) in zip(self.heads_frozen, halves, strict=True)]
+        outputs += [head(y) for head, (_, y) in zip(self.heads_trained, halves, strict=True)]
         return frozen + trained, outputs
 
     @torch.no_grad()
@@ -323,6 +322,6 @@ def anomaly_map(
     """
     total = torch.zeros((), device=targets[0].device)
     for target, output in zip(targets, outputs, strict=True):
-        distances = cosine_distances(widened(target), widened(output))[:, None]
+        distances = cosine_distances(target, output)[:, None]
         total = total + F.interpolate(distances, size=size, mode="bilinear", align_corners=True)
     return total[:, 0]

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from skad._convolutions import take_products
 from skad._cuda_graphs import Graphed
-from skad._devices import autocast
+from skad._devices import autocast, widened
 from skad._learning.losses import (
     global_cosine_loss,
     hard_mining_level,
-    pass_hard_gradients,
     regional_cosine_loss,
-    widened,
 )
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
@@ -101,6 +100,8 @@ class ReContrastTraining:
         if encoder:
             groups.append({"params": encoder, "lr": settings.encoder_lr})
         device = new[0].device
+        if device.type == "cpu":
+            take_products(network)
         self.optimizer = torch.optim.AdamW(
             groups,
             weight_decay=settings.weight_decay,
@@ -167,14 +168,12 @@ class ReContrastTraining:
         torch.Tensor of shape ()
         """
         s = self.settings
+        level = self._level if s.hard_mining else None
         total = torch.zeros((), dtype=torch.float32, device=targets[0].device)
         for target, output in zip(targets, outputs, strict=True):
-            target, output = widened(target), widened(output)
             if s.stop_gradient:
                 target = target.detach()
-            if s.hard_mining:
-                output = pass_hard_gradients(target, output, self._level)
-            total = total + _LOSSES[s.loss](target, output)
+            total = total + _LOSSES[s.loss](target, output, level)
         return total * (3 / len(targets))
 
     def has_diverged(self) -> bool:

@@ -1,9 +1,15 @@
-"""Eq. 7: its value, its gradient, and where it could break."""
+"""The losses: their values, their gradients, and where they could break."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from skad._learning.losses import relaxed_contrastive_loss
+from skad._learning.losses import (
+    cosine_distances,
+    global_cosine_loss,
+    regional_cosine_loss,
+    relaxed_contrastive_loss,
+)
 
 Z = torch.tensor([(0, 0), (3, 0), (0, 4)], dtype=torch.float64)
 OMEGA = torch.tensor([(0.9, 0.8, 0.1), (0.8, 0.95, 0.3), (0.1, 0.3, 1.0)], dtype=torch.float64)
@@ -69,3 +75,79 @@ def test_identical_patches(dtype):
     loss.backward()
     assert loss.item() == pytest.approx(2.5)  # (1 - omega) m^2 a pair, over n
     assert (z.grad == 0).all()
+
+
+# ---- ReContrast -------------------------------------------------------------------------------------
+
+LOSSES = {"global": global_cosine_loss, "regional": regional_cosine_loss}
+
+
+def maps(dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, 6, 5, 4)
+    return [torch.randn(shape, dtype=dtype, generator=generator).requires_grad_() for _ in range(2)]
+
+
+def written_out(name, target, output, alpha):
+    """As published: torch's cosine, and a hook that zeroes the gradient of easy positions."""
+    if alpha is not None:
+        distances = 1 - F.cosine_similarity(target, output)
+        easy = (distances < distances.mean() + alpha * distances.std()).detach()[:, None]
+        output = output.clone()
+        output.register_hook(lambda gradient: gradient.masked_fill(easy, 0))
+    if name == "global":
+        target, output = target.flatten(1), output.flatten(1)
+    return (1 - F.cosine_similarity(target, output)).mean()
+
+
+@pytest.mark.parametrize("alpha", [None, -1.0, 0.3])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_cosine_losses_are_those_of_the_published_code(name, alpha, layout):
+    """The gradient of the target, wanted without stop-gradient, passes at easy positions too."""
+    pair = maps()
+    expected = written_out(name, *pair, alpha)
+    gradients = torch.autograd.grad(expected, pair)
+    found = LOSSES[name](*(each.contiguous(memory_format=layout) for each in pair), alpha)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, pair), gradients)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_constant_target_gets_no_gradient(name):
+    target, output = maps()
+    LOSSES[name](target.detach(), output, 0.0).backward()
+    assert target.grad is None
+    assert output.grad is not None
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_bfloat16_is_widened_before_anything_is_multiplied(name):
+    pair = [each.detach().bfloat16().requires_grad_() for each in maps()]
+    wide = [each.detach().float().requires_grad_() for each in pair]
+    losses = [LOSSES[name](*each, 0.0) for each in (pair, wide)]
+    torch.testing.assert_close(*losses)
+    for loss in losses:
+        loss.backward()
+    for narrow, each in zip(pair, wide, strict=True):
+        assert narrow.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(narrow.grad, each.grad.bfloat16())
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0])
+@pytest.mark.parametrize("name", LOSSES)
+def test_vectors_of_nothing(name, alpha):
+    """They lie at distance 1 from everything, and no gradient breaks."""
+    target, output = maps(torch.float32)
+    with torch.no_grad():
+        target[0] = 0
+        output[1, :, 2] = 0
+        output[2] = 0
+    distances = cosine_distances(target, output)
+    assert (distances[[0, 2]] == 1).all()
+    assert (distances[1, 2] == 1).all()
+    loss = LOSSES[name](target, output, alpha)
+    loss.backward()
+    assert loss.isfinite()
+    assert target.grad.isfinite().all()
+    assert output.grad.isfinite().all()
