@@ -37,15 +37,36 @@ def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> 
     Hyun et al., WACV 2024, Eq. 7; Kim et al., "Embedding Transfer with Label Relaxation for Improved
     Metric Learning", CVPR 2021.
     """
-    squares = squared_distances(z)
-    same = squares == 0
-    # The root has no derivative at 0: those entries take another way, and no gradient.
-    distances = squares.masked_fill(same, 1).sqrt().masked_fill(same, 0)
-    means = distances.mean(dim=1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
-    delta = distances / means
-    attraction = omega * delta.square()
-    repulsion = (1 - omega) * (m - delta).clamp_min(0).square()
-    return (attraction + repulsion).sum() / len(z)
+    return _RelaxedContrast.apply(z, omega, m)
+
+
+class _RelaxedContrast(torch.autograd.Function):
+    """Eq. 7 with its gradient written out: half the passes over (n, n) matrices that autograd takes."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
+        z = z - z.mean(dim=0)  # the products of its gradient cancel the less, as those of its distances
+        distances = squared_distances(z).sqrt_()
+        means = distances.mean(dim=1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
+        delta = distances / means
+        gap = (m - delta).clamp_min_(0)
+        attraction = omega * delta
+        repulsion = torch.addcmul(gap, omega, gap, value=-1)
+        terms = torch.linalg.vecdot(attraction, delta) + torch.linalg.vecdot(repulsion, gap)
+        # Towards delta, but for a factor of 2 / n; then towards the distances, through their mean too.
+        slope = attraction.sub_(repulsion)
+        slope -= torch.linalg.vecdot(slope, delta)[:, None] / len(z)
+        slope /= means
+        # The root has no derivative at 0: such pairs neither attract nor repel each other.
+        slope = slope.div_(distances).masked_fill_(distances == 0, 0)
+        slope = slope + slope.T
+        ctx.gradient = torch.addmm(slope.sum(dim=1, keepdim=True) * z, slope, z, alpha=-1)
+        return terms.sum() / len(z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.gradient * (2 * by / len(ctx.gradient)), None, None
 
 
 def global_cosine_loss(

@@ -32,10 +32,10 @@ def squared_distances(z: torch.Tensor) -> torch.Tensor:
     z = z - z.mean(dim=0)
     norms = z.square().sum(dim=1)
     scale = norms[:, None] + norms[None, :]
-    squares = scale - 2 * z @ z.T
-    rounding = torch.finfo(z.dtype).eps * z.shape[1] ** 0.5 * scale
+    squares = torch.addmm(scale, z, z.T, alpha=-2)
+    rounding = scale.mul_(torch.finfo(z.dtype).eps * z.shape[1] ** 0.5)
     same = (squares <= rounding).fill_diagonal_(True)  # False for NaN, which must not get lost
-    return squares.masked_fill(same, 0)
+    return squares.masked_fill_(same, 0)
 
 
 def pairwise_similarity(squares: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def pairwise_similarity(squares: torch.Tensor, sigma: float | torch.Tensor) -> t
     torch.Tensor of shape (n, n)
         In [0, 1]; 1 on the diagonal.
     """
-    return torch.exp(-squares / sigma)
+    return torch.exp_(squares / -sigma)
 
 
 def neighbourhoods(squares: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,10 +97,10 @@ def contextual_similarity(squares: torch.Tensor, k: int) -> torch.Tensor:
         In [0, 1], symmetric; below 1 on the diagonal where reciprocal neighbours differ.
     """
     near, nearer = (mask.to(squares.dtype) for mask in neighbourhoods(squares, k))
-    shared = near * (near @ near.T) / near.sum(dim=1, keepdim=True)  # Eq. 2
+    shared = (near @ near.T).mul_(near).div_(near.sum(dim=1, keepdim=True))  # Eq. 2
     reciprocal = nearer * nearer.T  # Eq. 3
-    expanded = reciprocal @ shared / reciprocal.sum(dim=1, keepdim=True)  # Eq. 4
-    return (expanded + expanded.T) / 2  # Eq. 5
+    expanded = (reciprocal @ shared).div_(reciprocal.sum(dim=1, keepdim=True))  # Eq. 4
+    return (expanded + expanded.T).div_(2)  # Eq. 5
 
 
 def similarity(
@@ -124,5 +124,4 @@ def similarity(
     torch.Tensor of shape (n, n)
     """
     squares = squared_distances(z)
-    pairwise = pairwise_similarity(squares, sigma)
-    return alpha * pairwise + (1 - alpha) * contextual_similarity(squares, k)
+    return contextual_similarity(squares, k).lerp_(pairwise_similarity(squares, sigma), alpha)

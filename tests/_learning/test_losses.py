@@ -54,6 +54,21 @@ def test_scale_and_translation_do_not_matter():
     torch.testing.assert_close(relaxed_contrastive_loss(7 * z + 3, omega, 1.0), loss)
 
 
+def test_gradient_far_from_the_origin():
+    z, omega = random_batch(40, 16)
+    z = (z.float() + 3000).requires_grad_()
+    relaxed_contrastive_loss(z, omega.float(), 1.0).backward()
+    exact = closed_form(z.detach().double(), omega, 1.0)
+    assert (z.grad - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_gradient_scales_with_what_is_made_of_the_loss():
+    z, omega = random_batch()
+    z.requires_grad_(True)
+    (-3 * relaxed_contrastive_loss(z, omega, 1.0)).backward()
+    torch.testing.assert_close(z.grad, -3 * closed_form(z.detach(), omega, 1.0))
+
+
 def test_duplicates_give_no_nan_and_the_limit_of_the_gradient():
     z, omega = random_batch(8, 3)
     twice = torch.cat([z, z]).requires_grad_(True)
