@@ -19,7 +19,7 @@ from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
 
 # Raised when cells change in their last digits: what a store holds is then made again.
-ARITHMETIC = 4
+ARITHMETIC = 5
 
 _lock = threading.Lock()
 

@@ -136,7 +136,20 @@ class _Tracer(fx.Tracer):
 
 def _traced(body: nn.Module) -> fx.GraphModule:
     copied = copy.deepcopy(body)
+    _split_norms(copied)
     return fx.GraphModule(copied, _Tracer().trace(copied))
+
+
+def _split_norms(body: nn.Module) -> None:
+    """Make two modules of timm's norms that apply an activation, as in EfficientNet and RegNet."""
+    for name, norm in list(body.named_modules()):
+        kind = type(norm)
+        of_timm = kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm.")
+        if of_timm and not _is_watched(norm):
+            after = [norm._modules.pop(part) for part in ("drop", "act")]
+            norm.__class__ = nn.BatchNorm2d
+            parent, _, own_name = name.rpartition(".")
+            setattr(body.get_submodule(parent), own_name, nn.Sequential(norm, *after))
 
 
 def _fuse(traced: fx.GraphModule) -> int:

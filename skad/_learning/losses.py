@@ -45,7 +45,9 @@ class _RelaxedContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
-        z = z - z.mean(dim=0)  # the products of its gradient cancel the less, as those of its distances
+        z = z - z.mean(
+            dim=0
+        )  # the products of its gradient cancel the less, as those of its distances
         distances = squared_distances(z).sqrt_()
         means = distances.mean(dim=1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
         delta = distances / means

@@ -296,6 +296,34 @@ def test_backbones(name):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(a.abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("name", "activation"), [("regnety_002", nn.ReLU), ("efficientnet_b0", nn.SiLU)]
+)
+def test_norms_that_apply_an_activation(name, activation):
+    """timm's BatchNormAct2d: the norm goes into the weights, the activation is not lost."""
+    model = import_timm().create_model(name, features_only=True, out_indices=(1, 2))
+    net = lived_in(model)
+    names = list(net.state_dict())
+    fused = fuse_convolutions(net)
+    assert norms(fused) == []
+    assert any(relus(fused)) == (activation is nn.ReLU)
+    assert sum(isinstance(module, nn.SiLU) for module in fused.modules()) == sum(
+        isinstance(module, nn.SiLU) for module in net.modules()
+    )
+    assert list(net.state_dict()) == names
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for a, b in zip(net(image), fused(image), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * float(a.abs().max()))
+
+
+def test_watched_norms_that_apply_an_activation_stay():
+    net = lived_in(import_timm().create_model("regnety_002", features_only=True, out_indices=(1,)))
+    watched = net.stem.bn
+    watched.register_forward_hook(lambda *args: None)
+    assert [type(norm) for norm in norms(fuse_convolutions(net))] == [type(watched)]
+
+
 def test_training_gets_the_norms():
     """What is fused cannot be trained: a copy for training comes from a network that is not."""
     trained = load_backbone("resnet18", None, (1, 2, 3), CPU).trainable_copy()
