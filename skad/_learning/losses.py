@@ -45,9 +45,8 @@ class _RelaxedContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
-        z = z - z.mean(
-            dim=0
-        )  # the products of its gradient cancel the less, as those of its distances
+        # The product at the end cancels the less the nearer the origin is.
+        z = z - z.mean(dim=0)
         distances = squared_distances(z).sqrt_()
         means = distances.mean(dim=1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
         delta = distances / means
