@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -45,15 +45,20 @@ def pin_convolutions(body: nn.Module) -> None:
     if not torch.backends.mkldnn.is_available():
         return
     for module in body.modules():
-        if (
-            type(module) is nn.Conv2d
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        ):
+        if is_plain(module):
             module.__class__ = _OneDnnConv2d
 
 
-def take_products(network: nn.Module) -> None:
+def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a convolution, and nothing but its weights; a subclass may pad by itself."""
+    return (
+        type(module) is nn.Conv2d
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def use_matmul_gradients(network: nn.Module) -> None:
     """Let convolutions compute the gradients of their weights as matrix products, on the CPU.
 
     oneDNN takes up to three times as long where the grid is small and channels are many, as at the
@@ -65,14 +70,11 @@ def take_products(network: nn.Module) -> None:
     network : torch.nn.Module
         Changed in place; parameters, hooks and names stay what they are.
     """
-    kinds = {
-        nn.Conv2d: _ProductConv2d,
-        _OneDnnConv2d: _ProductConv2d,
-        nn.ConvTranspose2d: _ProductConvTranspose2d,
-    }
     for module in network.modules():
-        if type(module) in kinds and _fits(module):  # type: ignore[arg-type]
-            module.__class__ = kinds[type(module)]  # type: ignore[assignment]
+        if (is_plain(module) or type(module) is _OneDnnConv2d) and _fits(module):
+            module.__class__ = _MatmulGradConv2d
+        elif type(module) is nn.ConvTranspose2d and _fits(module):
+            module.__class__ = _MatmulGradConvTranspose2d
 
 
 def _fits(module: nn.Conv2d | nn.ConvTranspose2d) -> bool:
@@ -81,18 +83,16 @@ def _fits(module: nn.Conv2d | nn.ConvTranspose2d) -> bool:
         and module.groups == 1
         and module.bias is None
         and module.dilation == (1, 1)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
         and module.output_padding == (0, 0)
     )
 
 
-class _ProductConv2d(nn.Conv2d):
+class _MatmulGradConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _Convolution.apply(x, self.weight, self.stride, self.padding, False)
 
 
-class _ProductConvTranspose2d(nn.ConvTranspose2d):
+class _MatmulGradConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         if output_size is not None:
             return super().forward(x, output_size)

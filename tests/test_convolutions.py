@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from skad import _convolutions
-from skad._convolutions import pin_convolutions, take_products, weight_gradient
+from skad._convolutions import pin_convolutions, use_matmul_gradients, weight_gradient
 
 SHAPES = [  # kernel, stride, padding, grid
     ((3, 3), (1, 1), (1, 1), (5, 7)),
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_torch(
     module = kind(5, 6, side, stride, padding, bias=False).double().to(memory_format=layout)
     x = torch.randn(3, 5, *grid, dtype=torch.float64).to(memory_format=layout)
     expected = gradients(module, x)
-    take_products(module)
+    use_matmul_gradients(module)
     assert type(module) is not kind
     torch.testing.assert_close(gradients(module, x), expected)
 
@@ -53,7 +53,7 @@ def test_autocast(kind):
     module = kind(8, 8, 3, bias=False)
     x = torch.randn(64, 8, 9, 9).relu()
     exact = gradients(module, x)
-    take_products(module)
+    use_matmul_gradients(module)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = gradients(module, x)
     assert [each.dtype for each in found] == [torch.bfloat16, torch.float32, torch.float32]
@@ -73,7 +73,7 @@ def test_many_small_parts_are_not_rounded_one_by_one(monkeypatch):
 
 def test_what_needs_no_gradient_gets_none():
     module = nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 3, bias=False))
-    take_products(module)
+    use_matmul_gradients(module)
     module[1].requires_grad_(False)
     x = torch.randn(2, 4, 6, 6)
     module(x).sum().backward()
@@ -98,21 +98,21 @@ def test_what_needs_no_gradient_gets_none():
 )
 def test_what_does_not_fit_stays(module):
     kind = type(module)
-    take_products(module)
+    use_matmul_gradients(module)
     assert type(module) is kind
 
 
-def test_pinned_convolutions_take_products_too():
+def test_pinned_convolutions_take_matmul_gradients_too():
     module = nn.Sequential(nn.Conv2d(8, 8, 3, bias=False))
     x = torch.randn(2, 8, 6, 6)
     expected = gradients(module, x)
     pin_convolutions(module)
-    take_products(module)
+    use_matmul_gradients(module)
     assert list(module.state_dict()) == ["0.weight"]
     torch.testing.assert_close(gradients(module, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_transposed_convolution_still_takes_an_output_size():
     module = nn.ConvTranspose2d(8, 8, 2, 2, bias=False)
-    take_products(module)
+    use_matmul_gradients(module)
     assert module(torch.randn(1, 8, 3, 3), output_size=[7, 7]).shape == (1, 8, 7, 7)

@@ -227,17 +227,10 @@ class MemoryBank:
         return halves.distances(queries.flatten(0, 1), k).unflatten(0, queries.shape[:2])
 
     def distances_together(self, queries: torch.Tensor, k: int) -> torch.Tensor:
-        """Measure the distances of `search`, without waiting for the device.
+        """Measure the distances of `search` for many images, without waiting for the device.
 
-        Parameters
-        ----------
-        queries : tensor of shape (n_images, patches, d), float32
-        k : int
-
-        Returns
-        -------
-        tensor of shape (n_images, patches, k), on the device of the queries
-            In no promised order. The search is exact, whatever `index` says.
+        Arguments and shape as for `bounds_together`; in no promised order. The search is exact, whatever
+        `index` says.
         """
         exact, flat = self._exact(queries.device), queries.flatten(0, 1)
         check_k(k, len(self))

@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from skad._convolutions import is_plain
 from skad._devices import autocast_dtype, fuses_convolutions
 
 # Side of the image, in pixels, on which a fused network must agree with the original, and how well
@@ -42,7 +43,7 @@ class FusedConvolution(nn.Module):
         self.convolution = convolution
         self.relu = relu
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
-        self._fuses = relu and _is_plain(convolution)
+        self._fuses = relu and is_plain(convolution)
         self._missing: set[tuple[torch.dtype, bool]] = set()
 
     def forward(self, x: torch.Tensor, addend: torch.Tensor | None = None) -> torch.Tensor:
@@ -259,15 +260,6 @@ def _is_relu(traced: fx.GraphModule, node: fx.Node | None) -> bool:
 
 def _is_watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _is_plain(convolution: nn.Conv2d) -> bool:
-    """Whether the convolution is nothing but its weights; subclasses may pad by themselves."""
-    return (
-        type(convolution) is nn.Conv2d
-        and convolution.padding_mode == "zeros"
-        and not isinstance(convolution.padding, str)
-    )
 
 
 def _same(maps: list[torch.Tensor], others: list[torch.Tensor]) -> bool:

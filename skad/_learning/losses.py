@@ -94,7 +94,7 @@ def global_cosine_loss(
     Guo et al., "ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction",
     NeurIPS 2023, Eq. 3 and 5.
     """
-    products = _Products.apply(target, output, alpha)
+    products = _InnerProducts.apply(target, output, alpha)
     return (1 - _cosines(*(each.sum(dim=(1, 2)) for each in products))).mean()
 
 
@@ -118,7 +118,7 @@ def regional_cosine_loss(
     ----------
     Guo et al., NeurIPS 2023, Eq. 1, 2 and 5.
     """
-    return (1 - _cosines(*_Products.apply(target, output, alpha))).mean()
+    return (1 - _cosines(*_InnerProducts.apply(target, output, alpha))).mean()
 
 
 def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -133,10 +133,10 @@ def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor
     torch.Tensor of shape (B, h, w)
         In 0..2; 1 where a vector is 0.
     """
-    return 1 - _cosines(*_Products.apply(target, output, None))
+    return 1 - _cosines(*_InnerProducts.apply(target, output, None))
 
 
-class _Products(torch.autograd.Function):
+class _InnerProducts(torch.autograd.Function):
     """<t, o>, <t, t> and <o, o> at each position: all that a cosine, of vectors or of maps, needs.
 
     Maps are read once forward and once back, and hard mining is a mask of the small products' gradients.

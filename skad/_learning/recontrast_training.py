@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from skad._convolutions import take_products
+from skad._convolutions import use_matmul_gradients
 from skad._cuda_graphs import Graphed
 from skad._devices import autocast, widened
 from skad._learning.losses import (
@@ -101,7 +101,7 @@ class ReContrastTraining:
             groups.append({"params": encoder, "lr": settings.encoder_lr})
         device = new[0].device
         if device.type == "cpu":
-            take_products(network)
+            use_matmul_gradients(network)
         self.optimizer = torch.optim.AdamW(
             groups,
             weight_decay=settings.weight_decay,

@@ -8,7 +8,7 @@ import torch
 from scripts import ROOT
 from torch import nn
 
-from skad._convolutions import _ProductConv2d, _ProductConvTranspose2d
+from skad._convolutions import _MatmulGradConv2d, _MatmulGradConvTranspose2d
 from skad._features.backbones import FeatureNet, _create
 from skad._learning import ReContrastSettings, ReContrastTraining, build_network, mirrored_design
 
@@ -46,8 +46,8 @@ def test_loss_and_gradients_are_the_published_ones(networks, n_iter, alpha):
     settings = ReContrastSettings(max_iter=20)
     training = ReContrastTraining(network, settings, n_iter=n_iter)
     for part, n in ((network.encoder, 8), (new, 17)):
-        products = layers(part, _ProductConv2d, _ProductConvTranspose2d)
-        assert len(products) == n
+        swapped = layers(part, _MatmulGradConv2d, _MatmulGradConvTranspose2d)
+        assert len(swapped) == n
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(3, 64, 64, 3, generator=generator, dtype=torch.float64)
     loss = training.loss(*network(pixels))
