@@ -211,16 +211,18 @@ class TestOneKernel:
         image = torch.randn(1, 3, 40, 56)
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             fused(image)
-            kept = [m._cast for m in fused.modules() if isinstance(m, FusedConvolution)]
+            convolutions = [m for m in fused.modules() if isinstance(m, FusedConvolution)]
+            kept = [dict(m._cast) for m in convolutions]
             maps = fused(image)
         assert {level.dtype for level in maps} == {torch.bfloat16}
         assert calls == [("relu", torch.bfloat16, torch.bfloat16)] * 4
-        assert all(
-            m._cast is cast
-            for m, cast in zip(
-                (m for m in fused.modules() if isinstance(m, FusedConvolution)), kept, strict=True
-            )
-        )
+        assert len(kept) == 2
+        for convolution, before in zip(convolutions, kept, strict=True):
+            assert (torch.bfloat16, CPU) in before
+            assert before.keys() == convolution._cast.keys()
+            for key, parameters in before.items():
+                for once, twice in zip(parameters, convolution._cast[key], strict=True):
+                    assert once is twice
 
     def test_one_after_the_other_where_there_is_no_such_kernel(self, calls, monkeypatch):
         def refuse(*args):
