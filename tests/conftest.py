@@ -1,6 +1,7 @@
 """Small detectors and images that all tests share."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,13 @@ def defective(good) -> np.ndarray:
     images = good[:4].copy()
     images[:, 8:20, 30:42] = 250
     return images
+
+
+@pytest.fixture
+def opened():
+    """A function that opens a file by Pillow, as users do; the file is closed after the test."""
+    with ExitStack() as stack:
+        yield lambda path: stack.enter_context(Image.open(path))
 
 
 @pytest.fixture(scope="session")

@@ -43,13 +43,13 @@ def save_random_weights(name, folder):
     return path
 
 
-def test_demo_finds_the_damage_and_draws_it(tmp_path):
+def test_demo_finds_the_damage_and_draws_it(tmp_path, opened):
     result = run("examples/demo.py", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()[1:4]]
     assert [row[0] for row in rows] == ["brick", "gravel", "grass"]
     assert min(float(row[1]) for row in rows) > 0.9
-    assert Image.open(tmp_path / "demo.png").size[0] > 500
+    assert opened(tmp_path / "demo.png").size[0] > 500
 
 
 def test_inspect_folder_needs_no_weights(folder):

@@ -114,13 +114,13 @@ def test_unsupported_mode_is_found_early():
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "jpg", "gif", "ppm"])
-def test_files_equal_what_pillow_reads(rgb, tmp_path, suffix):
+def test_files_equal_what_pillow_reads(rgb, tmp_path, opened, suffix):
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(rgb).save(path)
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(load(path), expected)
-    np.testing.assert_array_equal(load(Image.open(path)), expected)
+    np.testing.assert_array_equal(load(opened(path)), expected)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "png"])
@@ -140,14 +140,14 @@ def test_files_with_many_frames_show_the_first_and_images_their_own(tmp_path, su
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
-def test_exif_orientation_of_files(rgb, tmp_path, suffix, orientation):
+def test_exif_orientation_of_files(rgb, tmp_path, opened, suffix, orientation):
     path = tmp_path / f"turned.{suffix}"
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     Image.fromarray(rgb).save(path, exif=exif)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    source = as_image_source([path, Image.open(path)])
+    source = as_image_source([path, opened(path)])
     for i in range(2):
         assert source.shape(i) == expected.shape[:2] == ((5, 8) if orientation < 5 else (8, 5))
         np.testing.assert_array_equal(source.load(i), expected)
@@ -170,7 +170,7 @@ def test_exif_orientation_of_images_in_memory(rgb, orientation):
 
 @pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
 @pytest.mark.parametrize("kind", ["exif", "xmp"])
-def test_png_metadata_before_and_after_the_pixels(rgb, tmp_path, kind, late):
+def test_png_metadata_before_and_after_the_pixels(rgb, tmp_path, kind, late, opened):
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG")
     data = buffer.getvalue()
@@ -184,7 +184,7 @@ def test_png_metadata_before_and_after_the_pixels(rgb, tmp_path, kind, late):
     cut = data.index(b"IEND") - 4 if late else data.index(b"IDAT") - 4
     path = tmp_path / "meta.png"
     path.write_bytes(data[:cut] + chunk + data[cut:])
-    for item in (path, Image.open(path)):
+    for item in (path, opened(path)):
         source = as_image_source([item])
         assert source.shape(0) == (8, 5)
         np.testing.assert_array_equal(source.load(0), np.rot90(rgb, -1))
@@ -223,7 +223,7 @@ def damaged(kind, path):
 @pytest.mark.parametrize(
     ("suffix", "kind"), [("png", "truncated"), ("jpg", "truncated"), ("png", "corrupt")]
 )
-def test_damaged_files_are_named(tmp_path, suffix, kind):
+def test_damaged_files_are_named(tmp_path, suffix, kind, opened):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
     paths = [tmp_path / f"{i}.{suffix}" for i in range(5)]
     for path in paths:
@@ -235,7 +235,7 @@ def test_damaged_files_are_named(tmp_path, suffix, kind):
         source.load(3)
     assert info.value.__cause__ is not None
     with pytest.raises(ValueError, match=r"^image 0 \(Pillow image .*damaged"):
-        load(Image.open(paths[3]))
+        load(opened(paths[3]))
     assert source.load(4).shape == (40, 40, 3)
 
 

@@ -105,7 +105,7 @@ def test_an_iterator_wants_a_list(tmp_path):
 # --------------------------------------------------------------------------- one image, many ways
 
 
-def test_every_kind_of_input_gives_the_same_pixels(image, path):
+def test_every_kind_of_input_gives_the_same_pixels(image, path, opened):
     rows = image.reshape(1, -1)
     shape = image.shape
     ways = {
@@ -115,7 +115,7 @@ def test_every_kind_of_input_gives_the_same_pixels(image, path):
         "object array": object_array([path]),
         "Series": pd.Series([str(path)], index=[5]),
         "Pillow": [Image.fromarray(image)],
-        "lazy Pillow": [Image.open(path)],
+        "lazy Pillow": [opened(path)],
         "array": [image],
         "int64 array": [image.astype(np.int64)],
         "float32": [image.astype(np.float32) / 255],
@@ -270,8 +270,8 @@ def test_bad_items_are_named_before_work_and_at_work(image, bad, error, message)
         source.load(2)
 
 
-def test_small_images(image, path):
-    for X in ([image], [path], [Image.open(path)], image[None]):
+def test_small_images(image, path, opened):
+    for X in ([image], [path], [opened(path)], image[None]):
         source = as_image_source(X)
         source.check(min_side=7)
         with pytest.raises(ValueError, match=r"^image 0 \(.*9 x 7 pixels.*8 at least. Enlarge"):
@@ -319,8 +319,8 @@ def test_decompression_bomb(path, monkeypatch):
 # --------------------------------------------------------------------------- describe and subset
 
 
-def test_describe(image, path):
-    source = as_image_source([path, str(path), image, Image.fromarray(image), Image.open(path)])
+def test_describe(image, path, opened):
+    source = as_image_source([path, str(path), image, Image.fromarray(image), opened(path)])
     assert source.describe(0) == f"image 0 ({str(path)!r})"
     assert source.describe(1) == f"image 1 ({str(path)!r})"
     assert source.describe(2) == "image 2 (array of shape (9, 7, 3), uint8)"

@@ -115,7 +115,7 @@ def test_one_model_for_all_categories(parts, tmp_path):
     assert found["all/bottle-0.json"]["settings"]["categories"] == ["bottle", "cable"]
 
 
-def test_augmented_images(parts, tmp_path):
+def test_augmented_images(parts, tmp_path, opened):
     preset = {"changed": Preset("changed", "patchcore", SMALL, augmented=True)}
     run(parts, preset, tmp_path, categories=["cable"])
     figures = results(tmp_path)["changed/cable-0.json"]["figures"]
@@ -123,7 +123,7 @@ def test_augmented_images(parts, tmp_path):
     assert "aupro" not in figures  # masks lie elsewhere now
     file = parts / "cable/test/good/0.png"
     changed = np.asarray(augmented(file, 0))
-    assert changed.shape == np.asarray(Image.open(file)).shape
+    assert changed.shape == np.asarray(opened(file)).shape
     np.testing.assert_array_equal(changed, augmented(file, 0))
     assert not np.array_equal(changed, augmented(file, 1))
 
