@@ -6,12 +6,12 @@ few hundred patches, is nothing but starts.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from skad._forks import ObjectLock
 from skad._transfer import page_locked
 
 Tensors = tuple[torch.Tensor, ...]
@@ -49,7 +49,7 @@ class Graphed:
         self._stream: torch.cuda.Stream | None = None
         self._pool: Any = None
         # A recording has one set of inputs and outputs.
-        self._lock = threading.Lock()
+        self._lock = ObjectLock()
 
     def __call__(self, *inputs: torch.Tensor) -> Tensors:
         """Call the function.

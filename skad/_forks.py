@@ -1,8 +1,15 @@
-"""Processes that are forked after torch has worked in several threads.
+"""Processes that are forked while other threads are at work.
 
-The child inherits the thread pool's books but not its threads, and waits for them for ever. joblib's
-default (loky) starts fresh processes; its backend "multiprocessing", and servers that fork after loading
-a model, do not. A child that works in one thread needs no pool.
+The child inherits memory and locks but only the thread that forked. What the other threads were in the
+middle of stays so for ever: locks that nobody gives back, modules half imported, torch's pool of threads
+without its threads. Three rules keep a child alive:
+
+- A fork waits until no thread is loading (`LOADING`): what is half built cannot be mended in the child.
+- Locks of single objects (`ObjectLock`) are new in the child: what they guard is whole at any moment.
+- A child works in one thread and needs no pool.
+
+joblib's default (loky) starts fresh processes and needs none of this; its backend "multiprocessing", and
+servers that fork after loading a model, do.
 """
 
 from __future__ import annotations
@@ -10,24 +17,75 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from types import TracebackType
+from weakref import WeakSet
 
-import torch
+# Held while libraries are imported, backbones are built and torch's global generator is borrowed.
+LOADING = threading.RLock()
+# Held while a Pillow image is read: users may hold one in several lists and threads, and its file
+# position and its EXIF cache are state that reading changes.
+READING = threading.RLock()
 
-_lock = threading.Lock()
-_registered = False
+# A thread that holds one of them never asks for one before it.
+_WAITED_FOR = (LOADING, READING)
+
+
+class ObjectLock:
+    """A lock of one object, which a forked child finds open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _object_locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+_object_locks: WeakSet[ObjectLock] = WeakSet()
+_has_worked = False
 
 
 def survive_forks() -> None:
     """Let children that are forked from now on work in one thread; called before networks run."""
-    global _registered
-    with _lock:
-        if not _registered and hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_work_in_one_thread)
-            _registered = True
+    global _has_worked
+    _has_worked = True
+
+
+def _wait() -> None:
+    for lock in _WAITED_FOR:
+        lock.acquire()
+
+
+def _go_on() -> None:
+    for lock in reversed(_WAITED_FOR):
+        lock.release()
+
+
+def _begin_as_child() -> None:
+    for lock in _object_locks:
+        lock._lock = threading.Lock()
+    _go_on()
+    if _has_worked:
+        _work_in_one_thread()
 
 
 def _work_in_one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
     faiss = sys.modules.get("faiss")
     if faiss is not None:
         faiss.omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    # With this module, whose locks nobody can hold before.
+    os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_begin_as_child)

@@ -99,3 +99,62 @@ def test_children_forked_after_work_do_not_hang():
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "alive", result.stderr
+
+
+def forked_while(work, child, times=4, setup=""):
+    """Fork while a thread works, sooner and later; every child must answer. In a process of its own."""
+    code = f"""
+import os, signal, sys, threading, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from conftest import make_detector
+good = np.random.default_rng(0).integers(90, 130, (6, 40, 48, 3)).astype(np.uint8)
+{setup}
+def work(i):
+    {work}
+for i in range({times}):
+    thread = threading.Thread(target=work, args=(i,))
+    thread.start()
+    time.sleep(0.03 * i)
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)
+        {child}
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, i
+    thread.join()
+print("alive")
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip() == "alive", result.stderr
+
+
+LOADER = "import torch\nfrom skad._features import load_backbone"
+LOAD = (
+    "load_backbone(['resnet18', 'resnet10t', 'resnet14t', 'resnet26'][i], None, (i % 3,), "
+    "torch.device('cpu'))"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+class TestForksWhileAThreadWorks:
+    def test_it_loads_the_first_backbone(self):
+        """The first child is forked while timm is imported, the others while networks are built."""
+        forked_while(LOAD, "make_detector().fit(good)", setup=LOADER)
+
+    def test_it_loads_another_one_or_makes_what_the_detector_shares(self):
+        """A backbone; then the index, neighbourhoods and copies of the bank; last, its lock is held."""
+        work = f"""
+    if i < 2:
+        {LOAD}
+    elif i < 4:
+        copy.deepcopy(det).score_samples(good)
+    else:
+        with det.bank_._lock:
+            time.sleep(0.5)
+"""
+        setup = f"import copy\n{LOADER}\ndet = make_detector(b=2, index='Flat').fit(good)"
+        forked_while(work, "det.score_samples(good)", times=6, setup=setup)

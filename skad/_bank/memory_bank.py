@@ -1,6 +1,5 @@
 """The vectors a detector remembers, together with their search."""
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from skad._bank.search import (
     queries_at_once,
 )
 from skad._devices import has_fast_halves
+from skad._forks import ObjectLock
 
 Built = TypeVar("Built")
 
@@ -317,7 +317,7 @@ class MemoryBank:
 
     def _forget(self) -> None:
         self._cache: dict[tuple[Any, ...], Any] = {}
-        self._lock = threading.Lock()
+        self._lock = ObjectLock()
 
     def _mask(
         self,

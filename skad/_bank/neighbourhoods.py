@@ -1,6 +1,5 @@
 """The bank vectors around each bank vector, found as they are asked for."""
 
-import threading
 
 import numpy as np
 import torch
@@ -8,6 +7,7 @@ from numpy.typing import NDArray
 
 from skad._bank._distances import blocks
 from skad._bank.search import ExactSearch, measured
+from skad._forks import ObjectLock
 
 # Vectors whose neighbours are searched for together; bounds the memory.
 _ROWS = 1024
@@ -42,7 +42,7 @@ class Neighbourhoods:
         # Zeros take no memory before something else is written.
         self._table = np.zeros((n_vectors, min(2 * b, n_vectors)), dtype=np.int64)
         self._known = np.zeros(n_vectors, dtype=bool)
-        self._lock = threading.Lock()
+        self._lock = ObjectLock()
 
     def of(
         self, vectors: NDArray[np.int64], leave_out: NDArray[np.bool_] | None = None

@@ -20,6 +20,7 @@ from skad._bank._distances import (
     rows_per_product,
     squared_norms,
 )
+from skad._forks import LOADING
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -291,7 +292,8 @@ def _lowest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _import_faiss() -> ModuleType:
     try:
-        import faiss
+        with LOADING:
+            import faiss
     except ImportError as error:
         raise ImportError(
             'this index needs faiss: pip install "skad[cpu]", or use index="auto", '

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from types import ModuleType
 
-_lock = threading.RLock()  # skad's own backbone, imported here, asks for timm in turn
+from skad._forks import LOADING
+
 # torch.library drops the declarations when the object that made them is collected.
 _declarations: list[object] = []
 
@@ -25,7 +25,7 @@ _SCHEMAS = (
 
 def import_timm() -> ModuleType:
     """Import timm, beside any build of torchvision."""
-    with _lock:
+    with LOADING:
         if "timm" not in sys.modules:
             _import_torchvision()
         timm = importlib.import_module("timm")

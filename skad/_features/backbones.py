@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,16 +30,13 @@ from skad._features.weight_files import (
     read_state_dict,
     weights_digest,
 )
-from skad._forks import survive_forks
+from skad._forks import LOADING, survive_forks
 
 _N_CACHED = 4
 _RANDOM_WEIGHTS_SEED = 0
 
 _cache: OrderedDict[tuple, FeatureNet] = OrderedDict()
 _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
-# Two threads that miss the cache together must not build twice, and the random initialisation
-# borrows torch's global generator.
-_lock = threading.RLock()
 
 
 class FeatureNet(nn.Module):
@@ -164,7 +160,9 @@ def load_backbone(
     """
     survive_forks()
     key = (fuse, *_cache_key(backbone, weights, levels, device))
-    with _lock:
+    # Two threads that miss the cache together must not build twice, and the random initialisation
+    # borrows torch's global generator.
+    with LOADING:
         if key not in _cache:
             net = _build(backbone, weights, tuple(levels), fuse).to(device)
             _cache[key] = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,11 +16,10 @@ from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
+from skad._forks import LOADING
 
 # Raised when cells change in their last digits: what a store holds is then made again.
 ARITHMETIC = 5
-
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def patch_extractor(
     PatchExtractor
     """
     net = load_backbone(backbone, weights, spec.levels, device, fuse=True)
-    with _lock:
+    with LOADING:
         if spec not in net.shared:
             net.shared[spec] = PatchExtractor(spec, net, device)
         return net.shared[spec]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+
+from skad._forks import ObjectLock
 
 from .geometry import Geometry
 from .sources import ImageSource
@@ -48,7 +49,7 @@ class CanvasCache:
         self.max_bytes = max_bytes
         self.n_bytes = 0
         self._kept: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
-        self._lock = threading.Lock()
+        self._lock = ObjectLock()
 
     def get(
         self, i: int, prepare: Callable[[int], tuple[np.ndarray, tuple[int, int]]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from skad._forks import READING
 
 from .pixels import canonical, check_pixels, strip
 
@@ -39,10 +40,6 @@ _TURNS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-
-# Users may hold one Pillow image in several lists and threads; its file position and its EXIF
-# cache are state that reading changes.
-_SHARED_IMAGE = threading.Lock()
 
 
 class MissingImageError(FileNotFoundError, ValueError):
@@ -253,7 +250,7 @@ def _unshared(image: Image.Image, name: str) -> Iterator[Image.Image]:
     A lazily opened image is read again from its bytes: loading the user's own would fill memory
     with every image of the list, and is not safe from two threads.
     """
-    with _naming(None, name), _SHARED_IMAGE:
+    with _naming(None, name), READING:
         encoded = _encoded_bytes(image)
         if encoded is None:
             image.load()  # nothing to do, unless a plugin keeps its pixels out of sight
@@ -320,7 +317,7 @@ def _from_mode_i(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    with _SHARED_IMAGE:
+    with READING:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
