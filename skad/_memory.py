@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import re
 import shutil
 import tempfile
+from typing import IO
 
 import numpy as np
 
-_MEMORY = re.compile(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
+# More digits are nobody's memory.
+_MEMORY = re.compile(
+    r"\s*([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})\s*([kMGT]?)(i?)B?\s*",
+    re.ASCII | re.IGNORECASE,
+)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+# What file systems answer that cannot set space aside.
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_ZEROS = bytes(1 << 20)
 
 
-def parse_bytes(limit: int | str) -> int:
+def parse_bytes(limit: int | str, name: str = "max_memory") -> int:
     """Read a number of bytes, or a text such as "4GB" or "500 MiB".
 
     Parameters
     ----------
     limit : int or str
-        The parameter ``max_memory`` of a detector.
+        One byte at least.
+    name : str, default="max_memory"
+        The parameter that says so, for the error.
 
     Returns
     -------
@@ -27,15 +41,23 @@ def parse_bytes(limit: int | str) -> int:
     Raises
     ------
     ValueError
-        If the text is neither.
+        If it is neither.
     """
-    if not isinstance(limit, str):
-        return int(limit)
-    match = _MEMORY.fullmatch(limit)
+    n_bytes = _read(limit) if isinstance(limit, str) else limit
+    if not 1 <= n_bytes < math.inf:
+        raise ValueError(
+            f"{name}={limit!r} is neither a number of bytes nor like '4GB' or '500 MiB'; it must be "
+            "one byte at least."
+        )
+    return int(n_bytes)
+
+
+def _read(text: str) -> float:
+    match = _MEMORY.fullmatch(text)
     if match is None:
-        raise ValueError(f"max_memory={limit!r} is neither a number of bytes nor like '4GB'.")
+        return math.nan
     base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** _POWERS[match[2].upper()])
+    return float(match[1]) * base ** _POWERS[match[2].upper()]
 
 
 def temporary_array(shape: tuple[int, ...], what: str, remedy: str) -> np.ndarray:
@@ -54,13 +76,41 @@ def temporary_array(shape: tuple[int, ...], what: str, remedy: str) -> np.ndarra
     Raises
     ------
     OSError
-        If the disk is too small: writing to a map on a full disk would kill the process.
+        If the disk is too small. All of the space is taken at once: writing to a map on a disk that is
+        full by then would kill the process.
     """
-    folder, needed = tempfile.gettempdir(), 4 * int(np.prod(shape, dtype=np.int64))
+    folder, needed = tempfile.gettempdir(), 4 * math.prod(int(n) for n in shape)
     if shutil.disk_usage(folder).free < needed:
-        raise OSError(
-            f"{what} take {needed / 1e9:.2f} GB, more than is free in {folder}. Point the "
-            f"environment variable TMPDIR to a larger disk, {remedy}."
-        )
-    with tempfile.TemporaryFile(prefix="skad-") as file:
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+        raise _too_small(folder, needed, what, remedy)
+    with tempfile.TemporaryFile(prefix="skad-", dir=folder) as file:
+        try:
+            _take_space(file, needed)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _too_small(folder, needed, what, remedy) from error
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+
+
+def _too_small(folder: str, needed: int, what: str, remedy: str) -> OSError:
+    return OSError(
+        errno.ENOSPC,
+        f"{what} take {needed / 1e9:.2f} GB, more than is free there. Point the environment variable "
+        f"TMPDIR to a larger disk, {remedy}",
+        folder,
+    )
+
+
+def _take_space(file: IO[bytes], n_bytes: int) -> None:
+    """Make a file of zeros for which the disk has set all space aside."""
+    if hasattr(os, "posix_fallocate") and n_bytes:
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+    # Where there is no such call (macOS, Windows, some network disks), writing takes the space.
+    for start in range(0, n_bytes, len(_ZEROS)):
+        file.write(_ZEROS[: n_bytes - start])
+    file.flush()

@@ -1,0 +1,146 @@
+"""Files that are replaced as a whole: a reader finds the old one or the new one, whatever happens.
+
+What is written goes into a folder of its own beside the file, and takes the file's place when it is
+complete and on the disk. The folder's name says which process works there, so that what a killed one
+has left is removed by the next that writes a file beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+_PREFIX, _SUFFIX = ".skad-", ".part"
+# Nobody writes one file for so long.
+_STALE_SECONDS = 24 * 3600.0
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file under another name, which then replaces `path`.
+
+    Parameters
+    ----------
+    path : path-like
+        A link is followed. A file that is there keeps its mode; a new one has what the umask leaves.
+
+    Yields
+    ------
+    Path
+        Where to write. What fails in the block leaves the old file as it was.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; the exception names `path`, whatever the name in use was.
+    """
+    target = Path(os.path.realpath(path))
+    with _named(path, target.parent):
+        mode = _mode_of(target)
+        workshop = _open_workshop(target.parent)
+        try:
+            unfinished = workshop / "content"
+            yield unfinished
+            os.chmod(unfinished, _new_mode(workshop) if mode is None else mode)
+            _flush(unfinished)
+            os.replace(unfinished, target)
+            with contextlib.suppress(OSError):  # Windows, and some file systems, know no such thing
+                _flush(target.parent)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _mode_of(target: Path) -> int | None:
+    """Mode of the file that will be replaced; an error if it must not be."""
+    try:
+        status = target.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "this is no regular file and cannot be replaced", str(target))
+    if not os.access(target, os.W_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+    return stat.S_IMODE(status.st_mode)
+
+
+def _new_mode(workshop: Path) -> int:
+    """Mode of a new file, by the umask, which only a new folder tells without changing it."""
+    return stat.S_IMODE(workshop.stat().st_mode) & 0o666
+
+
+def _flush(path: Path) -> None:
+    """Wait until what was written lies on the disk."""
+    # Windows flushes only what is open for writing; folders cannot be.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str], folder: Path) -> Iterator[None]:
+    """Say the name that the user knows in errors about others in the folder."""
+    try:
+        yield
+    except OSError as error:
+        # A full disk is noticed in writing, where the system names no file.
+        where = Path(error.filename or folder)
+        if error.errno is None or not where.is_relative_to(folder):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+# ---- folders of processes ----------------------------------------------------------------------------
+
+
+def _open_workshop(folder: Path) -> Path:
+    """Make a folder for this process, and remove those of dead ones."""
+    # The name is short: a folder takes it wherever it takes the file's own.
+    workshop = folder / f"{_PREFIX}{_host()}-{os.getpid()}-{uuid4().hex[:8]}{_SUFFIX}"
+    workshop.mkdir()
+    # Compared on the clock of the file system, which need not be ours.
+    now = workshop.stat().st_mtime
+    for other in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with contextlib.suppress(OSError):  # its owner may be about to remove it
+            if other.stat().st_mtime < now - _STALE_SECONDS or _is_orphan(other.name):
+                shutil.rmtree(other, ignore_errors=True)
+    return workshop
+
+
+def _is_orphan(name: str) -> bool:
+    """Whether the process that a folder is named after has ended; False where that cannot be told."""
+    host, _, rest = name.removeprefix(_PREFIX).partition("-")
+    number = rest.partition("-")[0]
+    # Windows would end the process that is asked for.
+    if os.name != "posix" or host != _host() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # somebody else's
+    return False
+
+
+@cache
+def _host() -> str:
+    """Name this machine since it was started, and the space that process numbers are unique in."""
+    facts = [platform.node()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.blake2b("\n".join(facts).encode(), digest_size=4).hexdigest()
