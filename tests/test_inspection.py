@@ -14,7 +14,15 @@ from sklearn.preprocessing import FunctionTransformer
 from skad import ScoreFusionDetector
 
 pytest.importorskip("matplotlib")
-from skad.inspection import HeatmapDisplay
+from matplotlib.text import Text
+
+from skad.inspection import (
+    CoresetDisplay,
+    HeatmapDisplay,
+    PixelPrecisionRecallDisplay,
+    PixelRocDisplay,
+    ScoreHistogramDisplay,
+)
 
 
 def test_one_row_an_image(good, defective, tmp_path):
@@ -172,6 +180,10 @@ def test_shows_in_a_notebook(good):
             r"mask 1 has shape \(4, 4\), its heat map \(40, 48\)",
         ),
         ({"heatmaps": [np.zeros((40, 48)), np.full((40, 48), np.nan)]}, "heat map 1 must be"),
+        (
+            {"heatmaps": [np.zeros((40, 48)), np.zeros((20, 24))]},
+            r"image 1 has shape \(40, 48\), its heat map \(20, 24\)",
+        ),
     ],
 )
 def test_what_does_not_belong_together(good, options, message):
@@ -179,6 +191,25 @@ def test_what_does_not_belong_together(good, options, message):
         HeatmapDisplay.from_predictions(
             good[:2], **{"heatmaps": np.zeros((2, 40, 48)), "threshold": 1.0, **options}
         )
+
+
+@pytest.mark.parametrize("display", ["heat map", "histogram", "coreset", "roc", "pr"])
+def test_titles_with_names_of_files_that_are_no_utf8(good, display):
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    mask, heatmap = np.zeros((40, 48)), np.zeros((40, 48))
+    mask[:5] = 1
+    drawn = {
+        "heat map": lambda: HeatmapDisplay.from_predictions(
+            good[:1], [heatmap], threshold=1.0, titles=[name]
+        ),
+        "histogram": lambda: ScoreHistogramDisplay.from_predictions(None, [1.0, 2.0], name=name),
+        "coreset": lambda: CoresetDisplay.from_predictions(np.eye(4), np.eye(4)[:2], name=name),
+        "roc": lambda: PixelRocDisplay.from_predictions([mask], [heatmap], name=name),
+        "pr": lambda: PixelPrecisionRecallDisplay.from_predictions([mask], [heatmap], name=name),
+    }[display]()
+    drawn.figure_.canvas.draw()
+    shown = [text.get_text() for text in drawn.figure_.findobj(Text)]
+    assert any(r"caf\xe9.png" in text for text in shown)
 
 
 def test_estimators_without_heat_maps(good):

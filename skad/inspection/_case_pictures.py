@@ -7,31 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from skad.inspection._drawing import FOUND, new_figure
 from skad.inspection._heatmaps import draw_row
+from skad.inspection._shown import Shown
 
 _CMAP = "inferno"
 _WIDTH = 7.2  # inches, of three panels
 _TALLEST = 4.5
 
 
-def draw_case(
-    image: np.ndarray,
-    heatmap: np.ndarray,
-    mask: np.ndarray | None,
-    threshold: float,
-    vmin: float,
-    vmax: float,
-) -> Any:
+def draw_case(picture: Shown, threshold: float, vmin: float, vmax: float) -> Any:
     """Draw one image: as it is, its heat map, the outlines.
 
     Parameters
     ----------
-    image : ndarray of shape (H, W, 3)
-    heatmap : ndarray of shape (H, W)
-    mask : ndarray of shape (H, W) or None
+    picture : Shown
     threshold : float
     vmin, vmax : float
         Ends of the colour scale.
@@ -40,10 +30,10 @@ def draw_case(
     -------
     matplotlib Figure
     """
-    height = min(_WIDTH / 3 * image.shape[0] / image.shape[1], _TALLEST)
+    height = min(_WIDTH / 3 * picture.shape[0] / picture.shape[1], _TALLEST)
     figure = new_figure(_WIDTH, max(height, 0.4))
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.0, wspace=0.0, hspace=0.0)
-    draw_row(figure.subplots(1, 3), image, heatmap, mask, threshold, _CMAP, vmin, vmax)
+    draw_row(figure.subplots(1, 3), picture, threshold, _CMAP, vmin, vmax)
     return figure
 
 

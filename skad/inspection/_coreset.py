@@ -11,9 +11,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skad._images import ImageSource
+from skad._labels import read_labels
 from skad._route import route_to_detector
+from skad._text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn, check_matplotlib
-from skad.inspection._fitted import check_labels, image_source
+from skad.inspection._fitted import image_source
 
 
 class CoresetDisplay(Drawn):
@@ -126,7 +128,7 @@ class CoresetDisplay(Drawn):
         if not hasattr(detector, "bank_"):
             raise TypeError(_no_bank(detector))
         images = image_source(detector, X)
-        labels = np.ones(len(images), dtype=int) if y is None else check_labels(y, len(images))
+        labels = np.ones(len(images), dtype=int) if y is None else read_labels(y, len(images))
         random = check_random_state(random_state)
         patches, owners = _embed(detector, images, labels, max_patches, random)
         bank = detector.bank_.vectors
@@ -180,7 +182,7 @@ class CoresetDisplay(Drawn):
                 "patches and bank must be (n_patches, d) and (n_vectors, d) with one d; got shapes "
                 f"{patches.shape} and {bank.shape}."
             )
-        labels = None if y is None else check_labels(y, len(patches))
+        labels = None if y is None else read_labels(y, len(patches))
         transformer = _as_transformer(reducer, random_state)
         plane = np.asarray(transformer.fit_transform(np.concatenate([patches, bank])))
         n = len(patches)
@@ -212,7 +214,8 @@ class CoresetDisplay(Drawn):
             *self.bank.T, s=30, facecolors="none", edgecolors="black", linewidths=0.9,
             label=f"coreset ({len(self.bank)})", zorder=3,
         )  # fmt: skip
-        self.ax_.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1], title=self.name or "")
+        self.ax_.set(xlabel=self.axis_names[0], ylabel=self.axis_names[1])
+        self.ax_.set_title(readable(self.name or ""))
         # One unit is one unit along both axes, as the distances are that decide.
         self.ax_.set_aspect("equal", adjustable="datalim")
         for handle in self.ax_.legend(markerscale=1.6).legend_handles:

@@ -7,6 +7,8 @@ import html
 from io import BytesIO
 from typing import Any
 
+from skad._text import readable
+
 # Blue and vermillion of Okabe and Ito: apart for every kind of colour vision, and in grey.
 GOOD = "#0072B2"
 DEFECTIVE = "#D55E00"
@@ -86,7 +88,12 @@ def as_img_tag(png: bytes, alt: str) -> str:
     str
     """
     data = base64.b64encode(png).decode("ascii")
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def escape(text: str) -> str:
+    """Write plain text, names of files among it, as HTML in UTF-8."""
+    return html.escape(readable(text))
 
 
 class Drawn:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import column_or_1d
 
 from skad._images import ImageSource, as_image_source
 
@@ -26,36 +25,6 @@ def image_source(detector: Any, X: Any) -> ImageSource:
     members = getattr(detector, "estimators_", None)
     opener = detector if members is None else members[0]
     return opener._open(X, reset=False) if hasattr(opener, "_open") else as_image_source(X)
-
-
-def check_labels(y: Any, n: int) -> np.ndarray:
-    """Check labels of n images.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,)
-    n : int
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        +1 good, -1 defective.
-
-    Raises
-    ------
-    ValueError
-        For another number of labels, or other labels.
-    """
-    labels = column_or_1d(y)
-    if len(labels) != n:
-        raise ValueError(f"y has {len(labels)} labels for {n} images.")
-    found = np.unique(labels.astype(str) if labels.dtype == object else labels).tolist()
-    if labels.dtype == bool or not set(found) <= {1, -1}:
-        raise ValueError(
-            f"y holds {found[:5]}: labels must be +1 (good) and -1 (defective). For 1 = defective "
-            "pass np.where(y == 1, -1, 1)."
-        )
-    return labels
 
 
 def check_number(name: str, items: Sequence[Any] | np.ndarray, n: int) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 
 from skad._images import as_image_source
 from skad._route import route_to_detector
-from skad._scorers import as_mask
+from skad._scorers import as_mask, list_masks
+from skad._text import readable
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
 from skad.inspection._fitted import check_heatmap, check_number, image_source
+from skad.inspection._shown import Shown
 
 # Inches; a title of more characters than that would run into its neighbour.
 _PANEL = 3.0
@@ -174,15 +176,20 @@ class HeatmapDisplay(Drawn):
         n = len(images)
         maps = [np.asarray(heatmap) for heatmap in heatmaps]
         titles = [""] * n if titles is None else list(titles)
-        masks = [None] * n if masks is None else masks
+        masks = [None] * n if masks is None else list_masks(masks)
         for name, items in (("heat maps", maps), ("titles", titles), ("masks", masks)):
             check_number(name, items, n)
         truth = [
             None if mask is None else as_mask(mask, heatmap.shape)
             for mask, heatmap in zip(masks, maps, strict=True)
         ]
-        for i, (heatmap, mask) in enumerate(zip(maps, truth, strict=True)):
+        for i, (image, heatmap, mask) in enumerate(zip(images, maps, truth, strict=True)):
             check_heatmap(i, heatmap, mask)
+            if image.shape[:2] != heatmap.shape:
+                raise ValueError(
+                    f"image {i} has shape {image.shape[:2]}, its heat map {heatmap.shape}: outlines "
+                    "would lie elsewhere. Resize one of them."
+                )
         return cls(images, maps, threshold, titles, truth).plot(vmin=vmin, vmax=vmax)
 
     def plot(
@@ -190,7 +197,9 @@ class HeatmapDisplay(Drawn):
     ) -> HeatmapDisplay:
         """Draw one row an image: the image, its heat map, the outline.
 
-        All heat maps share one colour scale, so that rows can be compared.
+        All heat maps share one colour scale, so that rows can be compared. Images of more than 1,000
+        pixels a side are reduced: the heat map keeps its highest values, so that all that lies above
+        the threshold is outlined.
 
         Parameters
         ----------
@@ -203,7 +212,10 @@ class HeatmapDisplay(Drawn):
         -------
         HeatmapDisplay
         """
-        low, high = colour_range(self.heatmaps, self.threshold)
+        shown = [
+            Shown.of(*parts) for parts in zip(self.images, self.heatmaps, self.masks, strict=True)
+        ]
+        low, high = colour_range(shown, self.threshold)
         low, high = low if vmin is None else vmin, high if vmax is None else vmax
         heights = [
             _PANEL * float(np.clip(image.shape[0] / image.shape[1], _FLATTEST, _TALLEST))
@@ -218,10 +230,8 @@ class HeatmapDisplay(Drawn):
         self.axes_ = self.figure_.subplots(
             len(heights), 3, squeeze=False, gridspec_kw={"height_ratios": heights}
         )
-        for axes, image, heatmap, title, mask in zip(
-            self.axes_, self.images, self.heatmaps, titles, self.masks, strict=True
-        ):
-            scale = draw_row(axes, image, heatmap, mask, self.threshold, cmap, low, high)
+        for axes, picture, title in zip(self.axes_, shown, titles, strict=True):
+            scale = draw_row(axes, picture, self.threshold, cmap, low, high)
             axes[0].set_title(title, fontsize=9)
         self.axes_[0, 1].set_title("heat map", fontsize=9)
         self.axes_[0, 2].set_title("what stands out", fontsize=9)
@@ -230,10 +240,10 @@ class HeatmapDisplay(Drawn):
         )
         if low <= self.threshold <= high:
             self.colorbar_.ax.axhline(self.threshold, color=FOUND, linewidth=2.5)
-        self._explain()
+        self._explain(any(picture.mask is not None for picture in shown))
         return self
 
-    def _explain(self) -> None:
+    def _explain(self, with_truth: bool) -> None:
         """Write what the outlines mean under all rows."""
         from matplotlib.lines import Line2D
 
@@ -241,7 +251,7 @@ class HeatmapDisplay(Drawn):
             Line2D([], [], color=FOUND, linewidth=2, label=f"above {self.threshold:.3g}"),
             Line2D([], [], linestyle="", label="highest pixel", **_STAR),
         ]
-        if any(mask is not None and np.any(mask) for mask in self.masks):
+        if with_truth:
             entries.insert(1, Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))
         # Lime on white is hard to see.
         self.figure_.legend(
@@ -262,12 +272,12 @@ _STAR: dict[str, Any] = {
 }
 
 
-def colour_range(heatmaps: Sequence[np.ndarray], threshold: float) -> tuple[float, float]:
+def colour_range(shown: Sequence[Shown], threshold: float) -> tuple[float, float]:
     """Find the ends of a colour scale that serves several heat maps.
 
     Parameters
     ----------
-    heatmaps : sequence of ndarray of shape (H, W)
+    shown : sequence of Shown
     threshold : float
         Lies on the scale as well: maps that stay far below it must not glow.
 
@@ -275,29 +285,19 @@ def colour_range(heatmaps: Sequence[np.ndarray], threshold: float) -> tuple[floa
     -------
     low, high : float
     """
-    lows = [float(np.nanmin(heatmap)) for heatmap in heatmaps]
-    highs = [float(np.nanmax(heatmap)) for heatmap in heatmaps]
+    lows, highs = [picture.low for picture in shown], [picture.high for picture in shown]
     return min(*lows, threshold), max(*highs, threshold)
 
 
 def draw_row(
-    axes: Sequence[Any],
-    image: np.ndarray,
-    heatmap: np.ndarray,
-    mask: np.ndarray | None,
-    threshold: float,
-    cmap: str,
-    vmin: float,
-    vmax: float,
+    axes: Sequence[Any], picture: Shown, threshold: float, cmap: str, vmin: float, vmax: float
 ) -> Any:
     """Draw one image on three axes: as it is, its heat map, the outlines.
 
     Parameters
     ----------
     axes : sequence of 3 matplotlib Axes
-    image : ndarray of shape (H, W, 3)
-    heatmap : ndarray of shape (H, W)
-    mask : ndarray of shape (H, W) or None
+    picture : Shown
     threshold : float
         Level of the green outline.
     cmap : str
@@ -309,19 +309,28 @@ def draw_row(
     matplotlib AxesImage
         The drawn heat map, for a colour bar.
     """
-    axes[0].imshow(image)
-    drawn = axes[1].imshow(heatmap, cmap=cmap, vmin=vmin, vmax=vmax)
-    axes[2].imshow(image)
-    outlined = min(heatmap.shape) > 1  # a row of a table, drawn as a strip, has no outlines
-    if outlined and mask is not None and np.any(mask):
-        axes[2].contour(np.asarray(mask) != 0, levels=[0.5], colors=TRUTH, linewidths=1.2)
-    if outlined and np.nanmin(heatmap) < threshold < np.nanmax(heatmap):
-        axes[2].contour(heatmap, levels=[threshold], colors=FOUND, linewidths=1.8)
-    row, column = np.unravel_index(np.nanargmax(heatmap), heatmap.shape)
+    heatmap, where = picture.heatmap, picture.edges()
+    axes[0].imshow(picture.image, extent=where)
+    drawn = axes[1].imshow(heatmap, extent=where, cmap=cmap, vmin=vmin, vmax=vmax)
+    axes[2].imshow(picture.image, extent=where)
+    if min(heatmap.shape) > 1:  # a row of a table, drawn as a strip, has no outlines
+        if picture.mask is not None:
+            _outline(axes[2], picture, picture.mask, 0.5, colors=TRUTH, linewidths=1.2)
+        _outline(axes[2], picture, heatmap, threshold, colors=FOUND, linewidths=1.8)
+    row, column = picture.peak
     axes[2].plot(column, row, **_STAR)
+    height, width = picture.shape
     for axis in axes:
+        # Blocks at the far edges may reach beyond the image.
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axis.set_axis_off()
     return drawn
+
+
+def _outline(axis: Any, picture: Shown, values: np.ndarray, level: float, **style: Any) -> None:
+    """Draw where values cross a level, if they do."""
+    if np.nanmin(values) < level < np.nanmax(values):
+        axis.contour(*picture.centres(), values, levels=[level], **style)
 
 
 def _verdict(decision: float) -> str:
@@ -331,5 +340,5 @@ def _verdict(decision: float) -> str:
 
 def _wrapped(title: str) -> str:
     """Break a title into lines that fit above one panel."""
-    lines = [textwrap.fill(line, _TITLE_WIDTH) for line in title.split("\n")]
+    lines = [textwrap.fill(line, _TITLE_WIDTH) for line in readable(title).split("\n")]
     return "\n".join(lines)

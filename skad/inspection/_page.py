@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import NamedTuple
 
-from skad.inspection._drawing import as_img_tag
+from skad.inspection._drawing import as_img_tag, escape
 
 # Nothing is loaded from anywhere: the browser itself is told so.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -69,11 +69,13 @@ class PixelCounts:
             Higher = more anomalous; pixels that are NaN are left out.
         """
         seen, marked = ~np.isnan(heatmap), np.asarray(mask) != 0
-        self.good += _histogram(heatmap[seen & ~marked])
+        self.good += _histogram(heatmap.ravel() if seen.all() else heatmap[seen])
         if not marked.any():
             return
         inside = seen & marked
-        self.defective += _histogram(heatmap[inside])
+        defective = _histogram(heatmap[inside])
+        self.good -= defective
+        self.defective += defective
         owners = label(marked, structure=_EIGHT_NEIGHBOURS)[0][inside]
         sizes = np.bincount(owners)
         self.regions += _histogram(heatmap[inside], 1.0 / sizes[owners])

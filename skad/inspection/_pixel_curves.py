@@ -11,7 +11,8 @@ from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 from sklearn.utils.validation import _num_samples
 
 from skad._route import Route, route_to_detector
-from skad._scorers import as_mask
+from skad._scorers import as_mask, list_masks
+from skad._text import readable
 from skad.inspection._drawing import Drawn, check_matplotlib
 from skad.inspection._fitted import check_heatmap, check_number
 from skad.inspection._pixel_counts import PixelCounts, thin
@@ -65,6 +66,7 @@ class _PixelCurveDisplay(Drawn):
         check_matplotlib()
         route = route_to_detector(estimator)
         n = _num_samples(X)
+        masks = list_masks(masks)
         check_number("masks", masks, n)
         counts = count_pixels(masks, _iter_heatmaps(route, X, n))
         return cls._draw(counts, type(route.detector).__name__ if name is None else name, ax)
@@ -126,10 +128,11 @@ class _PixelCurveDisplay(Drawn):
 
     def _delegate(self, display: Any, ax: Any, name: str | None, **kwargs: Any) -> None:
         """Let scikit-learn's display draw, and take over what it has drawn."""
+        name = self.name if name is None else name
         # Always on given axes: on its own it would open a window of pyplot's.
         display.plot(
             self._axes(ax, 4.6, 4.4),
-            name=self.name if name is None else name,
+            name=None if name is None else readable(name),
             **{"plot_chance_level": True, **kwargs},
         )
         self.ax_, self.line_ = display.ax_, display.line_

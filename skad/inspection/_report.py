@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from sklearn.utils import _safe_indexing
@@ -15,11 +14,13 @@ from sklearn.utils.validation import _num_samples
 
 from skad._callbacks import _StageLines
 from skad._contract import BaseDetector
+from skad._images import one_call
+from skad._labels import read_labels
 from skad._route import Route, route_to_detector
-from skad._scorers import as_mask
+from skad._scorers import as_mask, list_masks
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._drawing import as_png, check_matplotlib
-from skad.inspection._fitted import check_heatmap, check_labels, check_number, image_source
+from skad.inspection._fitted import check_heatmap, check_number, image_source
 from skad.inspection._heatmaps import colour_range
 from skad.inspection._page import Case, Page, Section, write_html
 from skad.inspection._pixel_counts import PixelCounts
@@ -33,8 +34,10 @@ from skad.inspection._report_content import (
     verdict,
 )
 from skad.inspection._score_histogram import ScoreHistogramDisplay
+from skad.inspection._shown import Shown
 
 
+@one_call()
 def report(
     estimator: Any,
     X: Any,
@@ -102,7 +105,8 @@ def report(
     path = Path(path)
     _check_path(path)
     route, n = _open_route(estimator), _num_samples(X)
-    labels = None if y is None else check_labels(y, n)
+    labels = None if y is None else read_labels(y, n)
+    masks = None if masks is None else list_masks(masks)
     _check_masks(masks, labels, n)
     if n_examples < 1:
         raise ValueError(f"n_examples={n_examples} must be at least 1.")
@@ -126,7 +130,7 @@ def report(
         parameters=list_parameters(estimator),
         versions=list_versions(),
     )
-    _write(path, write_html(page))
+    write_text(path, write_html(page))
     return path
 
 
@@ -154,7 +158,7 @@ def _check_masks(masks: Sequence[Any] | None, labels: np.ndarray | None, n: int)
     for i, mask in enumerate(masks):
         if mask is None and labels is not None and labels[i] == -1:
             raise ValueError(f"image {i} is labelled -1 (defective) but has no mask.")
-        if isinstance(mask, str | os.PathLike) and not os.path.isfile(mask):
+        if isinstance(mask, str | os.PathLike) and not os.path.exists(mask):
             raise FileNotFoundError(f"mask {i}: there is no file {os.fspath(mask)!r}.")
 
 
@@ -191,17 +195,15 @@ def _draw_sections(
     """Choose images, make their heat maps, and draw them on one colour scale."""
     choices = choose(found, n_examples)
     rows = np.concatenate([choice.rows for choice in choices])
-    shown = _safe_indexing(X, rows)
-    seen = route.images(shown)
-    heatmaps = list(route.detector.predict_heatmap(seen))
-    source, threshold = image_source(route.detector, seen), route.detector.heatmap_threshold_
-    low, high = colour_range(heatmaps, threshold)
+    chosen = _safe_indexing(X, rows)
+    shown = list(_show(route, chosen, None if masks is None else [masks[i] for i in rows]))
+    threshold = route.detector.heatmap_threshold_
+    low, high = colour_range(shown, threshold)
 
     def draw_cases() -> Iterator[Case]:
-        for k, (i, heatmap) in enumerate(zip(rows, heatmaps, strict=True)):
-            mask = None if masks is None else as_mask(masks[i], heatmap.shape)
-            picture = draw_case(source.load(k), heatmap, mask, threshold, low, high)
-            yield Case(as_png(picture), f"image {i}{name_file(shown, k)}", verdict(found, i))
+        for k, (i, picture) in enumerate(zip(rows, shown, strict=True)):
+            png = as_png(draw_case(picture, threshold, low, high))
+            yield Case(png, f"image {i}{name_file(chosen, k)}", verdict(found, i))
 
     cases = draw_cases()
     sections = [
@@ -210,11 +212,10 @@ def _draw_sections(
     return sections, as_png(draw_scale(threshold, low, high))
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _show(route: Route, X: Any, masks: Sequence[Any] | None) -> Iterator[Shown]:
+    """Make heat maps of images, a few at a time, and keep what can be seen of them."""
+    for rows, seen in route.portions(X, _num_samples(X)):
+        source = image_source(route.detector, seen)
+        for i, heatmap in enumerate(route.detector.predict_heatmap(seen)):
+            mask = None if masks is None else as_mask(masks[rows.start + i], heatmap.shape)
+            yield Shown.of(source.load(i), heatmap, mask)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from skad._labels import read_labels
 from skad._route import route_to_detector
+from skad._text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn
-from skad.inspection._fitted import check_labels
 from skad.metrics import discriminability
 
 
@@ -151,7 +152,7 @@ class ScoreHistogramDisplay(Drawn):
                 f"scores must be a list of finite numbers, one an image; got shape {values.shape}"
                 + ("." if np.isfinite(values).all() else " with NaN or infinite values.")
             )
-        labels = None if y is None else check_labels(y, len(values))
+        labels = None if y is None else read_labels(y, len(values))
         return cls(values, labels, threshold, name).plot(ax, bins=bins)
 
     def plot(self, ax: Any = None, *, bins: Any = 30) -> ScoreHistogramDisplay:
@@ -195,7 +196,7 @@ class ScoreHistogramDisplay(Drawn):
         self.ax_.set(xlabel="anomaly score (minus score_samples)", ylabel="images")
         self.ax_.yaxis.get_major_locator().set_params(integer=True)
         parts = [self.name, None if self.d_prime is None else f"d' = {self.d_prime:.2f}"]
-        self.ax_.set_title(", ".join(part for part in parts if part))
+        self.ax_.set_title(readable(", ".join(part for part in parts if part)))
         self.ax_.legend()
         return self
 

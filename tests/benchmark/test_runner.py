@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from skad.benchmark import Preset, evaluate, run, write_tables
 from skad.benchmark import _runner as module

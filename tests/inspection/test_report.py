@@ -1,10 +1,12 @@
 """The report: what it says, what it shows, what it holds in memory."""
 
 import base64
+import os
 import re
 import shutil
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -209,6 +211,27 @@ def test_names_of_files_are_escaped(det, files, labelled, tmp_path):
     assert title in page.text
     arrays = Reader(report(det, labelled[0], y, labelled[2], path=tmp_path / "a.html"))
     assert page.rows == arrays.rows
+
+
+def test_names_of_files_that_are_no_utf8(det, labelled, tmp_path):
+    """They come from old cameras and foreign disks; a report on them must not fail in the end."""
+    folder = os.fsencode(tmp_path) + b"/na\xefve"
+    try:
+        os.mkdir(folder)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    paths = [os.fsdecode(folder + b"/caf\xe9_%d.png" % i) for i in range(2)]
+    for path, image in zip(paths, labelled[0], strict=False):
+        with open(path, "wb") as file:
+            Image.fromarray(image).save(file, format="png")
+    target = Path(os.fsdecode(folder)) / os.fsdecode(b"r\xe9sum\xe9.html")
+    page = Reader(report(det, paths, path=target, title=f"about {paths[0]}"))
+    assert sorted(caption.partition(": ")[2] for caption in page.captions) == [
+        r"na\xefve/caf\xe9_0.png",
+        r"na\xefve/caf\xe9_1.png",
+    ]
+    assert page.text.count(r"caf\xe9_0.png") == 3  # head, title and caption
+    assert any(alt.startswith("image 0: na") for alt in page.alts)
 
 
 @pytest.mark.parametrize("form", [tuple, np.array, pd.Series, "table", "tensor"])
