@@ -91,7 +91,7 @@ def test_nothing_there(tmp_path):
 @pytest.mark.parametrize("damaged", [b"no image", b""])
 def test_no_image(tmp_path, damaged):
     (tmp_path / "m.png").write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"m\.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"m\.png': is not an image that Pillow can read"):
         read_mask(tmp_path / "m.png")
 
 
@@ -99,5 +99,5 @@ def test_an_image_that_breaks_off(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     whole = saved(tmp_path / "m.png", noise).read_bytes()
     (tmp_path / "m.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"m\.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"m\.png': cannot be read .*damaged"):
         read_mask(tmp_path / "m.png")

@@ -1,14 +1,22 @@
 """What users hold -> an ordered stream of batches -> and the way back for heat maps.
 
-`as_image_source` gives every kind of input one face (`ImageSource`), `iter_batches` decodes and
-resizes ahead of the consumer, `Geometry` says how an image meets the square canvas of a network
-and `Geometry.restore` brings a map from that canvas back to the image. Nothing here knows a
-network: NumPy and Pillow are all it needs.
+`is_rows` tells tables from images, `as_image_source` gives every kind of images one face
+(`ImageSource`), `iter_batches` decodes and resizes ahead of the consumer, `Geometry` says how an image
+meets the square canvas of a network and `Geometry.restore` brings a map from that canvas back to the
+image. Nothing here knows a network: NumPy and Pillow are all it needs.
 """
 
 from .batches import CanvasCache, ImageBatch, iter_batches
+from .columns import column_values, is_rows
+from .decode import as_ndarray
+from .decode import check as check_image
+from .decode import numbers as image_numbers
 from .geometry import Geometry
-from .sources import ImageSource, as_image_source, is_rows
+from .items import describe, is_encoded
+from .notes import one_call
+from .remarks import say_remarks
+from .sources import ImageSource, as_image_source
+from .tables import check_kind, short_errors, warn_of_rows
 
 __all__ = [
     "CanvasCache",
@@ -16,6 +24,17 @@ __all__ = [
     "ImageBatch",
     "ImageSource",
     "as_image_source",
+    "as_ndarray",
+    "check_image",
+    "check_kind",
+    "column_values",
+    "describe",
+    "image_numbers",
+    "is_encoded",
     "is_rows",
     "iter_batches",
+    "one_call",
+    "say_remarks",
+    "short_errors",
+    "warn_of_rows",
 ]

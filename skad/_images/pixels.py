@@ -93,17 +93,36 @@ def check_pixels(array: np.ndarray, name: str) -> None:
     _check_numbers(_colour_channels(array, name), name)
 
 
+def check_layout(shape: tuple[int, ...], name: str) -> tuple[int, int]:
+    """Check the shape of an image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    name : str
+        How errors call the image.
+
+    Returns
+    -------
+    height, width : int
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or has no pixels.
+    """
+    if len(shape) != 2 and not (len(shape) == 3 and shape[2] in _CHANNELS):
+        raise ValueError(f"{name}: {_layout_problem(shape)}")
+    if 0 in shape:
+        raise ValueError(f"{name}: has no pixels.")
+    return shape[0], shape[1]
+
+
 def _colour_channels(array: np.ndarray, name: str) -> np.ndarray:
     """View an image as (H, W, 1) or (H, W, 3), without alpha."""
-    if array.ndim == 2:
-        channels = array[:, :, None]
-    elif array.ndim == 3 and array.shape[2] in _CHANNELS:
-        channels = array[:, :, :3]
-    else:
-        raise ValueError(f"{name}: {_layout_problem(array.shape)}")
-    if channels.size == 0:
-        raise ValueError(f"{name}: has no pixels.")
-    return channels
+    check_layout(array.shape, name)
+    return array[:, :, None] if array.ndim == 2 else array[:, :, :3]
 
 
 def _layout_problem(shape: tuple[int, ...]) -> str:

@@ -11,57 +11,17 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from . import decode
+from .columns import Rows, Slices, as_items
+from .items import Strip, describe, is_array, is_late, is_tensor, n_dims
 from .pixels import check_batch_layout
+from .remarks import say_pages, say_remarks
 from .threads import ordered_map
 
 # Checking files waits for the disk (often one across the network), not for the CPU.
 _CHECK_WORKERS = 8
 _CHECK_CHUNK = 64
-
-
-def is_rows(X: Any) -> bool:
-    """Whether X is a table, for scikit-learn to validate, and not a collection of images.
-
-    Parameters
-    ----------
-    X : object
-        Whatever the user passed.
-
-    Returns
-    -------
-    bool
-        False for a list, tuple, Series or 1-D array with an image in it (path, Pillow image,
-        array of two or more dimensions), for an empty list, and for an array or tensor of three or
-        more dimensions. True for everything else: what is no table either is scikit-learn's to
-        refuse.
-
-    Raises
-    ------
-    TypeError
-        If X is one path, one Pillow image, or an iterator.
-    """
-    if decode.is_path(X) or isinstance(X, Image.Image):
-        raise TypeError(f"X is a single image ({decode.describe(X)}): wrap it in a list, [X].")
-    if hasattr(X, "__next__"):
-        raise TypeError("X is an iterator, which can be read only once: wrap it in list(X).")
-    if getattr(X, "ndim", 1) >= 2:
-        return not (decode.is_array(X) and X.ndim >= 3)
-    items = _as_items(X)
-    return items is None or (len(items) > 0 and not any(map(decode.is_image_item, items)))
-
-
-def _as_items(X: Any) -> Sequence[Any] | None:
-    """View a list, tuple, Series or 1-D array as a sequence of items; None if X is none of them."""
-    if isinstance(X, (list, tuple)):
-        return X
-    if hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1:
-        X = X.to_numpy()
-    if isinstance(X, np.ndarray) and X.ndim == 1 and (X.dtype.kind in "OU" or X.size == 0):
-        return X  # type: ignore[return-value]
-    return None
 
 
 class ImageSource:
@@ -70,7 +30,7 @@ class ImageSource:
     Parameters
     ----------
     items : sequence
-        Paths, Pillow images, arrays or strips; mixed as you like.
+        Paths, Pillow images, encoded images, arrays or strips; mixed as you like.
     index : ndarray of shape (n,) of int64, default=None
         Which items this source consists of, in order; None for all.
     """
@@ -78,6 +38,9 @@ class ImageSource:
     def __init__(self, items: Sequence[Any], index: np.ndarray | None = None) -> None:
         self._items = items
         self._index = index
+        self._min_side = 1
+        # Of images that tell it only when they are read: the shape, by place in the user's X.
+        self._seen: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._items) if self._index is None else len(self._index)
@@ -108,7 +71,13 @@ class ImageSource:
         ValueError
             If the image cannot be read or its numbers are no pixels; the message names it.
         """
-        return decode.decode(self._items[self._position(i)], self.describe(i))
+        item = self._items[self._position(i)]
+        image = decode.decode(item, self.describe(i))
+        if is_late(item):
+            height, width = image.shape[:2]
+            self._seen[self._position(i)] = height, width
+            self._check_side(i, min(height, width))
+        return image
 
     def stacked(self, indices: Sequence[int]) -> np.ndarray | None:
         """Take images that lie ready, side by side in one array of pixels, in one go.
@@ -151,7 +120,10 @@ class ImageSource:
         height, width : int
             The shape that `load` gives, after the turn that EXIF asks for.
         """
-        return decode.shape(self._items[self._position(i)], self.describe(i))
+        position = self._position(i)
+        if position in self._seen:
+            return self._seen[position]
+        return decode.shape(self._items[position], self.describe(i))
 
     def describe(self, i: int) -> str:
         """Name one image for an error message.
@@ -167,7 +139,7 @@ class ImageSource:
             Its place in the user's X and what it is: ``image 517 ('/data/x.png')``.
         """
         position = self._position(i)
-        return f"image {position} ({decode.describe(self._items[position])})"
+        return f"image {position} ({describe(self._items[position])})"
 
     def subset(self, indices: Any) -> ImageSource:
         """Choose images.
@@ -187,13 +159,16 @@ class ImageSource:
             indices = np.asarray(indices)
             if indices.dtype.kind != "b":
                 indices = indices.astype(np.int64, casting="safe" if indices.size else "unsafe")
-        return ImageSource(self._items, index[indices])
+        chosen = ImageSource(self._items, index[indices])
+        chosen._min_side, chosen._seen = self._min_side, self._seen
+        return chosen
 
     def check(self, min_side: int = 1) -> None:
         """Look over all images before any work starts.
 
-        Files are opened but not decoded (missing, a directory, no image); arrays are checked in
-        full (layout, type, NaN, range).
+        Files are opened but not decoded (missing, a directory, no image, numbers that Pillow would
+        change); arrays in memory are checked in full (layout, type, NaN, range). What lies elsewhere
+        (zarr, h5py, data sets) is looked at as far as it is known without being read.
 
         Parameters
         ----------
@@ -205,43 +180,43 @@ class ImageSource:
         ------
         ValueError
             For the first image at fault, naming it and the remedy.
+
+        Warns
+        -----
+        ImageFileWarning
+            Once for all files with several pages, once for all that Pillow warns of.
         """
+        self._min_side = min_side
         # All alike, and no number of 8 bits can be wrong.
         n_images = min(1, len(self)) if self._lies_ready() else len(self)
         starts = range(0, n_images, _CHECK_CHUNK)
 
-        def check_chunk(start: int) -> None:
-            for i in range(start, min(start + _CHECK_CHUNK, n_images)):
-                self._check_one(i, min_side)
+        def check_chunk(start: int) -> list[tuple[int, decode.Checked]]:
+            found = [
+                (i, self._check_one(i)) for i in range(start, min(start + _CHECK_CHUNK, n_images))
+            ]
+            return [(i, one) for i, one in found if one.n_pages > 1 or one.remarks]
 
         n_workers = min(_CHECK_WORKERS, len(starts)) if len(starts) > 1 else 0
-        for _ in ordered_map(check_chunk, starts, n_workers=n_workers, window=2 * _CHECK_WORKERS):
-            pass
+        chunks = ordered_map(check_chunk, starts, n_workers=n_workers, window=2 * _CHECK_WORKERS)
+        found = [(self.describe(i), checked) for chunk in chunks for i, checked in chunk]
+        say_pages(found)
+        say_remarks(found)
 
-    def _check_one(self, i: int, min_side: int) -> None:
-        item = self._items[self._position(i)]
-        side = decode.check(item, self.describe(i))
-        if side < min_side and not isinstance(item, decode.Strip):
+    def _check_one(self, i: int) -> decode.Checked:
+        checked = decode.check(self._items[self._position(i)], self.describe(i))
+        if checked.side is not None:
+            self._check_side(i, checked.side)
+        return checked
+
+    def _check_side(self, i: int, side: int) -> None:
+        if side < self._min_side and not isinstance(self._items[self._position(i)], Strip):
             height, width = self.shape(i)
             raise ValueError(
                 f"{self.describe(i)}: is {height} x {width} pixels (height x width), but the "
-                f"shorter side must have {min_side} at least. Enlarge the image, or leave it out."
+                f"shorter side must have {self._min_side} at least. Enlarge the image, or leave it "
+                "out."
             )
-
-
-class _Rows(Sequence[Any]):
-    """Flattened images, given their shape back one at a time."""
-
-    def __init__(self, rows: np.ndarray, image_shape: tuple[int, ...] | None) -> None:
-        self._rows = rows
-        self._image_shape = image_shape
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: Any) -> Any:
-        row = self._rows[i]
-        return decode.Strip(row) if self._image_shape is None else row.reshape(self._image_shape)
 
 
 def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> ImageSource:
@@ -249,9 +224,9 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
 
     Parameters
     ----------
-    X : list, tuple, Series or 1-D array of images; array or tensor of images; ndarray of rows
-        Images in one array have the shape (n, H, W) or (n, H, W, C). A 2-D ndarray holds one
-        flattened image a row, and has passed scikit-learn's validation.
+    X : list, tuple, column or data set of images; array or tensor of images; ndarray of rows
+        Images in one array have the shape (n, H, W) or (n, H, W, C). A 2-D ndarray of numbers holds
+        one flattened image per row, and has passed scikit-learn's validation.
     image_shape : (H, W) or (H, W, C), default=None
         The shape of a flattened image; of no meaning for anything but rows. None shows each row as
         a grey strip, one pixel high, with floats taken as they are.
@@ -269,9 +244,9 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
     TypeError
         If X holds no images at all.
     """
-    items = _as_items(X)
-    if items is None and decode.is_array(X):
-        items = _rows(X, image_shape) if X.ndim == 2 else _batch(X)
+    items = as_items(X)
+    if items is None and (is_array(X) or (n_dims(X) or 0) >= 3):
+        items = _rows(X, image_shape) if n_dims(X) == 2 else _batch(X)
     if items is None:
         raise TypeError(f"X must hold images: paths, Pillow images or arrays; got {type(X)}.")
     if len(items) == 0:
@@ -282,12 +257,12 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
 def _batch(X: Any) -> Any:
     """Take an array or tensor of images as a sequence of images."""
     check_batch_layout(tuple(X.shape))
-    return X
+    return X if isinstance(X, np.ndarray) or is_tensor(X) else Slices(X)
 
 
-def _rows(X: np.ndarray, image_shape: Sequence[int] | None) -> _Rows:
+def _rows(X: np.ndarray, image_shape: Sequence[int] | None) -> Rows:
     if image_shape is None:
-        return _Rows(np.asarray(X), None)
+        return Rows(np.asarray(X), None)
     sides = tuple(image_shape)
     valid = all(isinstance(side, Integral) and side >= 1 for side in sides)
     if not valid or len(sides) not in (2, 3) or (len(sides) == 3 and sides[2] not in (1, 3, 4)):
@@ -299,4 +274,4 @@ def _rows(X: np.ndarray, image_shape: Sequence[int] | None) -> _Rows:
         raise ValueError(
             f"X has {X.shape[1]} columns, but images of image_shape={sides} have {expected} values."
         )
-    return _Rows(np.asarray(X), sides)
+    return Rows(np.asarray(X), sides)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from skad._images import check_image, describe, image_numbers, one_call, say_remarks
 from skad.datasets._files import images
 
 
+@one_call()
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Read the ground truth of an image.
 
@@ -22,7 +24,8 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     ----------
     path : path-like
         An image of any mode (the alpha channel is ignored), or a folder of images of one size, of
-        which a pixel needs to be marked in one.
+        which a pixel needs to be marked in one. It is read as images are: turned by its EXIF
+        orientation, refused where Pillow would change its numbers.
 
     Returns
     -------
@@ -34,22 +37,29 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     FileNotFoundError
         If there is no such file, or no image in the folder.
     ValueError
-        If a file is no image or damaged, or the masks of a folder differ in size.
+        If `path` is empty, a file is no image, damaged or has several pages, or the masks of a folder
+        differ in size.
 
     Examples
     --------
     >>> from skad.datasets import read_mask
     >>> read_mask("bottle/ground_truth/broken_large/000_mask.png").mean()  # doctest: +SKIP
     """
+    # Path("") is ".": an empty cell of a table must not read the folder one works in.
+    if os.fspath(path) in ("", "."):
+        raise ValueError(
+            f"the path of a mask is {os.fspath(path)!r}: pass None where there is no mask, and the "
+            "absolute path of a folder of masks."
+        )
     path = Path(path)
     if not path.is_dir():
-        return _read(path)
+        return marked_pixels(path)
     files = images(path)
     if not files:
         raise FileNotFoundError(f"{os.fspath(path)!r} holds no mask.")
-    union = _read(files[0])
+    union = marked_pixels(files[0])
     for file in files[1:]:
-        mask = _read(file)
+        mask = marked_pixels(file)
         if mask.shape != union.shape:
             raise ValueError(
                 f"{os.fspath(file)!r} has shape {mask.shape}, {files[0].name!r} beside it {union.shape}."
@@ -58,15 +68,30 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     return union
 
 
-def _read(file: Path) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            # The numbers of a palette mean nothing by themselves, its colours do.
-            several = len(image.getbands()) > 1 or image.mode == "P"
-            pixels = np.asarray(image.convert("RGB") if several else image)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"the mask {os.fspath(file)!r} cannot be read: {error}.") from error
-    marked = pixels != 0
-    return marked.any(axis=2) if several else marked
+def marked_pixels(image: Any) -> np.ndarray:
+    """Find the pixels of one image that are not black.
+
+    Parameters
+    ----------
+    image : path, Pillow image or encoded image
+
+    Returns
+    -------
+    ndarray of shape (H, W)
+        bool.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or has several pages.
+    """
+    name = f"the mask {describe(image)}"
+    checked = check_image(image, name)
+    if checked.n_pages > 1:
+        raise ValueError(
+            f"{name}: has {checked.n_pages} pages, and a mask must have one. Save the one that is "
+            "meant, or all of them as files in a folder of their own."
+        )
+    say_remarks([(name, checked)])
+    marked = image_numbers(image, name) != 0
+    return marked if marked.ndim == 2 else marked[:, :, :3].any(axis=2)

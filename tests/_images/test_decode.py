@@ -89,12 +89,14 @@ def test_16_bit_files_equal_arrays(tmp_path, suffix):
     np.testing.assert_allclose(loaded[:, :, 0], levels / 65535, rtol=1e-6)
 
 
-def test_mode_i_is_16_bit():
-    levels = np.array([[0, 300], [65535, 257]], dtype=np.int32)
-    np.testing.assert_allclose(load(Image.fromarray(levels))[:, :, 0], levels / 65535, rtol=1e-6)
-    for wrong in (-1, 65536):
-        with pytest.raises(ValueError, match=r"^image 0 .*0\.\.65535"):
-            load(Image.fromarray(np.full((2, 2), wrong, dtype=np.int32)))
+def test_mode_i_is_an_int32_array():
+    levels = np.array([[0, 255], [7, 100]], dtype=np.int32)
+    np.testing.assert_array_equal(load(Image.fromarray(levels)), load(levels))
+    for wrong in (-1, 256, 65535, 65536):
+        pixels = np.full((2, 2), wrong, dtype=np.int32)
+        for item in (pixels, Image.fromarray(pixels)):
+            with pytest.raises(ValueError, match=r"^image 0 .*0\.\.255 unless they are uint16"):
+                load(item)
 
 
 def test_mode_f_is_a_float_array(tmp_path):

@@ -54,7 +54,6 @@ def object_array(items):
         3.0,
         None,
         {"a": 1},
-        b"x.png",
     ],
     ids=lambda X: type(X).__name__,
 )

@@ -1,0 +1,207 @@
+"""What a user may hold as X: a table, for scikit-learn to validate, or a collection of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from skad._forks import ObjectLock
+
+from .items import (
+    Element,
+    Slice,
+    Strip,
+    describe,
+    is_array,
+    is_encoded,
+    is_image_item,
+    is_path,
+    is_tensor,
+    n_dims,
+)
+from .words import shortened
+
+
+def is_rows(X: Any) -> bool:
+    """Whether X is a table, for scikit-learn to validate, and not a collection of images.
+
+    Parameters
+    ----------
+    X : object
+        Whatever the user passed.
+
+    Returns
+    -------
+    bool
+        False for a list, tuple, Series, 1-D array or table of one column with an image in it (path,
+        Pillow image, encoded image, array of two or more dimensions), for an empty list, for an array
+        or tensor of three or more dimensions, and for other things with a length and elements. True
+        for everything else: what is no table either is scikit-learn's to refuse.
+
+    Raises
+    ------
+    TypeError
+        If X is one path, one encoded image or one Pillow image, or can only be iterated over.
+    ValueError
+        If X is a table of several columns with images in it.
+    """
+    _refuse_single(X)
+    if (n_dims(X) or 0) >= 3 and (is_array(X) or hasattr(X, "__getitem__")):
+        return False
+    items = as_items(X)
+    if items is None:
+        _refuse_several_columns(X)
+        return True
+    if isinstance(items, Elements):
+        return False
+    return len(items) > 0 and not any(map(is_image_item, items))
+
+
+def as_items(X: Any) -> Sequence[Any] | None:
+    """View what holds images one by one as a sequence of items; None if X is none of that.
+
+    Parameters
+    ----------
+    X : object
+        List, tuple, Series, 1-D array, table of one column, data set.
+
+    Returns
+    -------
+    sequence or None
+    """
+    if isinstance(X, (list, tuple)):
+        return _of_single_cells(X)
+    if _is_dataset(X):
+        return Elements(X)
+    values = column_values(X)
+    if values is not None and (values.dtype.kind in "OUT" or values.size == 0):
+        return values  # type: ignore[return-value]
+    return None
+
+
+class Elements(Sequence[Any]):
+    """A data set of the user's: has a length and elements, each read when it is asked for."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset, self._lock = dataset, ObjectLock()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: Any) -> Any:
+        return Element(self._dataset, i, self._lock)
+
+
+class Slices(Sequence[Any]):
+    """Images in one array that lies elsewhere, each read when it is asked for."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return int(self._array.shape[0])
+
+    def __getitem__(self, i: Any) -> Any:
+        return Slice(self._array, i)
+
+
+class Rows(Sequence[Any]):
+    """Flattened images, given their shape back one at a time."""
+
+    def __init__(self, rows: np.ndarray, image_shape: tuple[int, ...] | None) -> None:
+        self._rows = rows
+        self._image_shape = image_shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        row = self._rows[i]
+        return Strip(row) if self._image_shape is None else row.reshape(self._image_shape)
+
+
+def _of_single_cells(X: Sequence[Any]) -> Sequence[Any]:
+    """Take the cells of rows that have one each: what ``frame[["path"]].values.tolist()`` gives."""
+    if len(X) and all(isinstance(row, (list, tuple)) and len(row) == 1 for row in X):
+        cells = [row[0] for row in X]
+        return cells if any(map(is_image_item, cells)) else X
+    return X
+
+
+def _is_dataset(X: Any) -> bool:
+    """Whether X has a length and elements, and is neither an array, nor a table, nor a mapping."""
+    others = ("shape", "__array__", "to_numpy", "keys")
+    return (
+        hasattr(X, "__len__")
+        and hasattr(X, "__getitem__")
+        and not isinstance(X, type)
+        and not any(hasattr(X, name) for name in others)
+    )
+
+
+def column_values(X: Any) -> np.ndarray | None:
+    """Values of a Series, a 1-D array or the only column of a table (pandas, polars, NumPy)."""
+    if is_tensor(X) or not (isinstance(X, np.ndarray) or hasattr(X, "to_numpy")):
+        return None
+    shape = X.shape if isinstance(getattr(X, "shape", None), tuple) else (len(X),)
+    if len(shape) != 1 and shape[1:] != (1,):
+        return None
+    values = X if isinstance(X, np.ndarray) else np.asarray(X)
+    return values[:, 0] if values.ndim == 2 else values
+
+
+def _refuse_single(X: Any) -> None:
+    if is_path(X) and os.fspath(X):
+        name = describe(X)
+        if (
+            "\0" not in os.fsdecode(X)
+            and len(os.fspath(X)) < 4096
+            and Path(os.fsdecode(X)).is_dir()
+        ):
+            raise TypeError(
+                f"X is a folder ({name}): pass the files in it, such as "
+                f"sorted(Path({name}).glob('*.png'))."
+            )
+        if "*" in os.fsdecode(X):
+            raise TypeError(f"X is a pattern ({name}): pass the files, sorted(glob.glob({name})).")
+    if is_path(X) or isinstance(X, Image.Image) or is_encoded(X):
+        raise TypeError(f"X is a single image ({describe(X)}): wrap it in a list, [X].")
+    if hasattr(X, "__next__"):
+        raise TypeError("X is an iterator, which can be read only once: wrap it in list(X).")
+    by_number = ("__getitem__", "__array__", "shape")
+    if hasattr(X, "__iter__") and not any(hasattr(X, name) for name in by_number):
+        raise TypeError(
+            f"X is a {type(X).__name__}, of which images cannot be taken by number: wrap it in "
+            "list(X). Of a DataLoader pass the data set: its images, one by one."
+        )
+
+
+def _refuse_several_columns(X: Any) -> None:
+    """Say which column is wanted where a table holds images among other things."""
+    shape = getattr(X, "shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 2 or not shape[0] or shape[1] < 2:
+        return
+    if hasattr(X, "columns"):
+        cells = [(name, np.asarray(X[name][:1])[0]) for name in X.columns]
+    elif isinstance(X, np.ndarray) and X.dtype.kind in "OUT":
+        cells = list(enumerate(X[0]))
+    else:
+        return
+    found = [name for name, cell in cells if _names_image(cell)]
+    if found:
+        take = (
+            f"X[{shortened(repr(found[0]), 60)}]" if hasattr(X, "columns") else f"X[:, {found[0]}]"
+        )
+        raise ValueError(
+            f"X is a table of {shape[1]} columns with images, or texts, in it. Pass the column of "
+            f"images alone, such as {take}."
+        )
+
+
+def _names_image(cell: Any) -> bool:
+    return is_path(cell) or isinstance(cell, Image.Image) or is_encoded(cell) or is_array(cell)

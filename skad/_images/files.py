@@ -1,0 +1,163 @@
+"""Opening what holds an image, and naming it where that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import IO, Any
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from skad._forks import READING
+
+from .items import WANTED, is_path
+from .words import shortened
+
+# Formats in which further images are previews, layers or sizes of the first.
+_ONE_PAGE = frozenset({"MPO", "PSD", "ICO", "ICNS", "CUR"})
+_REDUCED, _IS_REDUCED = 254, 1  # tag of TIFF
+
+
+class MissingImageError(FileNotFoundError, ValueError):
+    """A path in X does not exist: a wrong value to scikit-learn, a missing file to the system."""
+
+
+@contextmanager
+def opened(item: Any, name: str) -> Iterator[Image.Image]:
+    """Open a path, an encoded image or a Pillow image for as long as it is read.
+
+    Only its header is read yet. What the user holds stays as it is: the position in an open file, and
+    a Pillow image that is not loaded. Loading the user's own would fill memory with every image of
+    the list, and is not safe from two threads; so it is read again from its bytes.
+
+    Parameters
+    ----------
+    item : path, bytes, open file or Pillow image
+    name : str
+        How errors call it.
+
+    Yields
+    ------
+    Pillow image
+        Another than the user's, unless that is in memory anyway.
+    """
+    with naming(item, name):
+        image, is_own = _open(item, name)
+    if is_own:
+        with image:
+            yield image
+    else:
+        yield image
+
+
+def _open(item: Any, name: str) -> tuple[Image.Image, bool]:
+    """Open an item; whether it is another image than the user's."""
+    if not isinstance(item, Image.Image):
+        return Image.open(item if is_path(item) else BytesIO(_read_encoded(item, name))), True
+    encoded = _encoded_by(item, name)
+    if encoded is None:
+        return item, False
+    twin = Image.open(BytesIO(encoded))
+    if item.tell():
+        twin.seek(item.tell())
+    return twin, True
+
+
+def count_pages(image: Image.Image) -> int:
+    """Count the images of equal rank in a file that `opened` has opened; it is left at the first."""
+    if image.format in _ONE_PAGE or not getattr(image, "is_animated", False):
+        return 1
+    n_pages: int = image.n_frames  # type: ignore[attr-defined]
+    if image.format == "TIFF":
+        for page in range(1, n_pages):
+            image.seek(page)
+            n_pages -= image.tag_v2.get(_REDUCED, 0) & _IS_REDUCED  # type: ignore[attr-defined]
+        image.seek(0)
+    return n_pages
+
+
+def _read_encoded(item: Any, name: str) -> bytes:
+    """Content of an image file in memory, or of an open file, which may be in several lists."""
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        return bytes(item)
+    if getattr(item, "closed", False):
+        raise _Refusal(f"{name}: is closed. Pass its path, or read it before: file.read().")
+    if hasattr(item, "seekable") and not item.seekable():
+        raise _Refusal(f"{name}: can be read only once. Pass its content: file.read().")
+    with READING:
+        position = item.tell()
+        item.seek(0)
+        try:
+            content = item.read()
+        finally:
+            item.seek(position)
+    if not isinstance(content, (bytes, bytearray)):
+        raise _Refusal(f"{name}: gives no bytes ({type(content).__name__}); {WANTED}.")
+    return bytes(content)
+
+
+def _encoded_by(image: Image.Image, name: str) -> bytes | None:
+    """Read the file behind a lazily opened image; None if the pixels are in memory already."""
+    with READING:
+        # `im` is the pixel buffer; since Pillow 11 it is a property that raises on unloaded images.
+        buffer = image._im if hasattr(image, "_im") else image.im
+        file: IO[bytes] | None = image.fp if isinstance(image, ImageFile.ImageFile) else None
+        if buffer is None and file is not None and not file.closed:
+            position = file.tell()
+            file.seek(0)
+            encoded = file.read()
+            file.seek(position)
+            return encoded
+        try:
+            image.load()  # nothing to do, unless a plugin keeps its pixels out of sight
+        except Exception as error:
+            if file is not None and not file.closed:
+                raise
+            raise _Refusal(
+                f"{name}: is closed. Score it inside its with block, call image.load() there, or pass "
+                "the path."
+            ) from error
+        return None
+
+
+class _Refusal(ValueError):
+    """An error that names the image already."""
+
+
+@contextmanager
+def naming(item: Any, name: str) -> Iterator[None]:
+    """Turn what Pillow and the system raise into one error that names the image and the remedy."""
+    try:
+        yield
+    except (_Refusal, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise MissingImageError(f"{name}: no such file.") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name}: is not an image that Pillow can read. Leave it out, or convert it to PNG."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name}: {error} If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
+    except Exception as error:
+        # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError, struct.error.
+        raise ValueError(f"{name}: {_remedy(item, error)}") from error
+
+
+def _remedy(item: Any, error: Exception) -> str:
+    if is_path(item):
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return "is too long for a path. An encoded image is passed as bytes."
+        # An embedded null character is no path, and no question for the system.
+        if "\0" not in os.fsdecode(item) and os.path.isdir(item):
+            return "is a directory. Pass the files in it: sorted(Path(folder).glob('*.png'))."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (
+        f"cannot be read ({shortened(reason)}). The file may be damaged or incomplete: copy it again, "
+        "or leave it out."
+    )

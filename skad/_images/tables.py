@@ -1,0 +1,67 @@
+"""Rows of numbers: what may follow on what, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from skad.exceptions import TabularDataWarning
+
+from .notes import say
+from .words import shortened
+
+_LONGEST_MESSAGE = 1000
+
+
+def check_kind(rows: bool, *, fitted_on_rows: bool) -> None:
+    """Refuse rows where images were learned from, and images where rows were.
+
+    Only without ``image_shape``: with it, rows are images in another form.
+
+    Parameters
+    ----------
+    rows : bool
+        Whether X is a table.
+    fitted_on_rows : bool
+
+    Raises
+    ------
+    ValueError
+        With the remedy.
+    """
+    if rows and not fitted_on_rows:
+        raise ValueError(
+            "X is a table of numbers, but this detector was fitted on images. Wrap one grey image in a "
+            "list, [X]; if each row is a flattened image, fit a detector that has image_shape=(H, W) "
+            "or (H, W, C)."
+        )
+    if fitted_on_rows and not rows:
+        raise ValueError(
+            "X holds images, but this detector was fitted on a table of numbers, each row of which is "
+            "a strip of one pixel's height. Fit it on images, or on flattened ones with image_shape="
+            "(H, W) or (H, W, C)."
+        )
+
+
+def warn_of_rows() -> None:
+    """Warn that rows without a shape are shown as strips."""
+    say(
+        "rows",
+        "X is a table of numbers: each row is taken for a grey strip, one pixel high. If rows are "
+        "flattened images, pass image_shape=(H, W) or (H, W, C); one grey image is passed in a list, "
+        "[X].",
+        TabularDataWarning,
+    )
+
+
+@contextmanager
+def short_errors() -> Iterator[None]:
+    """Shorten messages that quote what the user holds, however long it is."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        if len(text) <= _LONGEST_MESSAGE:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(shortened(text, _LONGEST_MESSAGE)) from None
