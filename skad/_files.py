@@ -60,6 +60,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(workshop, ignore_errors=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        As for :func:`replacing`.
+    text : str
+        Written as UTF-8; what is no Unicode, in names of files, is spelled out.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; it names `path`.
+    """
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def _mode_of(target: Path) -> int | None:
     """Mode of the file that will be replaced; an error if it must not be."""
     try:

@@ -15,13 +15,13 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed, parallel_config
 from sklearn.utils import Bunch
 
+from skad._files import write_text
 from skad._version import __version__
 from skad.benchmark._augmentation import write_augmented
 from skad.benchmark._evaluation import evaluate
@@ -302,9 +302,7 @@ def read_result(file: Path) -> dict[str, Any]:
 
 def _write(file: Path, result: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{uuid4().hex}")
-    unfinished.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    os.replace(unfinished, file)
+    write_text(file, json.dumps(result, indent=1))
 
 
 def with_defaults(method: str) -> Preset:

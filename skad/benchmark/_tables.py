@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
+from skad._files import write_text
 from skad.benchmark._published import published
 from skad.benchmark._runner import read_result
 
@@ -63,9 +63,7 @@ def write_tables(out: str | os.PathLike[str]) -> list[Path]:
         "results.json": json.dumps(results, indent=1),
     }
     for name, text in texts.items():
-        unfinished = out / f".{name}.{uuid4().hex}"
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, out / name)
+        write_text(out / name, text)
     return [out / name for name in texts]
 
 
