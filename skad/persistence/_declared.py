@@ -130,8 +130,12 @@ _OF_BANKS: Table = {
     "feature_spec_": instance(FeatureSpec),
     "bank_": instance(MemoryBank),
 }
-# Only if X held rows, and those in a table.
-_ROWS: tuple[Table, ...] = ({"n_features_in_": integer(1)}, {"feature_names_in_": texts()})
+# Files of version 0.1.0 know no margin for rounding, and the others only if X held rows, or a table.
+_LATER: tuple[Table, ...] = (
+    {"_rounding": number(0)},
+    {"n_features_in_": integer(1)},
+    {"feature_names_in_": texts()},
+)
 # For partial_fit.
 _GROWTH: Table = {
     "_n_patches": integer(1),
@@ -289,9 +293,8 @@ def _is_network_of(network: dict[str, np.ndarray], fit: SimpleNamespace) -> bool
     parts = {"bottleneck", "decoder"}
     parts |= {"encoder"} if fit.train_encoder else set()
     parts |= {"heads_frozen", "heads_trained"} if fit.pairs == "cross" else set()
-    variances = [array for name, array in network.items() if name.endswith("running_var")]
     return {name.split(".")[0] for name in network} == parts and all(
-        (variance >= 0).all() for variance in variances
+        (array >= 0).all() for name, array in network.items() if name.endswith("running_var")
     )
 
 
@@ -303,7 +306,8 @@ def _goes_on(before: dict[str, Any], s: SimpleNamespace) -> bool:
         if array.dtype == np.float32 and not name.endswith(_BUFFERS)
     ]
     return (
-        before["digest"] == s.weights_digest_
+        _is_network_of(before["network"], s.fit)
+        and before["digest"] == s.weights_digest_
         and (before["n_iter"], before["seed"]) == (s.n_iter_, s._seed)
         and len(before["curves"][0]) == s.n_iter_
         and {n: a.shape for n, a in before["network"].items()}
@@ -321,7 +325,11 @@ def _is_moment(name: str, moment: np.ndarray, shapes: list[tuple[int, ...]]) -> 
     if not number.isdecimal() or int(number) >= len(shapes):
         return False
     expected = {"step": (), "exp_avg": shapes[int(number)], "exp_avg_sq": shapes[int(number)]}
-    return slot in expected and moment.shape == expected[slot]
+    return (
+        slot in expected
+        and moment.shape == expected[slot]
+        and (slot == "exp_avg" or bool((moment >= 0).all()))
+    )
 
 
 DECLARED: Mapping[type, Declared] = {
@@ -364,7 +372,7 @@ DECLARED: Mapping[type, Declared] = {
             ),
         ),
     ),
-    RobustScale: Declared({"median": number(), "spread": number(0, 1e300, above=True)}),
+    RobustScale: Declared({"median": number(), "spread": number(0, above=True)}),
     Member: Declared(
         {
             "detector": instance(*IMAGE_DETECTORS),
@@ -372,7 +380,7 @@ DECLARED: Mapping[type, Declared] = {
             "image": instance(RobustScale),
         }
     ),
-    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, *_ROWS), _RELATED_BANKS),
+    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, *_LATER), _RELATED_BANKS),
     ReConPatchDetector: Declared(
         {
             **_OF_BANKS,
@@ -381,7 +389,7 @@ DECLARED: Mapping[type, Declared] = {
             "loss_curve_": array("float64", "n_iter", finite=False),
             "n_iter_": integer(),
         },
-        (_GROWTH, *_ROWS),
+        (_GROWTH, *_LATER),
         (
             *_RELATED_BANKS,
             Relation(
@@ -404,7 +412,7 @@ DECLARED: Mapping[type, Declared] = {
             "n_iter_": integer(),
             "validation_indices_": array("int64", "n_left_out", low=0),
         },
-        (_TRAINING, *_ROWS),
+        (_TRAINING, *_LATER),
         _RELATED_NETWORK,
     ),
     ScoreFusionDetector: Declared(
@@ -415,7 +423,7 @@ DECLARED: Mapping[type, Declared] = {
             "_members": several(instance(Member), 1, 999, kinds=(list,)),
             "_share_grid": flag(),
         },
-        _ROWS,
+        _LATER,
         _RELATED_MEMBERS,
     ),
 }

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Sides of images, numbers of layers and the like; far beyond what a computer could use.
+# Beyond all that is counted, and exact as a float.
 _MOST = 2**53
+# Features and weights are far below; squares of such numbers, and sums of them, are still float32.
+_LARGEST = 1e15
 
 
 class Rule(NamedTuple):
@@ -80,17 +82,13 @@ def integer(low: int = 0, high: int = _MOST) -> Rule:
     )
 
 
-def number(low: float = -math.inf, high: float = math.inf, above: bool = False) -> Rule:
-    """Ask for a finite number; `above`: and not for `low` itself."""
-    bounds = f" from {low:g} to {high:g}" if math.isfinite(low) else ""
-    excepted = f", not {low:g}" if above else ""
+def number(low: float = -_LARGEST, high: float = _LARGEST, above: bool = False) -> Rule:
+    """Ask for a number, which NaN is not; `above`: and not for `low` itself."""
 
     def holds(value: Any, _: dict[str, int]) -> bool:
-        if type(value) not in (int, float) or not abs(value) <= 1e300:
-            return False
-        return low <= value <= high and not (above and value == low)
+        return type(value) in (int, float) and low <= value <= high and not (above and value == low)
 
-    return Rule(f"a finite number{bounds}{excepted}", holds)
+    return Rule(f"a number from {low:g}{' (excluded)' if above else ''} to {high:g}", holds)
 
 
 def text() -> Rule:
@@ -168,7 +166,7 @@ def array(
 ) -> Rule:
     """Ask for an array; a letter that names an axis stands for one length everywhere in an object."""
     says = f"an array of {dtype} of shape ({', '.join(axes)})"
-    says += ", finite" if finite and dtype.startswith("float") else ""
+    says += f", of size {_LARGEST:g} at most" if finite else ""
     says += f", {low:g} at least" if math.isfinite(low) else ""
     says += ", ascending" if ascending else ""
 
@@ -177,13 +175,18 @@ def array(
             return False
         if any(lengths.setdefault(a, n) != n for a, n in zip(axes, value.shape, strict=True)):
             return False
-        if finite and not np.isfinite(value).all():
+        if finite and not _is_bounded(value):
             return False
         if math.isfinite(low) and not (value >= low).all():
             return False
         return not ascending or bool((value[1:] >= value[:-1]).all())
 
     return Rule(says, holds)
+
+
+def _is_bounded(array: np.ndarray) -> bool:
+    # Without a copy, since a bank may be large; NaN compares as False.
+    return array.size == 0 or bool(array.min() >= -_LARGEST and array.max() <= _LARGEST)
 
 
 def texts() -> Rule:
@@ -201,13 +204,11 @@ def texts() -> Rule:
 def arrays(*dtypes: str) -> Rule:
     """Ask for a dict of finite arrays."""
     return Rule(
-        f"a mapping of texts to finite arrays of {' or '.join(dtypes)}",
+        f"a mapping of texts to arrays of {' or '.join(dtypes)}, of size {_LARGEST:g} at most",
         lambda value, _: (
             isinstance(value, dict)
             and all(
-                isinstance(item, np.ndarray)
-                and str(item.dtype) in dtypes
-                and bool(np.isfinite(item).all())
+                isinstance(item, np.ndarray) and str(item.dtype) in dtypes and _is_bounded(item)
                 for item in value.values()
             )
         ),

@@ -1,0 +1,56 @@
+"""What pickles hold, and files of skops, which are made of the same state."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+SKOPS_TYPES: list[str] = [
+    "skad._bank.memory_bank.MemoryBank",
+    "skad._bank.selection.Cover",
+    "skad._calibration.CalibrationLog",
+    "skad._features.extractor.FeatureSpec",
+    "skad._features.store.FeatureStore",
+    "skad._fusion.Member",
+    "skad._fusion.RobustScale",
+    "skad._fusion.ScoreFusionDetector",
+    "skad._images.geometry.Geometry",
+    "skad._patchcore.PatchCoreDetector",
+    "skad._reconpatch.ReConPatchDetector",
+    "skad._recontrast.ReContrastDetector",
+]
+"""The classes that a detector is made of, for ``trusted=`` of ``skops.io.load``.
+
+They are skad's own alone, and none runs anything when it is made. A network of your own and what it
+consists of are yours to add.
+"""
+
+
+def portable(value: Any) -> Any:
+    """Turn a path into text, also inside an object that holds one.
+
+    A path object can be unpickled only where paths are written the same way: none of Windows is read on
+    Linux.
+
+    Parameters
+    ----------
+    value : object
+        A parameter of a detector; not changed.
+
+    Returns
+    -------
+    object
+        The value itself, unless it is a path, or a feature store or ``joblib.Memory`` at a path.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    attributes = getattr(value, "__dict__", {})
+    if attributes.keys().isdisjoint({"location", "path"}):
+        return value
+    places = {name: portable(item) for name, item in attributes.items()}
+    if all(places[name] is item for name, item in attributes.items()):
+        return value
+    moved = copy.copy(value)
+    vars(moved).update(places)
+    return moved
