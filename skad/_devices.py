@@ -5,6 +5,8 @@ Nothing else in skad asks what hardware there is.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,6 +64,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+
+def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
+    """Context without the shortened products (TF32) that a GPU convolves with otherwise."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False)
 
 
 def widened(x: torch.Tensor) -> torch.Tensor:

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import nn
 
 from skad._convolutions import pin_convolutions
+from skad._devices import exact_convolutions
 from skad._features._timm import import_timm
+from skad._features.configuration import fingerprint
 from skad._features.fusing import fuse_convolutions
+from skad._features.identity import BackboneIdentity, probe_image
 from skad._features.weight_files import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     MissingWeightsError,
+    content_of,
     hub_file,
     load_weights,
     read_state_dict,
@@ -33,10 +40,23 @@ from skad._features.weight_files import (
 from skad._forks import LOADING, survive_forks
 
 _N_CACHED = 4
+# Sides of the images, in pixels, that networks without a description are asked about.
+_PROBES = (64, 224)
 _RANDOM_WEIGHTS_SEED = 0
 
-_cache: OrderedDict[tuple, FeatureNet] = OrderedDict()
-_digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+# Everything that is alive, so that what a detector holds is never built again; and the latest, which
+# stay alive by themselves.
+_alive: WeakValueDictionary[tuple, FeatureNet] = WeakValueDictionary()
+_latest: OrderedDict[tuple, FeatureNet] = OrderedDict()
+# Of pretrained weights, by the name of their network.
+_contents: dict[str, str] = {}
+# Networks that can be told apart by nothing but themselves.
+_singletons: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_numbers = count()
+
+
+class NoFeatureMapsError(ValueError):
+    """A network answers something else than feature maps."""
 
 
 class FeatureNet(nn.Module):
@@ -55,6 +75,8 @@ class FeatureNet(nn.Module):
     fuse : bool, default=False
         Fuse convolutions with what follows them. What is fused cannot be trained, and its weights are
         not those of the file.
+    configuration : str or None
+        Digest of what a network of the user's own is made of. None: its weights alone tell it.
     """
 
     mean: torch.Tensor
@@ -68,8 +90,10 @@ class FeatureNet(nn.Module):
         channels: Sequence[int] | None = None,
         strides: Sequence[int] | None = None,
         fuse: bool = False,
+        configuration: str | None = None,
     ) -> None:
         super().__init__()
+        self.configuration = configuration
         self.channels = channels
         self.strides = strides
         self.digest = weights_digest(body)
@@ -95,9 +119,44 @@ class FeatureNet(nn.Module):
         list of torch.Tensor of shape (B, C_j, h_j, w_j)
         """
         # Colours last in memory, as they come.
-        maps = self.body(self._normalised(pixels).permute(0, 3, 1, 2))
-        maps = list(maps.values()) if isinstance(maps, dict) else list(maps)
+        maps = _listed(self.body(self._normalised(pixels).permute(0, 3, 1, 2)))
         return [self._channels_first(level, j) for j, level in enumerate(maps)]
+
+    def identity(self, size: int) -> BackboneIdentity | None:
+        """Take down what a network of the user's own is recognised by, beside its weights.
+
+        Parameters
+        ----------
+        size : int
+            Side of the images that it is asked about, in pixels.
+
+        Returns
+        -------
+        BackboneIdentity or None
+            None for a model of timm's.
+
+        Raises
+        ------
+        ValueError
+            If it cannot take such images, or answers one image in two ways.
+        """
+        if self.configuration is None:
+            return None
+        with LOADING:
+            if ("identity", size) not in self.shared:
+                first, second = (self._answered(self.configuration, size) for _ in range(2))
+                if first.difference(second):
+                    raise ValueError(
+                        "the backbone answers one image in two ways: what it does must not be random, "
+                        "nor depend on what it did before."
+                    )
+                self.shared["identity", size] = first
+            return self.shared["identity", size]
+
+    def _answered(self, configuration: str, size: int) -> BackboneIdentity:
+        image = probe_image(size).to(self.mean.device)
+        with torch.inference_mode(), exact_convolutions(image.device), naming_the_size(size):
+            return BackboneIdentity.of(configuration, self(image))
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Subtract the mean, divide by the deviation; by rows, since three colours fill no register."""
@@ -159,39 +218,102 @@ def load_backbone(
         Weights that cannot be had.
     """
     survive_forks()
-    key = (fuse, *_cache_key(backbone, weights, levels, device))
+    own = isinstance(backbone, nn.Module)
     # Two threads that miss the cache together must not build twice, and the random initialisation
     # borrows torch's global generator.
     with LOADING:
-        if key not in _cache:
-            net = _build(backbone, weights, tuple(levels), fuse).to(device)
-            _cache[key] = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            while len(_cache) > _N_CACHED:
-                _cache.popitem(last=False)
-        _cache.move_to_end(key)
-        return _cache[key]
+        while True:
+            content = _content_of_network(backbone) if own else _content_of_name(backbone, weights)
+            key = (fuse, str(device), content, () if own else tuple(levels))
+            net = _alive.get(key)
+            if net is None:
+                net = _build(backbone, weights, tuple(levels), fuse).to(device)
+                net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # A file that was replaced while it was read is read again.
+            if own or content == _content_of_name(backbone, weights):
+                break
+        _alive[key] = _latest[key] = net
+        _latest.move_to_end(key)
+        while len(_latest) > _N_CACHED:
+            _latest.popitem(last=False)
+        return net
 
 
-def _cache_key(
-    backbone: Any, weights: Any, levels: Sequence[int], device: torch.device
-) -> tuple[object, ...]:
-    if isinstance(backbone, nn.Module):
-        # The digest, not the identity: clones of a detector deep-copy the module.
-        if backbone not in _digests:
-            _digests[backbone] = weights_digest(backbone)
-        return (type(backbone), _digests[backbone], str(device))
-    version: tuple[object, ...] = ()
-    if weights not in (None, "pretrained"):
-        path = Path(weights)
-        if not path.is_file():
-            raise MissingWeightsError(f"weights={os.fspath(weights)!r}: there is no such file.")
-        version = (path.stat().st_mtime_ns, path.stat().st_size)
-    return (backbone, str(weights), version, tuple(levels), str(device))
+def _content_of_name(name: Any, weights: Any) -> tuple[object, ...]:
+    if weights is None:
+        return (name, None)
+    if weights != "pretrained":
+        return (name, content_of(weights))
+    try:
+        _contents[name] = content_of(_pretrained_file(name))
+    except MissingWeightsError:
+        # What was cleared away since is still in memory while a detector needs it.
+        if name not in _contents:
+            raise
+    return (name, _contents[name])
+
+
+def _content_of_network(network: Any) -> tuple[object, ...]:
+    digest, complete = fingerprint(network, exact=True)
+    return (digest,) if complete else (digest, _answers(network))
+
+
+def _answers(network: nn.Module) -> object:
+    """Tell networks apart that cannot be described; copies of one answer alike, bit by bit."""
+    for size in _PROBES:
+        try:
+            maps = FeatureNet(copy.deepcopy(network))(probe_image(size).to(_device_of(network)))
+        except (
+            Exception
+        ):  # whatever a network of the user's own may do with an image of another size
+            continue
+        return hashlib.blake2b(b"".join(level.cpu().numpy().tobytes() for level in maps)).digest()
+    return _singletons.setdefault(network, next(_numbers))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters(), torch.empty(0)).device
+
+
+def _listed(maps: Any) -> list[torch.Tensor]:
+    if isinstance(maps, torch.Tensor):
+        raise NoFeatureMapsError(
+            f"the backbone returned one tensor of shape {tuple(maps.shape)}; it must return a list of "
+            "feature maps, shallow to deep: [x] instead of x."
+        )
+    listed = list(maps.values()) if isinstance(maps, dict) else maps
+    if not isinstance(listed, list | tuple) or not all(torch.is_tensor(x) for x in listed):
+        raise NoFeatureMapsError(
+            f"the backbone returned {_kind_of(maps)}; it must return a list of feature maps, shallow "
+            "to deep."
+        )
+    return list(listed)
+
+
+def _kind_of(maps: Any) -> str:
+    if not isinstance(maps, list | tuple):
+        return "None" if maps is None else f"a {type(maps).__name__}"
+    return f"a {type(maps).__name__} of {', '.join(sorted({type(x).__name__ for x in maps}))}"
+
+
+@contextmanager
+def naming_the_size(size: int) -> Iterator[None]:
+    """Say of whatever a network raises that it cannot take images of this size."""
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError, NoFeatureMapsError):
+        raise
+    except Exception as error:  # networks raise what they like
+        raise ValueError(
+            f"the backbone cannot take images of {size} x {size} pixels: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> FeatureNet:
     if isinstance(backbone, nn.Module):
-        return FeatureNet(copy.deepcopy(backbone), fuse=fuse)
+        configuration, _ = fingerprint(backbone, exact=False)
+        return FeatureNet(copy.deepcopy(backbone), fuse=fuse, configuration=configuration)
     _check_name(backbone)
     # The file is found before the network is built: its absence is the commoner error.
     file = _pretrained_file(backbone) if weights == "pretrained" else weights
@@ -249,6 +371,7 @@ def _pretrained_config(name: str) -> dict[str, Any]:
 
 
 def _pretrained_file(name: str) -> Path:
+    _check_name(name)
     bundled = _pretrained_config(name).get("file")
     return Path(bundled) if bundled else hub_file(_hub_id(name))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from skad._cuda_graphs import Graphed
 from skad._devices import autocast, images_at_once
-from skad._features.backbones import FeatureNet, load_backbone
+from skad._features.backbones import FeatureNet, load_backbone, naming_the_size
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
@@ -94,6 +94,8 @@ class PatchExtractor:
         Numbers that the cells of an image hold.
     digest : str
         Fingerprint of the backbone's weights.
+    identity : BackboneIdentity or None
+        What else a network of the user's own is recognised by.
 
     Raises
     ------
@@ -116,6 +118,7 @@ class PatchExtractor:
         self._shapes = [level.shape[1:] for level in cells]
         self.n_values = sum(shape.numel() for shape in self._shapes)
         self.dim = self.embedding.join(cells).shape[-1]
+        self.identity = net.identity(spec.image_size)
 
     def _check_image_size(self, net: FeatureNet) -> None:
         if net.strides is not None and self.spec.image_size < max(net.strides):
@@ -127,13 +130,9 @@ class PatchExtractor:
 
     def _first_maps(self) -> list[torch.Tensor]:
         size = self.spec.image_size
-        try:
-            black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self.device)
+        black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self.device)
+        with naming_the_size(size):
             maps = self._maps(black)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ValueError(
-                f"the backbone cannot take images of {size} x {size} pixels: {error}"
-            ) from error
         if not maps or any(level.ndim != 4 for level in maps):
             shapes = [tuple(level.shape) for level in maps]
             raise ValueError(

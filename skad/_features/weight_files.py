@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import re
+import time
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +22,22 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _OLD_DENSENET_KEY = re.compile(r"\.(norm|conv)\.([12])\.")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PROBE_SECONDS = 5.0
+
+# Seconds: no file system's clock is coarser; and a file that rests so long is not being replaced.
+_TICK, _AT_REST = 2.0, 86400.0
+_SIGNS = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino", "st_dev")
+
+
+class _Met(NamedTuple):
+    """A file as this process has met it."""
+
+    signs: tuple[object, ...]
+    since: float
+    content: str
+    certain: bool
+
+
+_met: dict[str, _Met] = {}
 
 
 class MissingWeightsError(FileNotFoundError, ValueError):
@@ -60,6 +78,59 @@ def hub_file(hub_id: str) -> Path:
         raise MissingWeightsError(_offline_message(hub_id, filename, error)) from error
 
 
+def content_of(path: str | os.PathLike[str]) -> str:
+    """Tell the content of a file from every other, without reading it more often than needed.
+
+    Size and dates cannot tell two contents apart that were written within one tick of the file system's
+    clock (two seconds on some), and anyone may set the date of the last change. So a file is read and
+    hashed each time in the first two seconds after it is met, by this process's own clock: what is
+    written later than that carries another date of its inode, which nobody can set. A file that has not
+    been touched for a day when it is met is not read at all.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    str
+        Equal for equal contents met under one name.
+
+    Raises
+    ------
+    MissingWeightsError
+        If there is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MissingWeightsError(f"weights={os.fspath(path)!r}: {_absence(file)}")
+    status, now = file.stat(), time.monotonic()
+    signs = (*_SIGNS(status), os.path.realpath(file))
+    met = _met.get(os.fspath(path))
+    if met is None or met.signs != signs:
+        at_rest = time.time() - max(status.st_ctime, status.st_mtime) > _AT_REST
+        met = _Met(signs, now, repr(signs) if at_rest else "", at_rest)
+    if not met.certain:
+        met = _Met(signs, met.since, _hashed(file), now - met.since > _TICK)
+    _met[os.fspath(path)] = met
+    return met.content
+
+
+def _absence(file: Path) -> str:
+    return "it is a folder; name a file in it." if file.is_dir() else "there is no such file."
+
+
+def _hashed(file: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ValueError(_unreadable(file, error)) from error
+    return digest.hexdigest()
+
+
 def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
     from huggingface_hub import constants
 
@@ -95,7 +166,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """
     file = Path(path)
     if not file.is_file():
-        raise MissingWeightsError(f"weights={os.fspath(path)!r}: there is no such file.")
+        raise MissingWeightsError(f"weights={os.fspath(path)!r}: {_absence(file)}")
     try:
         if file.suffix in (".safetensors", ".skad"):
             from safetensors.torch import load_file
@@ -105,12 +176,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
                 content = _of_backbone(content)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError) as error:
-        raise ValueError(_unreadable(file, error)) from error
-    except Exception as error:
-        # safetensors raises a class of its own that derives from Exception alone.
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except MemoryError:
+        raise
+    except Exception as error:  # a foreign file makes torch and safetensors raise anything
         raise ValueError(_unreadable(file, error)) from error
     return _tensors(content, file)
 
@@ -125,8 +193,11 @@ def _of_backbone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _unreadable(file: Path, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    if "weights_only" in reason:  # torch's advice is to execute what the file holds
+        reason = "it is no file of torch's, or holds more than tensors"
     return (
-        f"weights={str(file)!r} cannot be read as weights: {error}. "
+        f"weights={str(file)!r} cannot be read as weights: {reason}. "
         "It must be a .safetensors file, or a .pth/.pt state dict of tensors alone."
     )
 
@@ -207,7 +278,8 @@ def weights_digest(model: torch.nn.Module) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for key, tensor in sorted(model.state_dict().items()):
-        if key.endswith("num_batches_tracked"):
+        # A module may also save what is no tensor.
+        if key.endswith("num_batches_tracked") or not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

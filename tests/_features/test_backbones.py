@@ -1,13 +1,22 @@
 """Backbones: names, levels, the shared cache, layouts, random weights."""
 
+import copy
+import gc
+import os
+import shutil
 import subprocess
 import sys
 import threading
+from itertools import count
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
+import skad._features.backbones as home
+from skad._features import weight_files
 from skad._features.backbones import load_backbone
 
 CPU = torch.device("cpu")
@@ -50,11 +59,15 @@ def test_random_weights_are_always_the_same_and_frozen():
     assert not net.training
 
 
-def test_built_once_for_all_threads(monkeypatch):
-    import skad._features.backbones as home
-
+@pytest.fixture
+def built(monkeypatch):
+    """What was built during the test."""
     built, build = [], home._build
-    monkeypatch.setattr(home, "_build", lambda *a: (built.append(a), build(*a))[1])
+    monkeypatch.setattr(home, "_build", lambda *a: (built.append(a[0]), build(*a))[1])
+    return built
+
+
+def test_built_once_for_all_threads(built):
     nets = []
     threads = [
         threading.Thread(target=lambda: nets.append(load_backbone("resnet14t", None, (1,), CPU)))
@@ -68,13 +81,284 @@ def test_built_once_for_all_threads(monkeypatch):
     assert all(net is nets[0] for net in nets)
 
 
-def test_a_changed_file_is_read_again(tmp_path):
-    path = tmp_path / "w.pth"
+class TestMemory:
+    def test_what_somebody_holds_is_never_built_again(self, built):
+        networks = [nn.Sequential(nn.Conv2d(3, n, 1)) for n in range(1, 8)]
+        held = [load_backbone(network, None, (), CPU) for network in networks]
+        again = [load_backbone(network, None, (), CPU) for network in networks]
+        assert all(a is b for a, b in zip(again, held, strict=True))
+        assert len(built) == len(networks)
+
+    def test_what_nobody_holds_goes(self, built):
+        networks = [nn.Sequential(nn.Conv2d(3, n, 2)) for n in range(1, 8)]
+        for network in networks:
+            load_backbone(network, None, (), CPU)
+        gc.collect()
+        assert len(home._latest) == len(home._alive) == 4
+        load_backbone(networks[-4], None, (), CPU)
+        assert len(built) == len(networks)
+
+
+class Own(nn.Module):
+    def __init__(self, extra=None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.extra = extra
+
+    def forward(self, x):
+        return [self.extra(self.conv(x)) if callable(self.extra) else self.conv(x)]
+
+
+class TestOwnNetworks:
+    def test_copies_share_one(self, built):
+        network = Own(nn.ReLU())
+        net = load_backbone(network, None, (), CPU)
+        assert load_backbone(copy.deepcopy(network), "pretrained", (2,), CPU) is net
+        assert load_backbone(network.train().requires_grad_(True), None, (), CPU) is net
+        assert len(built) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda network: setattr(network, "extra", nn.Tanh()),
+            lambda network: network.conv.weight.data.add_(1),
+            lambda network: setattr(network.conv, "padding_mode", "reflect"),
+            lambda network: network.register_forward_hook(lambda *a: [a[2][0] * 2]),
+            lambda network: network.register_buffer("table", torch.ones(1), persistent=False),
+        ],
+        ids=["activation", "weights", "padding", "hook", "buffer"],
+    )
+    def test_a_change_in_place_is_noticed(self, change):
+        network = Own(nn.ReLU())
+        net = load_backbone(network, None, (), CPU)
+        change(network)
+        changed = load_backbone(network, None, (), CPU)
+        assert changed is not net
+        expected = copy.deepcopy(network).eval()(torch.zeros(1, 3, 8, 8))[0]
+        torch.testing.assert_close(changed.body(torch.zeros(1, 3, 8, 8))[0], expected)
+
+    def test_without_parameters(self):
+        nets = [
+            load_backbone(nn.Sequential(pool), None, (), CPU)
+            for pool in (nn.MaxPool2d(4), nn.AvgPool2d(4), nn.MaxPool2d(4))
+        ]
+        assert nets[0] is nets[2]
+        assert nets[0] is not nets[1]
+
+    @pytest.mark.parametrize("size", [None, 224, 50])
+    def test_where_a_description_ends_outputs_decide(self, size, built):
+        """One that takes images of its own size alone is asked about those, or known by itself alone."""
+
+        class Lookup:
+            """Says nothing about itself."""
+
+            __slots__ = ()
+
+            def __deepcopy__(self, memo):
+                return self
+
+            def __call__(self, x):
+                if size not in (None, x.shape[-1] + 2):
+                    raise RuntimeError("another size")
+                return x * factors[id(self)]
+
+        tables = [Lookup(), Lookup(), Lookup()]
+        factors = dict(zip(map(id, tables), (1, 2, 1), strict=True))
+        one, other, same = (Own(table) for table in tables)
+        other.load_state_dict(one.state_dict())
+        same.load_state_dict(one.state_dict())
+        nets = [load_backbone(network, None, (), CPU) for network in (one, other, same, one)]
+        assert nets[0] is not nets[1]
+        assert (nets[0] is nets[2]) == (size != 50)
+        assert nets[0] is nets[3]
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            (lambda x: x, r"one tensor of shape \(1, 4, 6, 6\).*\[x\] instead of x"),
+            (lambda x: None, "returned None"),
+            (lambda x: [x, None], "a list of NoneType, Tensor"),
+            (lambda x: 3, "returned a int"),
+        ],
+    )
+    def test_answers_that_are_no_maps(self, answer, message):
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 3)
+
+            def forward(self, x):
+                return answer(self.conv(x))
+
+        net = load_backbone(Network(), None, (), CPU)
+        with pytest.raises(ValueError, match=message):
+            net(PIXELS[:1, :8, :8])
+
+    def test_a_dictionary_of_maps(self):
+        net = load_backbone(nn.ModuleDict({"a": nn.Identity()}), None, (), CPU)
+        net.body.forward = lambda x: {"shallow": x, "deep": x[..., ::2, ::2]}
+        assert [level.shape[-1] for level in net(PIXELS)] == [64, 32]
+
+
+class TestIdentity:
+    def test_a_model_of_timm_needs_none(self):
+        assert load_backbone("resnet10t", None, (1,), CPU).identity(32) is None
+
+    def test_it_is_asked_once(self):
+        net = load_backbone(Own(), None, (), CPU)
+        assert net.identity(32) is net.identity(32)
+        assert net.identity(32).difference(net.identity(40)) == "outputs"
+
+    def test_fused_or_not_and_with_one_thread_or_many(self):
+        network = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), Own0())
+        n_threads = torch.get_num_threads()
+        try:
+            identities = []
+            for n in (1, 4):
+                torch.set_num_threads(n)
+                for fuse in (True, False):
+                    net = home._build(network, None, (), fuse)
+                    identities.append(net.identity(48))
+        finally:
+            torch.set_num_threads(n_threads)
+        assert all(identity.difference(identities[0]) is None for identity in identities)
+
+    def test_randomness_is_refused(self):
+        net = load_backbone(Own(lambda x: nn.functional.dropout(x, 0.5)), None, (), CPU)
+        with pytest.raises(ValueError, match="answers one image in two ways"):
+            net.identity(32)
+
+    def test_a_size_that_it_cannot_take(self):
+        net = load_backbone(Own(lambda x: x.view(1, 4, 7, 7)), None, (), CPU)
+        with pytest.raises(ValueError, match="cannot take images of 32 x 32 pixels: RuntimeError"):
+            net.identity(32)
+
+
+class Own0(nn.Module):
+    def forward(self, x):
+        return [x]
+
+
+# ---- files of weights ---------------------------------------------------------------------------------
+
+
+NUMBERS = count(1)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Weights in a file; and a function that makes others, in another file of the same size."""
     state = load_backbone("resnet10t", None, (1,), CPU).body.state_dict()
-    torch.save(state, path)
-    first = load_backbone("resnet10t", path, (1,), CPU).digest
-    torch.save({k: v + 1 if v.is_floating_point() else v for k, v in state.items()}, path)
-    assert load_backbone("resnet10t", path, (1,), CPU).digest != first
+
+    def others(path):
+        number = next(NUMBERS)
+        floats = {k: v for k, v in state.items() if v.is_floating_point()}
+        save_file({k: (v + number).contiguous() for k, v in floats.items()}, path)
+        return path
+
+    return others(tmp_path / "w.safetensors"), others
+
+
+def digest(path):
+    return load_backbone("resnet10t", path, (1,), CPU).digest
+
+
+def in_place(path, source):
+    with path.open("r+b") as stream:
+        stream.write(source.read_bytes())
+
+
+def renamed(path, source):
+    os.replace(source, path)
+
+
+def linked(path, source):
+    path.unlink()
+    path.symlink_to(source)
+
+
+def linked_hard(path, source):
+    path.unlink()
+    os.link(source, path)
+
+
+@pytest.mark.parametrize("replace", [in_place, renamed, linked, linked_hard])
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_file_of_the_same_size_and_date_is_read_again(file, tmp_path, monkeypatch, replace, wait):
+    path, others = file
+    status = path.stat()
+    before = digest(path)
+    if wait:  # until the date of its inode tells
+        clock = weight_files.time.monotonic() + 5
+        monkeypatch.setattr(weight_files.time, "monotonic", lambda: clock)
+        assert digest(path) == before
+    source = others(tmp_path / "other.safetensors")
+    assert source.stat().st_size == status.st_size
+    os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    replace(path, source)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest(path) != before
+
+
+def test_contents_within_one_tick_of_the_clock_are_told_apart(file, tmp_path, monkeypatch):
+    """Nothing but the content differs."""
+    path, others = file
+    monkeypatch.setattr(weight_files, "_SIGNS", lambda status: (status.st_size,))
+    before = digest(path)
+    in_place(path, others(tmp_path / "other.safetensors"))
+    assert digest(path) != before
+
+
+def test_a_link_that_is_switched(file, tmp_path):
+    path, others = file
+    link, other = tmp_path / "current.safetensors", others(tmp_path / "other.safetensors")
+    link.symlink_to(path)
+    assert digest(link) == digest(path)
+    link.unlink()
+    link.symlink_to(other)
+    assert digest(link) == digest(other) != digest(path)
+
+
+def test_equal_contents_are_one_network(file, tmp_path, built):
+    path, _ = file
+    digest(path)
+    shutil.copyfile(path, tmp_path / "copy.safetensors")
+    digest(tmp_path / "copy.safetensors")
+    assert len(built) == 1
+
+
+def test_a_file_at_rest_is_not_read_to_be_recognised(file, monkeypatch):
+    path, _ = file
+    now = weight_files.time.time()
+    monkeypatch.setattr(weight_files.time, "time", lambda: now + 2 * 86400)
+    monkeypatch.setattr(weight_files, "_hashed", None)
+    assert digest(path) == digest(path)
+
+
+def test_a_file_that_is_replaced_while_it_is_read(file, tmp_path, monkeypatch):
+    path, others = file
+    other, read = others(tmp_path / "other.safetensors"), home.read_state_dict
+
+    def replaced(file):
+        state = read(file)
+        in_place(path, other)
+        return state
+
+    monkeypatch.setattr(home, "read_state_dict", replaced)
+    assert digest(path) == digest(other)
+
+
+def test_pretrained_weights_on_disk_are_files_too(file, tmp_path, monkeypatch):
+    path, others = file
+    monkeypatch.setattr(home, "hub_file", lambda hub_id: path)
+    name = "resnet10t.c3_in1k"
+    before = load_backbone(name, "pretrained", (1,), CPU)
+    assert load_backbone(name, "pretrained", (1,), CPU) is before
+    renamed(path, others(tmp_path / "other.safetensors"))
+    changed = load_backbone(name, "pretrained", (1,), CPU)
+    assert changed.digest != before.digest
+    path.unlink()  # the cache was emptied; what is in memory goes on
+    assert load_backbone(name, "pretrained", (1,), CPU) is changed
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,23 @@ def test_too_small_and_impossible_sizes():
         make(size=15)
     with pytest.raises(ValueError, match="cannot take images of 96 x 96"):
         make("vit_tiny_patch16_224", size=96, levels=(3,))
+
+
+@pytest.mark.parametrize(
+    "error", [IndexError, KeyError, TypeError, ZeroDivisionError, AttributeError]
+)
+def test_whatever_a_backbone_raises_names_the_size(error):
+    """MViT raises IndexError for images of another size."""
+
+    class Choosy(torch.nn.Module):
+        def forward(self, x):
+            raise error("something inside")
+
+    spec = FeatureSpec(None, (2, 3), 40, 1, "concat", 1, 1, "float32")
+    with pytest.raises(ValueError, match=f"images of 40 x 40 pixels: {error.__name__}: .*inside"):
+        patch_extractor(spec, Choosy(), None, CPU)
+
+
+def test_a_size_that_mvit_cannot_take():
+    with pytest.raises(ValueError, match="cannot take images of 256 x 256 pixels: Index"):
+        make("mvitv2_tiny", size=256, levels=(0, 1))

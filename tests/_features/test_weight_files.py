@@ -1,11 +1,14 @@
 """Weights: the hub and its absence, files of every kind, names, fingerprints."""
 
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,11 +89,42 @@ def test_missing_and_misshapen_tensors_are_named(state, tmp_path):
         load_backbone("resnet10t", save(state, tmp_path / "b.pth"), (2, 3), CPU)
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_files_that_are_not_weights(tmp_path, name):
-    (tmp_path / name).write_bytes(b"not weights at all")
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.skad", "w"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\nworld\n",
+        b"not weights at all",
+        b"",
+        b"{}",
+        b"<html><body>404</body></html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        pickle.dumps({"a": [1, 2]}, 2),
+        pickle.dumps(SimpleNamespace(a=1), 2),
+        b"PK\x03\x04" + bytes(100),
+        bytes(range(256)),
+    ],
+    ids=range(10),
+)
+def test_files_that_are_not_weights(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}' (cannot be read as weights|holds no)") as caught:
         read_state_dict(tmp_path / name)
+    assert len(str(caught.value)) < 600
+    assert "weights_only" not in str(caught.value)
+
+
+def test_folders_and_files_that_may_not_be_read(tmp_path, monkeypatch):
+    with pytest.raises(MissingWeightsError, match="it is a folder; name a file in it"):
+        load_backbone("resnet10t", tmp_path, (1,), CPU)
+
+    def refused(*args):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "w.pth").write_bytes(b"x")
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ValueError, match=r"w\.pth' cannot be read as weights: PermissionError"):
+        load_backbone("resnet10t", tmp_path / "w.pth", (1,), CPU)
 
 
 def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):

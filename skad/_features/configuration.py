@@ -1,0 +1,262 @@
+"""What a network of the user's own is made of, beside its weights: classes, functions, settings.
+
+Two networks with equal weights may compute different things: another activation, another pooling, a
+hook. A description tells them apart without running them. It has two degrees:
+
+- *exact*, to find a network again in this process: every tensor by its bits, private attributes, the
+  code of classes. What differs in nothing but a cache counts as another network: a second build.
+- otherwise, to recognise a network on another day and machine: tensors by their shapes, floats by nine
+  digits, code of local functions alone. What two processors may compute differently is not in it.
+
+What has no description (an object of a C library, say) is left to the network's outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import types
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+# Deeper, or larger, is no configuration.
+_DEEPEST, _MOST = 60, 20_000
+_INTERNAL = frozenset(vars(nn.Module()))
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+# Of a traced network, its code says it all.
+_OF_GRAPHS = frozenset({"_graph", "_code", "_codegen", "_tracer_cls", "_tracer_extras", "meta"})
+_PLAIN = (type(None), bool, int, str, bytes, complex)
+_UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def fingerprint(network: nn.Module, *, exact: bool) -> tuple[str, bool]:
+    """Describe a network.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    exact : bool
+        Whether tensors, private attributes and the code of classes count.
+
+    Returns
+    -------
+    digest : str
+        32 hexadecimal digits; equal for copies of a network.
+    complete : bool
+        False if a part of the network has no description.
+
+    Examples
+    --------
+    >>> relu, tanh = (nn.Sequential(nn.Conv2d(3, 8, 3), act) for act in (nn.ReLU(), nn.Tanh()))
+    >>> fingerprint(relu, exact=False) == fingerprint(tanh, exact=False)
+    False
+    """
+    description = _Description(exact)
+    digest = description.of(network)
+    return digest, description.complete
+
+
+class _Description:
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
+        self.complete = True
+        self._known: dict[int, str] = {}
+        self._kept: list[Any] = []  # ids are unique as long as their objects live
+        self._depth = 0
+
+    def of(self, value: Any) -> str:
+        """Describe a value by a short text that is equal for equal values."""
+        if isinstance(value, _PLAIN) and not isinstance(value, Enum):
+            return f"{type(value).__name__} {value!r}"
+        if isinstance(value, float):
+            return f"float {value!r}" if self.exact else f"float {value:.9g}"
+        if id(value) in self._known:
+            return self._known[id(value)]
+        if self._depth > _DEEPEST or len(self._kept) > _MOST:
+            return self._unknown(value)
+        # Until it is described, what refers back to it says how far up it stands.
+        self._known[id(value)] = f"above {self._depth}"
+        self._kept.append(value)
+        self._depth += 1
+        text = "\n".join(self._parts(value))
+        self._depth -= 1
+        self._known[id(value)] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return self._known[id(value)]
+
+    def _unknown(self, value: Any) -> str:
+        self.complete = False
+        return _name(type(value))
+
+    def _parts(self, value: Any) -> Iterator[str]:
+        ways: tuple[tuple[Any, Callable[[Any], Iterator[str]]], ...] = (
+            (nn.Module, self._module),
+            (torch.Tensor, self._tensor),
+            (np.ndarray, self._array),
+            (type, self._class),
+            (types.FunctionType, self._function),
+            (types.MethodType, self._method),
+            ((types.BuiltinFunctionType, types.MethodDescriptorType), self._builtin),
+            (types.CodeType, self._code),
+            (functools.partial, self._partial),
+            (Mapping, self._mapping),
+            ((list, tuple), self._sequence),
+            ((set, frozenset), self._set),
+        )
+        for kinds, parts in ways:
+            if isinstance(value, kinds):
+                yield from parts(value)
+                return
+        yield from self._object(value)
+
+    # -------------------------------------------------------------------- networks
+
+    def _module(self, module: nn.Module) -> Iterator[str]:
+        yield _name(type(module))
+        if self.exact:
+            yield from self._code_of_class(type(module))
+        if isinstance(module, fx.GraphModule | torch.jit.ScriptModule):
+            yield str(module.code)
+            self.complete &= isinstance(module, fx.GraphModule)
+        left_out = _INTERNAL | _OF_GRAPHS if isinstance(module, fx.GraphModule) else _INTERNAL
+        yield from self._attributes(vars(module), left_out)
+        for kind in ("_parameters", "_buffers", "_modules"):
+            for name, part in getattr(module, kind).items():
+                yield f"{kind} {name} {self.of(part)}"
+        for kind in _HOOKS:
+            for hook in getattr(module, kind).values():
+                yield f"{kind} {self.of(hook)}"
+
+    def _attributes(
+        self, attributes: Mapping[str, Any], left_out: frozenset[str] = frozenset()
+    ) -> Iterator[str]:
+        for name in sorted(attributes.keys() - left_out):
+            value = attributes[name]
+            # What is private and no setting is a cache.
+            counts = self.exact or not name.startswith("_") or isinstance(value, (*_PLAIN, float))
+            if counts and not (value is None and name.startswith("_")):
+                yield f"{name} {self.of(value)}"
+
+    # --------------------------------------------------------------------- numbers
+
+    def _tensor(self, tensor: torch.Tensor) -> Iterator[str]:
+        yield f"tensor {tensor.dtype}"
+        try:
+            yield str(tuple(tensor.shape))
+            if self.exact:
+                flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                yield hashlib.blake2b(flat.numpy(), digest_size=16).hexdigest()  # type: ignore[arg-type]
+        except _UNREADABLE:  # sparse, quantised, without memory or without a shape
+            yield self._unknown(tensor)
+
+    def _array(self, array: np.ndarray) -> Iterator[str]:
+        yield f"array {array.dtype} {array.shape}"
+        if array.dtype.hasobject:
+            yield self.of(array.tolist())
+        elif self.exact:
+            yield hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+
+    # ------------------------------------------------------------------- functions
+
+    def _class(self, kind: type) -> Iterator[str]:
+        yield f"class {_name(kind)}"
+        if self.exact:
+            yield from self._code_of_class(kind)
+
+    def _code_of_class(self, kind: type) -> Iterator[str]:
+        for cls in kind.__mro__:
+            if cls.__module__.split(".")[0] in ("builtins", "torch", "abc", "typing"):
+                continue
+            for name, value in sorted(vars(cls).items()):
+                function = getattr(value, "__func__", getattr(value, "fget", value))
+                counts = isinstance(function, (types.FunctionType, *_PLAIN, float))
+                if counts and (not name.startswith("__") or name == "__call__"):
+                    yield f"{name} {self.of(function)}"
+
+    def _function(self, function: types.FunctionType) -> Iterator[str]:
+        yield f"function {_name(function)}"
+        yield self.of(function.__defaults__) + self.of(function.__kwdefaults__)
+        for cell in function.__closure__ or ():
+            try:
+                yield self.of(cell.cell_contents)
+            except ValueError:
+                yield "empty"
+        if self.exact or "<" in function.__qualname__:
+            yield self.of(function.__code__)
+            yield from self._globals(function)
+
+    def _globals(self, function: types.FunctionType) -> Iterator[str]:
+        """Describe the settings of a function's module that it may read."""
+        for name in function.__code__.co_names:
+            value = function.__globals__.get(name)
+            if isinstance(value, (*_PLAIN, float, tuple)):
+                yield f"{name} {self.of(value)}"
+
+    def _code(self, code: types.CodeType) -> Iterator[str]:
+        yield code.co_code.hex()
+        yield " ".join(code.co_names)
+        for constant in code.co_consts:
+            yield self.of(constant)
+
+    def _method(self, method: types.MethodType) -> Iterator[str]:
+        yield f"method {self.of(method.__func__)} {self.of(method.__self__)}"
+
+    def _builtin(self, function: Any) -> Iterator[str]:
+        yield f"function {_name(function)}"
+        owner = getattr(function, "__self__", None)
+        if owner is not None and not isinstance(owner, type | types.ModuleType):
+            yield self.of(owner)
+
+    def _partial(self, partial: functools.partial) -> Iterator[str]:
+        yield f"partial {self.of(partial.func)} {self.of(partial.args)} {self.of(partial.keywords)}"
+
+    # --------------------------------------------------------------------- objects
+
+    def _mapping(self, mapping: Mapping) -> Iterator[str]:
+        yield _name(type(mapping))
+        for key, value in mapping.items():
+            yield f"{self.of(key)} {self.of(value)}"
+
+    def _sequence(self, items: list | tuple) -> Iterator[str]:
+        yield _name(type(items))
+        for item in items:
+            yield self.of(item)
+
+    def _set(self, items: set | frozenset) -> Iterator[str]:
+        yield _name(type(items))
+        yield from sorted(self.of(item) for item in items)
+
+    def _object(self, value: Any) -> Iterator[str]:
+        yield _name(type(value))
+        if isinstance(value, os.PathLike):
+            yield os.fsdecode(value)
+        elif isinstance(value, Enum):
+            yield value.name
+        elif state := _state(value):
+            yield from self._attributes(state)
+        else:
+            text = repr(value) if type(value).__repr__ is not object.__repr__ else " at 0x"
+            yield self._unknown(value) if " at 0x" in text else text
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Attributes of an object, wherever it keeps them."""
+    slots = (name for cls in type(value).__mro__ for name in _slots(cls))
+    state = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return {**state, **getattr(value, "__dict__", {})}
+
+
+def _slots(cls: type) -> list[str]:
+    slots = vars(cls).get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _name(thing: Any) -> str:
+    module = getattr(thing, "__module__", None)
+    return f"{module}.{getattr(thing, '__qualname__', getattr(thing, '__name__', '?'))}"
