@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.utils.validation import column_or_1d
+
+from skad._labels import read_both_labels
 
 # Pixels that touch at a corner belong to one region, as in the MVTec reference.
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
@@ -212,7 +215,7 @@ class ThresholdReport(NamedTuple):
     """A threshold on ``score_samples``, and what it gives on labelled images."""
 
     threshold: float
-    """On ``score_samples``: images at or below it are called defective."""
+    """On ``score_samples``: images below it are called defective."""
     f1: float
     """F1 of finding defects."""
     accuracy: float
@@ -235,8 +238,8 @@ def threshold_report(y: np.ndarray, scores: np.ndarray, threshold: float) -> Thr
     y, scores : array-like of shape (n,)
         As for :func:`image_auroc`, with ``score_samples``.
     threshold : float
-        Images that score at or below it are called defective. ``predict`` calls an image at ``offset_``
-        itself good: for its counts pass ``numpy.nextafter(det.offset_, -numpy.inf)``.
+        Images that score below it are called defective, those at it good: ``det.offset_`` gives the
+        counts of ``predict``.
 
     Returns
     -------
@@ -251,10 +254,10 @@ def threshold_report(y: np.ndarray, scores: np.ndarray, threshold: float) -> Thr
     --------
     >>> report = threshold_report([1, 1, 1, 1, -1, -1], [4.0, 3.0, 2.0, 5.0, 1.0, 2.5], 2.0)
     >>> report.false_alarm_rate, report.recall, report.false_negatives
-    (0.25, 0.5, 1)
+    (0.0, 0.5, 1)
     """
     y, scores = _checked(y, scores)
-    called, defective = scores <= threshold, y == -1
+    called, defective = scores < threshold, y == -1
     found, alarms = int((called & defective).sum()), int((called & ~defective).sum())
     missed = int(defective.sum()) - found
     return ThresholdReport(
@@ -282,7 +285,8 @@ def f1_optimal_threshold(y: np.ndarray, scores: np.ndarray) -> ThresholdReport:
     Returns
     -------
     ThresholdReport
-        Of several equally good thresholds, the one that calls most images defective.
+        Of several equally good thresholds, one that calls most images defective; it lies in the middle
+        between two scores.
 
     Raises
     ------
@@ -293,20 +297,20 @@ def f1_optimal_threshold(y: np.ndarray, scores: np.ndarray) -> ThresholdReport:
     --------
     >>> best = f1_optimal_threshold([1, 1, 1, -1, -1], [-0.1, -0.2, -0.6, -0.5, -0.9])
     >>> round(best.f1, 2), best.threshold, best.false_positives
-    (0.8, -0.5, 1)
+    (0.8, -0.35, 1)
     """
     y, scores = _checked(y, scores)
     levels = np.unique(scores)[::-1]
     found = np.searchsorted(np.sort(scores[y == -1]), levels, side="right")
     alarms = np.searchsorted(np.sort(scores[y == 1]), levels, side="right")
     f1 = 2 * found / (found + alarms + np.sum(y == -1))
-    return threshold_report(y, scores, float(levels[f1.argmax()]))
+    return threshold_report(y, scores, _just_above(levels[f1.argmax()], levels))
 
 
 def threshold_at_full_recall(y: np.ndarray, scores: np.ndarray) -> ThresholdReport:
-    """Find the strictest threshold that lets no defective image pass, with the false alarms it costs.
+    """Find the lowest threshold that lets no defective image pass, with the false alarms it costs.
 
-    Like :func:`f1_optimal_threshold` it has seen the test labels.
+    Like :func:`f1_optimal_threshold` it has seen the test labels, and lies between two scores.
 
     Parameters
     ----------
@@ -328,7 +332,7 @@ def threshold_at_full_recall(y: np.ndarray, scores: np.ndarray) -> ThresholdRepo
     1
     """
     y, scores = _checked(y, scores)
-    return threshold_report(y, scores, float(scores[y == -1].max()))
+    return threshold_report(y, scores, _just_above(scores[y == -1].max(), scores))
 
 
 def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
@@ -369,12 +373,25 @@ def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
 
 
 def _checked(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    y, scores = np.asarray(y), np.asarray(scores, dtype=float)
-    if y.shape != scores.shape or set(np.unique(y).tolist()) != {-1, 1}:
-        raise ValueError("y must hold +1 (good) and -1 (defective), both present, a label a score.")
+    scores = column_or_1d(scores, dtype=np.float64)
+    y = read_both_labels(y, len(scores))
     if np.isnan(scores).any():
         raise ValueError(f"scores holds NaN, first at {int(np.isnan(scores).argmax())}.")
     return y, scores
+
+
+def _just_above(level: float, scores: np.ndarray) -> float:
+    """Threshold that calls defective what scores at `level` or lower, and nothing else.
+
+    Halfway to the next score, so that rounding on another processor changes no verdict.
+    """
+    higher = scores[scores > level]
+    if not len(higher):
+        return float(np.nextafter(level, np.inf))
+    following = higher.min()
+    middle = level / 2 + following / 2
+    # Neighbouring floats have no number between them.
+    return float(middle if level < middle <= following else following)
 
 
 def _pairs(
@@ -383,10 +400,13 @@ def _pairs(
     """Masks as booleans and their heat maps, checked."""
     i = -1
     for i, (given, heatmap) in enumerate(zip(masks, heatmaps, strict=True)):
-        mask, heatmap = np.asarray(given) != 0, np.asarray(heatmap)
-        if mask.shape != heatmap.shape:
-            raise ValueError(f"mask {i} has shape {mask.shape}, its heat map {heatmap.shape}.")
-        yield mask, heatmap
+        mask, heatmap = np.asarray(given), np.asarray(heatmap)
+        if mask.shape != heatmap.shape or mask.ndim != 2:
+            raise ValueError(
+                f"mask {i} has shape {mask.shape}, its heat map {heatmap.shape}: both must be (H, W), "
+                "one pair per image. A single pair is passed as [mask], [heatmap]."
+            )
+        yield mask != 0, heatmap
     if i < 0:
         raise ValueError("no masks and heat maps given.")
 

@@ -1,7 +1,9 @@
 """Metrics against scikit-learn and hand-made numbers."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import make_detector
 from scipy.ndimage import gaussian_filter, label
 from sklearn.metrics import auc, average_precision_score, f1_score, roc_auc_score
@@ -56,6 +58,33 @@ def test_undefined_and_unusable(maps):
         pixel_auroc(masks[:2], [heatmaps[0], heatmaps[1][:3]])
     with pytest.raises(ValueError, match=r"shorter|longer"):
         pixel_auroc(masks, heatmaps[:-1])
+
+
+@pytest.mark.parametrize("metric", [pixel_auroc, aupro, aupro_per_image])
+@pytest.mark.parametrize("form", [np.asarray, torch.tensor, np.ndarray.tolist, pd.DataFrame])
+def test_one_pair_that_is_not_in_a_list(metric, form):
+    """Its rows would pass for images of one dimension."""
+    rng = np.random.default_rng(0)
+    mask, heatmap = (rng.random((9, 7)) > 0.8).astype(float), rng.random((9, 7))
+    for masks, heatmaps in (
+        (form(mask), form(heatmap)),
+        ([mask], heatmap),
+        (mask, [heatmap]),
+        ([mask[..., None]], [heatmap[..., None]]),
+    ):
+        with pytest.raises(ValueError, match=r"both must be \(H, W\).*as \[mask\], \[heatmap\]"):
+            metric(masks, heatmaps)
+    assert 0 <= metric([mask], [heatmap]) <= 1
+
+
+@pytest.mark.parametrize("metric", [pixel_auroc, aupro, aupro_per_image])
+def test_columns_of_a_table(maps, metric):
+    """One array per row, under whatever index."""
+    masks, heatmaps = maps
+    index = range(50, 50 + len(masks))
+    columns = pd.DataFrame({"mask": list(masks), "map": list(heatmaps)}, index=index)
+    assert metric(columns["mask"], columns["map"]) == metric(masks, heatmaps)
+    assert metric(np.stack(masks), np.stack(heatmaps)) == metric(masks, heatmaps)
 
 
 class TestDiscriminability:
@@ -186,9 +215,9 @@ class TestImageMetrics:
     )
     def test_unusable(self, metric):
         for y, scores, message in (
-            ([1, 1], [0.0, 1.0], "both present"),
+            ([1, 1], [0.0, 1.0], "needed, both"),
             ([0, 1], [0.0, 1.0], r"\+1 \(good\)"),
-            ([1, -1], [0.0, 1.0, 2.0], "a label a score"),
+            ([1, -1], [0.0, 1.0, 2.0], "2 labels for 3 images"),
             ([1, -1], [0.0, np.nan], "NaN, first at 1"),
         ):
             with pytest.raises(ValueError, match=message):
@@ -199,7 +228,8 @@ class TestThresholds:
     def test_counts(self, labelled):
         y, scores = labelled
         report = threshold_report(y, scores, 7.0)
-        called = scores <= 7.0
+        called = scores < 7.0
+        assert (scores == 7.0).any()  # which are good
         assert report.threshold == 7.0
         assert report.f1 == pytest.approx(f1_score(y == -1, called))
         assert report.accuracy == pytest.approx(np.mean(called == (y == -1)))
@@ -212,16 +242,21 @@ class TestThresholds:
         report = threshold_report(*labelled, -100.0)
         assert (report.f1, report.recall, report.false_alarm_rate) == (0.0, 0.0, 0.0)
 
-    def test_of_a_detector(self, good, defective):
-        """The count below ``offset_`` is what ``predict`` says."""
+    @pytest.mark.parametrize("at", [None, 0, 7, 13, 15])
+    def test_of_a_detector(self, good, defective, at):
+        """The count at ``offset_`` is what ``predict`` says, also where images lie at it."""
         X, y = np.concatenate([good, defective]), np.repeat([1, -1], [len(good), len(defective)])
         detector = make_detector().fit(good)
-        report = threshold_report(
-            y, detector.score_samples(X), np.nextafter(detector.offset_, -np.inf)
-        )
+        scores = detector.score_samples(X)
         called = detector.predict(X) == -1
+        if at is not None:
+            detector.offset_ = float(np.sort(scores)[at])
+            called = detector.predict(X) == -1
+            assert called.sum() == at
+        report = threshold_report(y, scores, detector.offset_)
         assert report.false_positives == called[y == 1].sum()
         assert report.recall == called[y == -1].mean()
+        assert report.accuracy == pytest.approx(np.mean(called == (y == -1)))
 
     def test_the_best_f1_of_all(self, labelled):
         y, scores = labelled
@@ -229,15 +264,46 @@ class TestThresholds:
         tried = {t: f1_score(y == -1, scores <= t) for t in np.unique(scores)}
         assert best.f1 == pytest.approx(max(tried.values()))
         assert best == threshold_report(y, scores, best.threshold)
-        assert best.threshold == max(t for t in tried if tried[t] == pytest.approx(best.f1))
+        highest_called = scores[scores < best.threshold].max()
+        assert highest_called == max(t for t in tried if tried[t] == pytest.approx(best.f1))
 
     def test_full_recall(self, labelled):
         y, scores = labelled
         full = threshold_at_full_recall(y, scores)
         assert full.recall == 1
         assert full.false_negatives == 0
-        stricter = threshold_report(y, scores, np.nextafter(full.threshold, -np.inf))
-        assert stricter.recall < 1
+        # The next lower threshold that tells images apart lets a defect pass.
+        lower = threshold_report(y, scores, scores[scores < full.threshold].max())
+        assert lower.recall < 1
+
+    @pytest.mark.parametrize(
+        "scores",
+        [
+            [0.1, 0.2, 0.6, 0.5, 0.9],
+            [1.0, 2.0, 3.0, 0.0, np.nextafter(0.0, 1)],  # neighbours
+            [1.0, 1.0, 1.0, 1.0, 1.0],
+            [1e308, 1e308, -1e308, -1e308, -1e308],
+            [np.inf, 1.0, 2.0, -np.inf, 0.0],
+            [-1.0, -2.0, -3.0, 4.0, 5.0],  # the defective images lie highest
+            [5e-324, 1e-323, 0.0, 0.0, 5e-324],
+        ],
+    )
+    @pytest.mark.parametrize("find", [f1_optimal_threshold, threshold_at_full_recall])
+    def test_thresholds_lie_between_scores(self, find, scores):
+        """Also where the next score is a neighbour, infinite, or absent."""
+        y, scores = np.array([1, 1, 1, -1, -1]), np.array(scores)
+        found = find(y, scores)
+        assert not np.isnan(found.threshold)
+        assert found == threshold_report(y, scores, found.threshold)
+        below = scores < found.threshold
+        reachable = {t: scores <= t for t in scores}
+        assert any((below == called).all() for called in reachable.values())
+        if find is threshold_at_full_recall:
+            fewest = scores <= scores[y == -1].max()
+            np.testing.assert_array_equal(below, fewest)
+        else:
+            tried = [f1_score(y == -1, called) for called in reachable.values()]
+            assert found.f1 == pytest.approx(max(tried))
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,7 @@ def image_figures(y: np.ndarray, scores: np.ndarray, offset: float) -> dict[str,
     """Figures that need no heat map; see :func:`evaluate`."""
     y = np.asarray(y)
     best = f1_optimal_threshold(y, scores)
-    # What lies at the threshold itself counts as good.
-    own = threshold_report(y, scores, np.nextafter(offset, -np.inf))
+    own = threshold_report(y, scores, offset)
     return {
         "image_auroc": image_auroc(y, scores),
         "average_precision": average_precision(y, scores),

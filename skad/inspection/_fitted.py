@@ -52,8 +52,13 @@ def check_heatmap(i: int, heatmap: np.ndarray, mask: np.ndarray | None) -> None:
     heatmap : ndarray
     mask : ndarray or None
     """
-    if heatmap.ndim != 2 or np.isnan(heatmap).all():
-        raise ValueError(f"heat map {i} must be of shape (H, W) and hold more than NaN.")
+    if heatmap.ndim != 2:
+        raise ValueError(
+            f"heat map {i} must be of shape (H, W), one per image; it has {heatmap.shape}. A single one "
+            "is passed as [heatmap], its mask as [mask]."
+        )
+    if np.isnan(heatmap).all():
+        raise ValueError(f"heat map {i} must hold more than NaN.")
     if mask is not None and mask.shape != heatmap.shape:
         raise ValueError(
             f"mask {i} has shape {mask.shape}, its heat map {heatmap.shape}: a mask must be as large "
