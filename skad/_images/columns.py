@@ -187,7 +187,7 @@ def _refuse_several_columns(X: Any) -> None:
     if not isinstance(shape, tuple) or len(shape) != 2 or not shape[0] or shape[1] < 2:
         return
     if hasattr(X, "columns"):
-        cells = [(name, np.asarray(X[name][:1])[0]) for name in X.columns]
+        cells = list(zip(X.columns, np.asarray(X.head(1))[0], strict=True))
     elif isinstance(X, np.ndarray) and X.dtype.kind in "OUT":
         cells = list(enumerate(X[0]))
     else:

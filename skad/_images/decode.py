@@ -20,6 +20,7 @@ from .items import (
     WANTED,
     Element,
     Strip,
+    describe,
     is_array,
     is_encoded,
     is_late,
@@ -73,7 +74,7 @@ def decode(item: Any, name: str) -> np.ndarray:
     ValueError, TypeError
         If the item cannot be read, or is no image of an accepted layout, type and range.
     """
-    item = _read_element(item, name)
+    item, name = _read_element(item, name)
     if isinstance(item, Strip):
         return strip(item.values, name)
     return canonical(as_ndarray(item, name) if _is_numbers(item) else numbers(item, name), name)
@@ -126,7 +127,7 @@ def shape(item: Any, name: str) -> tuple[int, int]:
     height, width : int
         After the turn that EXIF asks for.
     """
-    item = _read_element(item, name)
+    item, name = _read_element(item, name)
     if isinstance(item, Strip):
         return 1, item.values.size
     if is_array(item):
@@ -183,10 +184,10 @@ def _is_numbers(item: Any) -> bool:
     return hasattr(item, "__array__") and not is_path(item) and not is_encoded(item)
 
 
-def _read_element(item: Any, name: str) -> Any:
-    """Read an element of a data set; what else it holds than an image is an error."""
+def _read_element(item: Any, name: str) -> tuple[Any, str]:
+    """Read an element of a data set, and name it; what else it holds than an image is an error."""
     if not isinstance(item, Element):
-        return item
+        return item, name
     with _naming_numbers(name):
         found = item.read()
     if isinstance(found, (tuple, list)):
@@ -200,7 +201,7 @@ def _read_element(item: Any, name: str) -> Any:
             f"{name}: is a {type(found).__name__} with {keys}, but X must hold images alone. "
             "Pass the column of images: X['image'], or [element['image'] for element in X]."
         )
-    return found
+    return found, f"{name}, {describe(found)}"
 
 
 def as_ndarray(item: Any, name: str) -> np.ndarray:

@@ -55,13 +55,19 @@ def _problem(image: Image.Image) -> str | None:
     if deep and image.format not in _DEEP_FORMATS:
         return f"holds more than 8 bits as {image.format}, which Pillow does not read faithfully"
     if any(_is_cut(*tile[0::3]) for tile in getattr(image, "tile", [])):
-        return _cut_to_8(image.mode)
+        return _stretched(image.mode) if deep else _cut_to_8(image.mode)
     find = {"TIFF": _tiff_problem, "JPEG2000": _jpeg2000_problem, "AVIF": _avif_problem}
     return find[image.format](image, deep) if image.format in find else None
 
 
 def _cut_to_8(mode: str) -> str:
     return f"holds more than 8 bits per channel, of which Pillow keeps 8 in the mode {mode}"
+
+
+def _stretched(mode: str) -> str:
+    return (
+        f"holds more than 8 bits and fewer than 16, which Pillow stretches to 16 in the mode {mode}"
+    )
 
 
 def _is_cut(codec: str, arguments: Any) -> bool:
@@ -99,7 +105,7 @@ def _jpeg2000_problem(image: Any, deep: bool) -> str | None:
     if bits > 8 and not deep:
         return _cut_to_8(image.mode)
     if bits > 8 and bits != 16:
-        return f"holds {bits} bits, which Pillow stretches to 16"
+        return _stretched(image.mode)
     return None
 
 

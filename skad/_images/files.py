@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, TextIOBase
 from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -23,6 +23,10 @@ _REDUCED, _IS_REDUCED = 254, 1  # tag of TIFF
 
 class MissingImageError(FileNotFoundError, ValueError):
     """A path in X does not exist: a wrong value to scikit-learn, a missing file to the system."""
+
+
+class UnreadableImageError(ValueError):
+    """An image cannot be read; the message names it, and the remedy."""
 
 
 @contextmanager
@@ -83,10 +87,14 @@ def _read_encoded(item: Any, name: str) -> bytes:
     """Content of an image file in memory, or of an open file, which may be in several lists."""
     if isinstance(item, (bytes, bytearray, memoryview)):
         return bytes(item)
+    if isinstance(item, TextIOBase):
+        raise UnreadableImageError(f"{name}: is opened as text. Open it in binary mode, 'rb'.")
     if getattr(item, "closed", False):
-        raise _Refusal(f"{name}: is closed. Pass its path, or read it before: file.read().")
+        raise UnreadableImageError(
+            f"{name}: is closed. Pass its path, or read it before: file.read()."
+        )
     if hasattr(item, "seekable") and not item.seekable():
-        raise _Refusal(f"{name}: can be read only once. Pass its content: file.read().")
+        raise UnreadableImageError(f"{name}: can be read only once. Pass its content: file.read().")
     with READING:
         position = item.tell()
         item.seek(0)
@@ -95,7 +103,7 @@ def _read_encoded(item: Any, name: str) -> bytes:
         finally:
             item.seek(position)
     if not isinstance(content, (bytes, bytearray)):
-        raise _Refusal(f"{name}: gives no bytes ({type(content).__name__}); {WANTED}.")
+        raise UnreadableImageError(f"{name}: gives no bytes ({type(content).__name__}); {WANTED}.")
     return bytes(content)
 
 
@@ -116,15 +124,11 @@ def _encoded_by(image: Image.Image, name: str) -> bytes | None:
         except Exception as error:
             if file is not None and not file.closed:
                 raise
-            raise _Refusal(
+            raise UnreadableImageError(
                 f"{name}: is closed. Score it inside its with block, call image.load() there, or pass "
                 "the path."
             ) from error
         return None
-
-
-class _Refusal(ValueError):
-    """An error that names the image already."""
 
 
 @contextmanager
@@ -132,21 +136,22 @@ def naming(item: Any, name: str) -> Iterator[None]:
     """Turn what Pillow and the system raise into one error that names the image and the remedy."""
     try:
         yield
-    except (_Refusal, MemoryError):
+    except (UnreadableImageError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise MissingImageError(f"{name}: no such file.") from error
     except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{name}: is not an image that Pillow can read. Leave it out, or convert it to PNG."
+        raise UnreadableImageError(
+            f"{name}: is not an image that Pillow can read. Leave it out, convert it to PNG, or "
+            "pass its pixels as an array."
         ) from error
     except Image.DecompressionBombError as error:
-        raise ValueError(
+        raise UnreadableImageError(
             f"{name}: {error} If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
         ) from error
     except Exception as error:
         # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError, struct.error.
-        raise ValueError(f"{name}: {_remedy(item, error)}") from error
+        raise UnreadableImageError(f"{name}: {_remedy(item, error)}") from error
 
 
 def _remedy(item: Any, error: Exception) -> str:

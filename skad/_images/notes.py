@@ -27,6 +27,9 @@ class _Thread(threading.local):
 class _WhileListening:
     """Takes the place of a filter's regular expression."""
 
+    # Where filters are made anew from their texts, as scikit-learn does in its workers: matches nothing.
+    pattern = "(?!)"
+
     def match(self, text: str) -> bool:
         if _thread.heard is None:
             return False
@@ -34,7 +37,7 @@ class _WhileListening:
         return True
 
     def __reduce__(self) -> str:
-        # scikit-learn sends the filters to worker processes.
+        # Filters are sent to worker processes.
         return "_WHILE_LISTENING"
 
 

@@ -123,7 +123,11 @@ class ImageSource:
         position = self._position(i)
         if position in self._seen:
             return self._seen[position]
-        return decode.shape(self._items[position], self.describe(i))
+        item = self._items[position]
+        shape = decode.shape(item, self.describe(i))
+        if is_late(item):
+            self._seen[position] = shape
+        return shape
 
     def describe(self, i: int) -> str:
         """Name one image for an error message.
