@@ -326,7 +326,16 @@ class ReConPatchDetector(PatchCoreDetector):
     def _mapping(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
         # Copied, since torch warns of the read-only memory map that a worker may see.
         weight = torch.from_numpy(np.array(self.components_)).to(device)
-        return lambda patches: patches @ weight.T
+
+        def mapped(patches: torch.Tensor) -> torch.Tensor:
+            if patches.shape[-1] != weight.shape[1]:
+                raise ValueError(
+                    f"components_ maps patches of {weight.shape[1]} values, and this backbone makes "
+                    f"such of {patches.shape[-1]}: they do not belong together."
+                )
+            return patches @ weight.T
+
+        return mapped
 
     # The weights of neighbourhoods are the host's to tell.
     _score_on_device = None  # type: ignore[assignment]

@@ -194,6 +194,7 @@ class MemoryBank:
             Distances to k different vectors of the bank, ascending, so that column j is at least the
             distance to the (j + 1)-th nearest.
         """
+        self._check_width(queries)
         exact = self._exact(queries.device)
         check_k(k, self._n_left(exclude_source))
         mask = self._mask(exclude_source, queries.device)
@@ -221,6 +222,7 @@ class MemoryBank:
         tensor of shape (n_images, patches, k), float32, on the device of the queries
             Column j is at least the distance to the (j + 1)-th nearest.
         """
+        self._check_width(queries)
         device, exact = str(queries.device), self._exact(queries.device)
         check_k(k, len(self))
         halves = self._once(("halves", device), lambda: HalfPrecisionBounds(exact))
@@ -342,12 +344,15 @@ class MemoryBank:
 
     def _as_queries(self, queries: ArrayLike | torch.Tensor) -> torch.Tensor:
         asked = torch.as_tensor(queries, dtype=torch.float32).detach()
-        if asked.ndim not in (2, 3) or asked.shape[-1] != self.vectors.shape[1]:
+        self._check_width(asked)
+        return asked
+
+    def _check_width(self, queries: torch.Tensor) -> None:
+        if queries.ndim not in (2, 3) or queries.shape[-1] != self.vectors.shape[1]:
             raise ValueError(
                 f"expected queries of shape (q, {self.vectors.shape[1]}) or (n_images, patches, "
-                f"{self.vectors.shape[1]}), got {tuple(asked.shape)}"
+                f"{self.vectors.shape[1]}), got {tuple(queries.shape)}"
             )
-        return asked
 
 
 def _as_tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:
