@@ -262,7 +262,8 @@ def _answers(network: nn.Module) -> object:
     """Tell networks apart that cannot be described; copies of one answer alike, bit by bit."""
     for size in _PROBES:
         try:
-            maps = FeatureNet(copy.deepcopy(network))(probe_image(size).to(_device_of(network)))
+            with torch.inference_mode():
+                maps = FeatureNet(copy.deepcopy(network))(probe_image(size).to(_device_of(network)))
         except (
             Exception
         ):  # whatever a network of the user's own may do with an image of another size
