@@ -88,7 +88,7 @@ class TestFiles:
         (folder / "test/scratch/notes.txt").write_text("not an image")
         (folder / "train/good/._000.png").write_bytes(b"resource fork")
         (folder / "train/good/thumbs.png").mkdir()
-        plant(folder, "test/.cache/000.png", "test/loose.png")
+        plant(folder, "test/.cache/000.png")
         data = load_folder(folder)
         assert len(data.X) == 5
         assert set(data.defects) == {"good", "scratch"}
@@ -134,7 +134,6 @@ class TestFiles:
             ("000.png", "000.png"),
             ("000_mask.BMP", "000_mask.BMP"),
             ("000/000.png", "000"),
-            ("0000_mask.png", None),
         ],
     )
     def test_names_of_masks(self, tmp_path, mask, found):

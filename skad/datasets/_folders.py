@@ -9,6 +9,7 @@ from sklearn.utils import Bunch
 
 from skad.datasets._bunch import GOOD, Sample, make_bunch
 from skad.datasets._files import choose, images, subfolders
+from skad.datasets._left_out import good_in_other_words, warn_of_left_out
 from skad.datasets._source import Source
 
 _CATEGORY = """\
@@ -103,6 +104,13 @@ def load_folder(path: str | os.PathLike[str], category: str | None = None) -> Bu
         If the folder, its training or its test images are missing; the message shows the layout.
     ValueError
         If `path` is a file, or for a category that does not exist or is not said.
+
+    Warns
+    -----
+    UserWarning
+        If masks match no image, images have other suffixes or lie elsewhere (in deeper folders, say),
+        or a folder beside ``test/good`` seems to hold good images ("ok", "normal"): with their number,
+        an example and the remedy.
 
     Examples
     --------
@@ -318,7 +326,12 @@ def load_layout(
         ]
     for part, place in (("train", f"train/{good}"), ("test", "test")):
         if not any(sample.split == part for sample in samples):
-            raise source.missing(path, f"no images in {os.path.relpath(root / place, path)}")
+            what = f"no images in {os.path.relpath(root / place, path)}"
+            near = [f.name for f in subfolders(root / part) if good_in_other_words(f.name, good)]
+            if near:
+                what += f" (rename {part}/{near[0]} to {part}/{good} if it holds good images)"
+            raise source.missing(path, what)
+    warn_of_left_out(root, samples, good)
     return make_bunch(samples, category, source, path)
 
 
