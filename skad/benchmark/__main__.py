@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from skad._text import readable
 from skad.benchmark._presets import PRESETS, TABLES, Preset
 from skad.benchmark._runner import run, with_defaults
 from skad.benchmark._tables import write_tables
@@ -53,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             backend=args.backend,
             verbose=1,
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"interrupted; the same command goes on with what {args.out} lacks")
     files = write_tables(args.out)
     print(files[0].read_text(encoding="utf-8"))
-    print("written: " + ", ".join(str(file) for file in files))
+    print("written: " + ", ".join(readable(str(file)) for file in files))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ from joblib import Parallel, delayed, parallel_config
 from sklearn.utils import Bunch
 
 from skad._files import write_text
+from skad._text import readable
 from skad._version import __version__
 from skad.benchmark._augmentation import write_augmented
 from skad.benchmark._evaluation import evaluate
@@ -125,7 +126,8 @@ def run(
     FileNotFoundError
         If the data set is not there; the message shows its layout.
     ValueError
-        For an unknown data set, category or parameter, or if `out` holds results of other settings.
+        For an unknown data set, category or parameter, a category that lacks good or defective test
+        images, or if `out` holds results of other settings: before the first fit.
     """
     if dataset not in DATASETS:
         raise ValueError(f"dataset={dataset!r} is unknown; there are {', '.join(DATASETS)}.")
@@ -136,6 +138,10 @@ def run(
             f"no category {', '.join(unknown)} in {os.fspath(path)!r}; there are {', '.join(found)}."
         )
     chosen = tuple(found) if categories is None else tuple(dict.fromkeys(categories))
+    if not chosen:
+        raise ValueError("categories is empty: name some, or pass None for all.")
+    if map_size is not None and map_size < 1:
+        raise ValueError(f"map_size={map_size} must be at least 1, or None.")
     out = Path(out)
     tasks = [
         Task(
@@ -145,8 +151,10 @@ def run(
         for part in ([chosen] if preset.one_model else [(c,) for c in chosen])
         for draw in range(preset.draws)
     ]
-    # Wrong parameters and foreign results are found before the first fit.
+    # What is wrong with the last task is found before the first fit.
     open_tasks = [task for task in tasks if not _is_done(task, out)]
+    _check(open_tasks)
+    _make_folder(out)
     if verbose and len(open_tasks) < len(tasks):
         print(
             f"{len(tasks) - len(open_tasks)} of {len(tasks)} fits are finished already", flush=True
@@ -157,6 +165,41 @@ def run(
             for i, task in enumerate(open_tasks, start=1)
         )
     return out
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"out={os.fspath(folder)!r} is a file: name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"out={os.fspath(folder)!r} cannot be written into.")
+
+
+def _check(tasks: Sequence[Task]) -> None:
+    """Read the lists of all images, and look at all parameters."""
+    parts: dict[tuple[str, str, str], Bunch] = {}
+    for task in tasks:
+        detector = build_detector(task.preset, task.categories[0], task.seed, task.changes)
+        for part in [detector, *(member for _, member in getattr(detector, "estimators", []))]:
+            part._validate_params()
+        for category in task.categories:
+            key = task.dataset, task.path, category
+            if key not in parts:
+                parts[key] = DATASETS[task.dataset].load(task.path, category)
+            _check_part(parts[key], category, task.preset.shots)
+
+
+def _check_part(part: Bunch, category: str, shots: int | None) -> None:
+    for label, kind in ((1, "good"), (-1, "defective")):
+        if not np.any(part.y_test == label):
+            raise ValueError(
+                f"category {category!r} has no {kind} test images, and every figure needs some: add "
+                "them, or leave the category out."
+            )
+    if shots is not None and shots > len(part.X_train):
+        raise ValueError(
+            f"category {category!r} has {len(part.X_train)} training images; {shots} are asked for."
+        )
 
 
 def run_task(task: Task, out: Path, prefix: str = "") -> None:
@@ -186,9 +229,9 @@ def run_task(task: Task, out: Path, prefix: str = "") -> None:
             _write(_file(task, category, out), {**_identity(task, category), "figures": figures})
             if prefix:
                 auroc = figures["image_auroc"]
+                label = task.label if len(parts) == 1 else f"{task.name}, {category}"
                 print(
-                    f"{prefix} {task.label if len(parts) == 1 else f'{task.name}, {category}'}: "
-                    f"image AUROC {auroc:.4f}, fit {fit_s:.0f} s",
+                    f"{prefix} {readable(label)}: image AUROC {auroc:.4f}, fit {fit_s:.0f} s",
                     flush=True,
                 )
 

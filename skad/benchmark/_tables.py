@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from skad._files import write_text
+from skad._text import readable
 from skad.benchmark._published import published
 from skad.benchmark._runner import read_result
 
@@ -63,7 +64,7 @@ def write_tables(out: str | os.PathLike[str]) -> list[Path]:
         "results.json": json.dumps(results, indent=1),
     }
     for name, text in texts.items():
-        write_text(out / name, text)
+        write_text(out / name, readable(text))
     return [out / name for name in texts]
 
 

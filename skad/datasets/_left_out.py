@@ -15,22 +15,24 @@ from skad.datasets._files import SUFFIXES
 _PLACES = ("train", "validation", "val", "test", "ground_truth")
 _TRUTH = "ground_truth"
 # Images to those who put them there; of the first ones some can be decoded, but no loader lists them.
-_OTHER_SUFFIXES = frozenset(
-    """
-    .gif .jfif .jpe .pgm .ppm .pbm .pnm .tga .jp2 .j2k .jxl .heic .heif .avif .dib .pcx .exr .hdr
-    .npy .npz .dcm .dicom .raw .dng .cr2 .cr3 .nef .arw
-    """.split()
-)
+# fmt: off
+_OTHER_SUFFIXES = frozenset({
+    ".gif", ".jfif", ".jpe", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".jxl",
+    ".heic", ".heif", ".avif", ".dib", ".pcx", ".exr", ".hdr",
+    ".npy", ".npz", ".dcm", ".dicom", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw",
+})
 # Letters alone, in lower case.
-_GOOD_IN_OTHER_WORDS = frozenset(
-    """
-    good goods ok okay oks normal normals fine pass passed perfect healthy clean intact undamaged
-    flawless negative nominal accepted nodefect nodefects nondefect nondefective defectfree noanomaly
-    nonanomalous goodpart goodparts okpart okparts
-    gut gutteil gutteile io inordnung fehlerfrei bon bonne conforme bueno buena buono buona bom boa goed
-    bra dobry dobre iyi
-    """.split()
-)
+_GOOD_IN_OTHER_WORDS = frozenset({
+    "good", "goods", "ok", "okay", "oks", "normal", "normals", "fine", "pass", "passed", "perfect",
+    "healthy", "clean", "intact", "undamaged",
+    "flawless", "negative", "nominal", "accepted", "nodefect", "nodefects", "nondefect",
+    "nondefective", "defectfree", "noanomaly",
+    "nonanomalous", "goodpart", "goodparts", "okpart", "okparts",
+    "gut", "gutteil", "gutteile", "io", "inordnung", "fehlerfrei", "bon", "bonne", "conforme",
+    "bueno", "buena", "buono", "buona", "bom", "boa", "goed",
+    "bra", "dobry", "dobre", "iyi",
+})
+# fmt: on
 
 
 def warn_of_left_out(root: Path, samples: Iterable[Sample], good: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -132,12 +133,89 @@ def test_what_is_wrong_is_said_before_the_first_fit(parts, tmp_path):
         ({"dataset": "mvtec"}, "dataset='mvtec' is unknown; there are mvtec_ad"),
         ({"categories": ["cabel"]}, "no category cabel in .*; there are bottle, cable"),
         ({"changes": {"sise": 3}}, "no parameter 'sise'"),
+        ({"changes": {"coreset_size": -1}}, "'coreset_size' parameter"),
+        ({"seed": -1}, "'random_state' parameter"),
+        ({"categories": []}, "categories is empty"),
+        ({"map_size": -1}, "map_size=-1"),
     ):
         with pytest.raises(ValueError, match=message):
             run(parts, PLAIN, tmp_path / "out", **arguments)
     with pytest.raises(FileNotFoundError, match="absent"):
         run(parts / "absent", PLAIN, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    monkeypatch.setattr(module, "run_task", lambda *args: pytest.fail("a fit has begun"))
+
+
+class TestLastCategory:
+    """What is wrong with the last of them is said before the first is fitted."""
+
+    @pytest.fixture
+    def parts(self, parts, tmp_path):
+        return shutil.copytree(parts, tmp_path / "parts")
+
+    @pytest.mark.parametrize(
+        ("absent", "error", "message"),
+        [
+            ("train/good", FileNotFoundError, "no images in cable/train/good"),
+            ("test", FileNotFoundError, "no images in cable/test"),
+            ("test/good", ValueError, "'cable' has no good test images"),
+            ("test/spot", ValueError, "'cable' has no defective test images"),
+        ],
+    )
+    def test_lacks_images(self, parts, tmp_path, no_fit, absent, error, message):
+        shutil.rmtree(parts / "cable" / absent)
+        if absent == "test/spot":
+            shutil.rmtree(parts / "cable/ground_truth")
+        with pytest.raises(error, match=message):
+            run(parts, PLAIN, tmp_path / "out", categories=["bottle", "cable"])
+        assert not (tmp_path / "out").exists()
+
+    def test_has_fewer_images_than_shots(self, parts, tmp_path, no_fit):
+        (parts / "cable/train/good/0.png").unlink()
+        presets = {**PLAIN, "shots": Preset("eight", "patchcore", SMALL, shots=8)}
+        with pytest.raises(ValueError, match="'cable' has 7 training images; 8 are asked for"):
+            run(parts, presets, tmp_path / "out")
+
+    def test_has_settings_of_its_own_that_do_not_do(self, parts, tmp_path, no_fit):
+        preset = Preset("own", "patchcore", SMALL, by_category={"cable": {"n_neighbors": 0}})
+        with pytest.raises(ValueError, match="'n_neighbors' parameter"):
+            run(parts, {"own": preset}, tmp_path / "out")
+
+    def test_member_of_an_ensemble(self, parts, tmp_path, no_fit):
+        members = [("a", "patchcore", SMALL), ("b", "patchcore", {**SMALL, "b": 1})]
+        preset = Preset("fused", "fusion", {"estimators": members})
+        with pytest.raises(ValueError, match="'b' parameter"):
+            run(parts, {"fused": preset}, tmp_path / "out")
+
+
+def test_folders_that_do_not_do(parts, tmp_path, no_fit):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        run(parts, PLAIN, tmp_path / "file")
+    with pytest.raises(SystemExit, match=r"error: out=.* is a file: name a folder"):
+        main([str(parts), "--method", "patchcore", "--out", str(tmp_path / "file")])
+
+
+def test_categories_that_are_no_utf8(parts, tmp_path, capsys):
+    """Tables and lines of progress name them readably, in the end too."""
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        shutil.copytree(parts / "cable", tmp_path / "parts" / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    out = tmp_path / os.fsdecode(b"r\xe9sum\xe9")
+    settings = [f"{name}={value}" for name, value in SMALL.items()]
+    arguments = ["--method", "patchcore", "--out", str(out), "--set", *settings]
+    main([str(tmp_path / "parts"), *arguments])
+    printed = capsys.readouterr().out
+    assert printed.encode("utf-8")
+    assert r"patchcore-defaults, caf\xe9: image AUROC 1.0000" in printed
+    assert r"| caf\xe9 | 100.0" in (out / "results.md").read_text(encoding="utf-8")
+    assert json.loads((out / "results.json").read_text())[0]["category"] == name
 
 
 def test_foreign_files_are_refused(parts, tmp_path):
