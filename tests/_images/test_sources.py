@@ -1,12 +1,10 @@
 """What counts as images, and how errors name them."""
 
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
 import torch
 from PIL import Image
 
@@ -29,76 +27,6 @@ def object_array(items):
     array = np.empty(len(items), dtype=object)
     array[:] = items
     return array
-
-
-# --------------------------------------------------------------------------- is_rows
-
-
-@pytest.mark.parametrize(
-    "X",
-    [
-        np.zeros((4, 5)),
-        np.zeros((4, 5), dtype=object),
-        np.zeros((0, 3)),
-        np.zeros(5),
-        np.zeros(5, dtype=object),
-        np.zeros((2, 3), dtype=complex),
-        pd.DataFrame({"a": [1, 2]}),
-        pd.Series([1.0, 2.0]),
-        scipy.sparse.csr_matrix(np.eye(3)),
-        [[1, 2], [3, 4]],
-        [1, 2, 3],
-        [np.zeros(3), np.zeros(3)],
-        torch.zeros(4, 5),
-        torch.zeros(4),
-        3.0,
-        None,
-        {"a": 1},
-    ],
-    ids=lambda X: type(X).__name__,
-)
-def test_tables_and_strangers_are_rows(X):
-    assert is_rows(X)
-
-
-@pytest.mark.parametrize(
-    "X",
-    [
-        ["a.png", "b.png"],
-        ("a.png",),
-        [Path("a.png")],
-        np.array(["a.png", "b.png"]),
-        object_array(["a.png", Path("b.png")]),
-        pd.Series(["a.png", "b.png"], index=[7, 9]),
-        pd.Series(["a.png", "b.png"], dtype="string"),
-        [Image.new("L", (4, 4))],
-        [np.zeros((4, 4))],
-        [torch.zeros(4, 4, 3)],
-        object_array([np.zeros((4, 4)), np.zeros((5, 4, 3))]),
-        [None, "a.png"],
-        np.zeros((2, 4, 4)),
-        np.zeros((2, 4, 4, 3)),
-        np.zeros((2, 4, 4, 3, 1)),
-        torch.zeros(2, 4, 4),
-        torch.zeros(2, 4, 4, 3),
-        [],
-        np.array([]),
-    ],
-    ids=lambda X: type(X).__name__,
-)
-def test_images_are_not_rows(X):
-    assert not is_rows(X)
-
-
-@pytest.mark.parametrize("X", ["a.png", Path("a.png"), Image.new("L", (4, 4))])
-def test_a_single_image_wants_a_list(X):
-    with pytest.raises(TypeError, match="wrap it in a list"):
-        is_rows(X)
-
-
-def test_an_iterator_wants_a_list(tmp_path):
-    with pytest.raises(TypeError, match="wrap it in list"):
-        is_rows(tmp_path.glob("*.png"))
 
 
 # --------------------------------------------------------------------------- one image, many ways
