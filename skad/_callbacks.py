@@ -31,6 +31,11 @@ Advance = Callable[[int], None]
 _SECONDS_BETWEEN_LINES = 2.0
 
 
+def say(estimator: Any, text: str) -> None:
+    """Print a line, as ``verbose`` does."""
+    print(f"[{type(estimator).__name__}] {text}", file=sys.stderr)
+
+
 class FitProgress:
     """Reports the stages of one ``fit`` and the steps inside each stage.
 

@@ -11,7 +11,7 @@ from skad._features.patches import (
     TransformedPatches,
     inside,
 )
-from skad._features.store import FeatureStore, StoredExtractor, as_feature_store
+from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
 
 __all__ = [
     "BatchInvariant",
@@ -26,6 +26,7 @@ __all__ = [
     "TrainingPatches",
     "TransformedPatches",
     "as_feature_store",
+    "folder_of",
     "inside",
     "load_backbone",
     "patch_extractor",

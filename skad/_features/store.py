@@ -4,7 +4,7 @@ One file an image, named by a hash of the pixels the network sees and of everyth
 into features: the cells of `embedding.py`. Files are written under another name and then renamed, carry
 a checksum, and the ones that were not asked for longest are removed when the store grows too large.
 Several processes may share it: an image that one of them is working on is not sent through the backbone
-by another.
+by another. A store saves time and nothing else: where it cannot be used, features are computed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,19 @@ from uuid import uuid4
 import numpy as np
 import torch
 
+from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._memory import parse_bytes
 
 _MAGIC = b"skad-features-2\n"
 _CHECKSUM = 16  # bytes
-# A claim that is older belongs to a process that was killed.
-_STALE_SECONDS = 120.0
-_POLL_SECONDS = 0.005
+# What was begun so many seconds before the latest file and is not finished was left by a killed process.
+_LEFT_SECONDS = 600.0
 # Writes between two looks at the size of the store, which cost a listing of all files.
 _LOOK_EVERY = 64
+
+# Stores of which this process has said that they do not work.
+_troubled: set[str] = set()
 
 
 class FeatureStore:
@@ -44,7 +48,11 @@ class FeatureStore:
         Folder; made when needed. Several detectors, searches and processes may share it.
     max_size : int or str, default="10GB"
         Bytes (or "500MB", "10GB") that the files may take; beyond it, those that were not asked for
-        longest are removed.
+        longest are removed. The features of one image must have room.
+    network : str or None, default=None
+        Name under which the features of a network of your own are kept, such as "line3-encoder-v2":
+        another one for every network, and for every change of it. Without a name they are not kept,
+        since nothing else tells such a network on every machine and day. The models of timm need none.
 
     Notes
     -----
@@ -60,24 +68,41 @@ class FeatureStore:
     >>> det = PatchCoreDetector("skad_nano", memory=store)
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_size: int | str = "10GB") -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        max_size: int | str = "10GB",
+        network: str | None = None,
+    ) -> None:
+        if network is not None and (not isinstance(network, str) or not network):
+            raise ValueError(f"network={network!r} must be a name, such as 'line3-encoder-v2'.")
+        parse_bytes(max_size, "max_size")
+        self.path = os.fspath(path)
         self.max_size = max_size
+        self.network = network
         self._n_writes = 0
-        parse_bytes(max_size)
 
     def __repr__(self) -> str:
-        return f"FeatureStore({os.fspath(self.path)!r}, max_size={self.max_size!r})"
+        network = "" if self.network is None else f", network={self.network!r}"
+        return f"FeatureStore({self.path!r}, max_size={self.max_size!r}{network})"
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, FeatureStore)
-            and os.fspath(self.path) == os.fspath(other.path)
-            and self.max_size == other.max_size
-        )
+        return isinstance(other, FeatureStore) and self._parameters() == other._parameters()
 
     def __hash__(self) -> int:
-        return hash(os.fspath(self.path))
+        return hash(self.path)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({"network": None, **state, "_n_writes": 0})
+
+    def _parameters(self) -> tuple[str, int | str, str | None]:
+        return self.path, self.max_size, self.network
+
+    def _below(self, folder: str | None) -> FeatureStore:
+        """Resolve a relative path, from the working folder if from no other."""
+        if os.path.isabs(self.path):
+            return self
+        return FeatureStore(os.path.join(folder or os.getcwd(), self.path), *self._parameters()[1:])
 
     def _file(self, key: str) -> Path:
         # 256 folders: listings stay short.
@@ -100,7 +125,10 @@ class FeatureStore:
         file = self._file(key)
         try:
             content = file.read_bytes()
-        except OSError:
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._warn("read", error)
             return None
         features = _unpack(content)
         if features is not None:
@@ -111,7 +139,7 @@ class FeatureStore:
     # ---------------------------------------------------------------- writing
 
     def put(self, key: str, features: np.ndarray) -> None:
-        """Write the features of an image; whole or not at all.
+        """Write the features of an image, whole or not at all; a store that cannot be written warns.
 
         Parameters
         ----------
@@ -127,90 +155,117 @@ class FeatureStore:
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            raise self._unwritable(error) from error
+            self._warn("written", error)
+            return
         self._n_writes += 1
         if self._n_writes % _LOOK_EVERY == 1:
             self.reduce()
 
-    def _unwritable(self, error: OSError) -> OSError:
-        return OSError(
-            f"the feature store {os.fspath(self.path)!r} cannot be written ({error}); give memory "
-            "another folder, or memory=None."
+    def _warn(self, what: str, error: OSError) -> None:
+        if self.path in _troubled:
+            return
+        _troubled.add(self.path)
+        warnings.warn(
+            f"the feature store {self.path!r} cannot be {what} ({error}): features are computed where "
+            "it has none. Give memory another folder, or memory=None.",
+            UserWarning,
+            stacklevel=3,
         )
 
     def reduce(self) -> None:
         """Remove what was not asked for longest until the store is as small as it must be.
 
-        What killed processes have left behind goes as well.
+        What killed processes have left behind goes as well. Dates come from one file server: they are
+        compared with each other alone.
         """
-        limit, total = parse_bytes(self.max_size), 0
-        for _, size, file in sorted(self._listing(), reverse=True):
+        limit, total = parse_bytes(self.max_size, "max_size"), 0
+        files = self._listing("features")
+        for _, size, file in files:
             total += size
             if total > limit:
-                with contextlib.suppress(OSError):  # another process was faster
-                    file.unlink()
+                _remove(file)  # or another process was faster
+        latest = files[0][0] if files else 0.0
+        for date, _, file in self._listing("part") + self._listing("claim"):
+            if latest - date > _LEFT_SECONDS:
+                _remove(file)
 
-        for remains in (*Path(self.path).glob("??/*.part"), *Path(self.path).glob("??/*.claim")):
-            with contextlib.suppress(OSError):
-                if _age(remains) > _STALE_SECONDS:
-                    remains.unlink()
-
-    def _listing(self) -> list[tuple[float, int, Path]]:
+    def _listing(self, suffix: str) -> list[tuple[float, int, Path]]:
+        """Dates, sizes and paths of files, the latest first."""
         found = []
-        for file in Path(self.path).glob("??/*.features"):
+        for file in Path(self.path).glob(f"??/*.{suffix}"):
             with contextlib.suppress(OSError):
                 status = file.stat()
                 found.append((status.st_mtime, status.st_size, file))
-        return found
+        return sorted(found, reverse=True)
 
     # ----------------------------------------------------------------- claims
 
     def claim(self, key: str) -> bool:
         """Announce that this process computes an image's features; False if another one already does."""
-        claim = self._file(key).with_suffix(".claim")
+        claim = self._claim_file(key)
         try:
             claim.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+            return _claims(self.path).take(claim)
         except OSError as error:
-            if not isinstance(error, FileExistsError) or not claim.parent.is_dir():
-                raise self._unwritable(error) from error
-            with contextlib.suppress(OSError):
-                if _age(claim) > _STALE_SECONDS:
-                    os.utime(claim)
-                    return True
-            return False
-        return True
+            self._warn("written", error)
+            return True
 
     def release(self, key: str) -> None:
         """Take an announcement back."""
-        with contextlib.suppress(OSError):
-            self._file(key).with_suffix(".claim").unlink()
+        _claims(self.path).release(self._claim_file(key))
 
-    def wait(self, key: str) -> np.ndarray | None:
-        """Wait for what another process has announced; None if it gave up."""
-        claim = self._file(key).with_suffix(".claim")
-        with contextlib.suppress(OSError):  # the claim is gone
-            while _age(claim) < _STALE_SECONDS:
-                time.sleep(_POLL_SECONDS)
+    def wait(self, key: str, tell: Callable[[str], None] | None = None) -> np.ndarray | None:
+        """Wait for what another process has announced; None if it gave up.
+
+        Parameters
+        ----------
+        key : str
+        tell : callable, optional
+            Told who is waited for, should that take long.
+        """
+        _claims(self.path).wait(self._claim_file(key), tell)
         return self.get(key)
 
+    def _claim_file(self, key: str) -> Path:
+        return self._file(key).with_suffix(".claim")
 
-def as_feature_store(memory: Any) -> FeatureStore | None:
+
+def as_feature_store(memory: Any, folder: str | None = None) -> FeatureStore | None:
     """Take the ``memory`` of a detector for what it is.
 
     Parameters
     ----------
     memory : None, path-like, FeatureStore or joblib.Memory
+    folder : str or None
+        Folder from which a relative path counts; None: the working folder.
 
     Returns
     -------
     FeatureStore or None
+        Its path is absolute.
     """
-    if memory is None or isinstance(memory, FeatureStore):
-        return memory
+    if memory is None:
+        return None
+    if isinstance(memory, FeatureStore):
+        return memory._below(folder)
     if hasattr(memory, "location"):  # joblib.Memory; without a location it stores nothing
-        return None if memory.location is None else _at(str(Path(memory.location) / "skad"))
-    return _at(os.fspath(memory))
+        if memory.location is None:
+            return None
+        memory = os.path.join(memory.location, "skad")
+    return _at(os.path.join(folder or os.getcwd(), os.fspath(memory)))
+
+
+def folder_of(memory: Any) -> str | None:
+    """Tell from which folder the ``memory`` of a detector counts; None if its path is absolute.
+
+    Parameters
+    ----------
+    memory : None, path-like, FeatureStore or joblib.Memory
+    """
+    if memory is None or not isinstance(memory, str | os.PathLike | FeatureStore):
+        memory = getattr(memory, "location", None)
+    path = memory.path if isinstance(memory, FeatureStore) else memory
+    return None if path is None or os.path.isabs(path) else os.getcwd()
 
 
 @lru_cache(maxsize=16)
@@ -218,8 +273,14 @@ def _at(path: str) -> FeatureStore:
     return FeatureStore(path)
 
 
-def _age(file: Path) -> float:
-    return time.time() - file.stat().st_mtime
+@lru_cache(maxsize=64)
+def _claims(path: str) -> Claims:
+    return Claims()
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.unlink()
 
 
 def _pack(features: np.ndarray) -> bytes:
@@ -246,10 +307,23 @@ class StoredExtractor:
     ----------
     extractor : PatchExtractor
     store : FeatureStore
+    tell : callable, optional
+        Told of whom is waited for, should that take long.
+
+    Raises
+    ------
+    ValueError
+        If the store has no name for a network of the user's own, or no room for one image.
     """
 
-    def __init__(self, extractor: PatchExtractor, store: FeatureStore) -> None:
-        self._extractor, self._store = extractor, store
+    def __init__(
+        self,
+        extractor: PatchExtractor,
+        store: FeatureStore,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self._extractor, self._store, self._tell = extractor, store, tell
+        _check_room(store, extractor.n_values)
         spec = extractor.spec
         # The weights are known by their digest; a name may stand for several.
         hardware = (
@@ -257,9 +331,11 @@ class StoredExtractor:
             torch.__version__,
             torch.backends.cpu.get_cpu_capability(),
         )
-        self._spec = repr(
-            (extractor.digest, ARITHMETIC, hardware, {**vars(spec), "backbone": None})
+        known_by: tuple[Any, ...] = (
+            *(extractor.digest, ARITHMETIC, hardware),
+            {**vars(spec), "backbone": None},
         )
+        self._spec = repr(known_by + _name_of_network(extractor, store))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._extractor, name)
@@ -284,7 +360,7 @@ class StoredExtractor:
                 self._store.release(key)
         others = [key for key in absent if key not in set(mine)]
         for key in others:
-            found[key] = self._store.wait(key)
+            found[key] = self._store.wait(key, self._tell)
         self._compute(pixels, keys, [key for key in others if found[key] is None], found)
         device = self._extractor.device
         return torch.stack([torch.tensor(found[key]) for key in keys]).to(device)
@@ -307,3 +383,25 @@ class StoredExtractor:
         for key, features in zip(wanted, self._extractor.cells(chosen).cpu().numpy(), strict=True):
             self._store.put(key, features)
             found[key] = features
+
+
+def _name_of_network(extractor: PatchExtractor, store: FeatureStore) -> tuple[str, ...]:
+    """Name a network of the user's own, by its user's word and by what can be told of it."""
+    if extractor.identity is None:
+        return ()
+    if store.network is None:
+        raise ValueError(
+            "memory keeps the features of a network of your own only under a name that you give it, "
+            f"since weights alone do not tell it: memory=FeatureStore({store.path!r}, "
+            "network='line3-encoder-v2'), another name for every network; or memory=None."
+        )
+    return (store.network, extractor.identity.configuration)
+
+
+def _check_room(store: FeatureStore, n_values: int) -> None:
+    needed = len(_pack(np.empty(0))) + 4 * n_values
+    if parse_bytes(store.max_size, "max_size") < needed:
+        raise ValueError(
+            f"max_size={store.max_size!r} of the feature store {store.path!r} is less than the {needed} "
+            "bytes that the features of one image take."
+        )

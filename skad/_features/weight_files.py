@@ -282,5 +282,6 @@ def weights_digest(model: torch.nn.Module) -> str:
         if key.endswith("num_batches_tracked") or not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)  # type: ignore[arg-type]
     return digest.hexdigest()

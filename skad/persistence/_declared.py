@@ -53,7 +53,10 @@ IMAGE_DETECTORS = DETECTORS[:3]
 
 # What scikit-learn keeps on a detector, and what is built anew where it is needed.
 LEFT_BEHIND = frozenset(
-    {"_skl_callbacks", "_parent_callback_ctx", "_scorer", "_sklearn_output_config"}
+    {
+        *("_skl_callbacks", "_parent_callback_ctx", "_scorer", "_sklearn_output_config"),
+        "_folder_at_fit",
+    }
 )
 
 
@@ -132,7 +135,7 @@ _OF_BANKS: Table = {
 }
 # Files of version 0.1.0 know no margin for rounding, and the others only if X held rows, or a table.
 _LATER: tuple[Table, ...] = (
-    {"_rounding": number(0)},
+    {"_margin": number(0)},
     {"n_features_in_": integer(1)},
     {"feature_names_in_": texts()},
 )

@@ -1,20 +1,25 @@
 """The store of embeddings: same numbers, one extraction, no harm from others."""
 
+import copy
 import os
+import pickle
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+import torch
 from conftest import make_detector, make_reconpatch
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import skad
 from skad import FeatureStore, ReConPatchDetector
-from skad._features import FeatureNet, as_feature_store
+from skad._features import FeatureNet, as_feature_store, claims
 from skad._features import store as module
 
 
@@ -43,7 +48,7 @@ def counted(monkeypatch):
 
 
 def files(store):
-    return sorted(store.path.glob("*/*.features"))
+    return sorted(Path(store.path).glob("*/*.features"))
 
 
 class TestFiles:
@@ -75,9 +80,9 @@ class TestFiles:
             raise OSError("No space left on device")
 
         monkeypatch.setattr(os, "replace", failing)
-        with pytest.raises(OSError, match=r"cannot be written .*No space.*memory=None"):
+        with pytest.warns(UserWarning, match=r"cannot be written .*No space.*memory=None"):
             store.put("aa1", embedding)
-        assert not list(store.path.glob("*/*"))
+        assert not list(Path(store.path).glob("*/*"))
 
     def test_the_ones_not_asked_for_longest_go_first(self, tmp_path, embedding):
         store = FeatureStore(tmp_path, max_size=3 * 600)
@@ -97,19 +102,43 @@ class TestFiles:
             store.put(f"{i:02d}", embedding)
         assert len(files(store)) == 2
 
-    def test_remains_of_killed_processes_go(self, store, embedding):
+    @pytest.mark.parametrize("ahead", [0, 10**6, -(10**6)])
+    def test_remains_of_killed_processes_go(self, store, embedding, ahead):
+        """By dates of the file server alone, whatever the time is there."""
         store.put("aa1", embedding)
-        folder = files(store)[0].parent
-        for name in ("x.part", "aa9.claim"):
+        folder, now = files(store)[0].parent, time.time() + ahead
+        for name, age in {
+            "aa1.features": 5, "x.part": 1000, "y.part": 1, "aa9.claim": 1000, "aa8.claim": 1,
+        }.items():  # fmt: skip
             (folder / name).touch()
-            os.utime(folder / name, (1000, 1000))
-        (folder / "aa8.claim").touch()  # of a process at work
+            os.utime(folder / name, (now - age, now - age))
         store.reduce()
-        assert {p.name for p in folder.iterdir()} == {"aa1.features", "aa8.claim"}
+        assert {p.name for p in folder.iterdir()} == {"aa1.features", "y.part", "aa8.claim"}
 
-    def test_sizes_that_are_none(self, tmp_path):
-        with pytest.raises(ValueError, match="neither a number of bytes"):
-            FeatureStore(tmp_path, max_size="plenty")
+    @pytest.mark.parametrize("size", ["plenty", -1, 0, "-1GB", "0B"])
+    def test_sizes_that_are_none(self, tmp_path, size):
+        with pytest.raises(ValueError, match=f"max_size='?{size}'? is neither a number of bytes"):
+            FeatureStore(tmp_path, max_size=size)
+
+    @pytest.mark.parametrize("name", ["", 3, b"a"])
+    def test_names_that_are_none(self, tmp_path, name):
+        with pytest.raises(ValueError, match="must be a name, such as"):
+            FeatureStore(tmp_path, network=name)
+
+    def test_copies_and_pickles(self, tmp_path, embedding):
+        store = FeatureStore(tmp_path, "1GB", "line3")
+        for copied in (
+            copy.deepcopy(store),
+            pickle.loads(pickle.dumps(store)),
+            clone(store, safe=False),
+        ):
+            assert copied == store
+            assert hash(copied) == hash(store)
+        assert store != FeatureStore(tmp_path, "1GB")
+        assert b"Path" not in pickle.dumps(store, 2)
+        old = FeatureStore.__new__(FeatureStore)
+        old.__setstate__({"path": str(tmp_path), "max_size": "1GB", "_n_writes": 3})
+        assert old == FeatureStore(tmp_path, "1GB")
 
 
 class TestClaims:
@@ -125,12 +154,6 @@ class TestClaims:
         store.release("aa1")
         waiting.join()
         np.testing.assert_array_equal(found[0], embedding)
-
-    def test_a_killed_process_is_not_waited_for(self, store):
-        assert store.claim("aa1")
-        os.utime(store._file("aa1").with_suffix(".claim"), (1000, 1000))
-        assert store.wait("aa1") is None
-        assert store.claim("aa1")
 
     def test_a_process_that_gave_up(self, store):
         assert store.claim("aa1")
@@ -236,11 +259,179 @@ class TestDetectors:
         # Each process looks at a black image first: two workers, and this one for the refit.
         assert len(X) <= extracted <= 1.3 * len(X) + 3
 
-    def test_unwritable_folder(self, good, tmp_path):
-        file = tmp_path / "file"
-        file.touch()
-        with pytest.raises(OSError, match=r"the feature store .* cannot be written"):
-            make_detector(memory=file).fit(good)
+
+class TestTroubles:
+    """A store costs a warning, never a fit or a prediction."""
+
+    @pytest.fixture(autouse=True)
+    def untroubled(self, monkeypatch):
+        monkeypatch.setattr(module, "_troubled", set())
+
+    def folder_is_a_file(self, path, monkeypatch):
+        path.touch()
+
+    def a_folder_of_the_store_is_a_file(self, path, monkeypatch):
+        path.mkdir()
+        for i in range(256):
+            (path / f"{i:02x}").touch()
+
+    def nobody_may_write(self, path, monkeypatch):
+        opened = os.open
+
+        def refused(file, flags, *args, **kwargs):
+            if flags & os.O_CREAT:
+                raise PermissionError(13, "Permission denied", str(file))
+            return opened(file, flags, *args, **kwargs)
+
+        monkeypatch.setattr(os, "open", refused)
+        monkeypatch.setattr(Path, "write_bytes", lambda *args: refused(args[0], os.O_CREAT))
+
+    def the_disk_is_full(self, path, monkeypatch):
+        def full(*args):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
+
+    def reading_fails(self, path, monkeypatch):
+        def failing(*args):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Path, "read_bytes", failing)
+
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            folder_is_a_file,
+            a_folder_of_the_store_is_a_file,
+            nobody_may_write,
+            the_disk_is_full,
+            reading_fails,
+        ],
+    )
+    def test_one_warning_and_the_same_scores(self, good, tmp_path, monkeypatch, trouble):
+        plain = make_detector().fit(good)
+        trouble(self, tmp_path / "store", monkeypatch)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            det = make_detector(memory=tmp_path / "store", batch_size=2).fit(good)
+            scores = det.score_samples(good)
+            other = make_detector(memory=FeatureStore(tmp_path / "store")).fit(good)
+        np.testing.assert_array_equal(scores, plain.score_samples(good))
+        np.testing.assert_array_equal(other.bank_.vectors, plain.bank_.vectors)
+        (warning,) = caught
+        assert "store' cannot be" in str(warning.message)
+        assert "memory=None" in str(warning.message)
+        assert not list(tmp_path.glob("store/??/*.claim"))
+
+    def test_a_store_without_room_for_one_image_is_refused(self, good, tmp_path):
+        with pytest.raises(ValueError, match=r"max_size=1000 .* less than the \d+ bytes"):
+            make_detector(memory=FeatureStore(tmp_path / "store", 1000)).fit(good)
+        assert not (tmp_path / "store").exists()
+
+
+class TestWaiting:
+    """Claims that others have left: nobody waits long, and who watches is told."""
+
+    def filled(self, store, good):
+        make_detector(memory=store).fit(good)
+        return files(store)
+
+    @pytest.mark.parametrize("ahead", [3600, -3600])
+    @pytest.mark.parametrize("content", ["", "another-machine\n12 34"], ids=["0.1.0", "elsewhere"])
+    def test_a_clock_that_differs_does_no_harm(self, store, good, monkeypatch, ahead, content):
+        monkeypatch.setattr(claims, "_PATIENCE", 0.3)
+        for file in self.filled(store, good):
+            file.unlink()
+            claim = file.with_suffix(".claim")
+            claim.write_text(content)
+            os.utime(claim, (time.time() + ahead,) * 2)
+        start = time.monotonic()
+        make_detector(memory=store, batch_size=2).fit(good)
+        assert (
+            0.3 < time.monotonic() - start < 5
+        )  # for all of them once, not for one after the other
+        assert len(files(store)) == len(good)
+
+    @pytest.mark.parametrize("verbose", [0, 1])
+    def test_who_watches_is_told(self, store, good, monkeypatch, capsys, verbose):
+        monkeypatch.setattr(claims, "_PATIENCE", 0.2)
+        monkeypatch.setattr(claims, "_TELL_AFTER", 0.1)
+        file = self.filled(store, good)[0]
+        file.unlink()
+        file.with_suffix(".claim").write_text("line3/boot/1\n12 34")
+        make_detector(memory=store, verbose=verbose).fit(good)
+        said = "[PatchCoreDetector] waiting for process 12 on line3 at" in capsys.readouterr().err
+        assert said == bool(verbose)
+
+
+class TestFolders:
+    @pytest.mark.parametrize(
+        "make", [str, Path, FeatureStore, lambda path: joblib.Memory(path, verbose=0)]
+    )
+    def test_a_relative_path_is_resolved_at_fit(self, good, tmp_path, monkeypatch, make, counted):
+        for name in ("here", "there"):
+            (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        memory = make("store")
+        det = make_detector(memory=memory).fit(good)
+        before, n_files = counted[0], len(list((tmp_path / "here").rglob("*.features")))
+        assert n_files == len(good)
+        monkeypatch.chdir(tmp_path / "there")
+        det.score_samples(good)
+        pickle.loads(pickle.dumps(det)).score_samples(good)
+        assert counted[0] == before
+        assert not list((tmp_path / "there").iterdir())
+        assert det.get_params()["memory"] is memory
+        det.fit(good)
+        assert list((tmp_path / "there").rglob("*.features"))
+
+    def test_a_file_of_skad_knows_no_folder(self, good, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        skad.save(make_detector(memory="store").fit(good), "a.skad")
+        assert str(tmp_path).encode() not in Path("a.skad").read_bytes()
+
+
+class Own(torch.nn.Module):
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def forward(self, x):
+        return [self.after(x[:, :, ::4, ::4])]
+
+
+class TestOwnNetworks:
+    @pytest.mark.parametrize("make", [str, FeatureStore])
+    def test_they_are_stored_under_a_name_alone(self, good, tmp_path, make):
+        det = make_detector(backbone=Own(torch.nn.ReLU()), memory=make(tmp_path / "store"))
+        with pytest.raises(ValueError, match=r"memory=FeatureStore\(.*store', network='line3-enc"):
+            det.fit(good)
+        assert not (tmp_path / "store").exists()
+        named = FeatureStore(tmp_path / "store", network="a")
+        plain = clone(det).set_params(memory=None).fit(good)
+        for _ in range(2):
+            found = clone(det).set_params(memory=named).fit(good)
+            np.testing.assert_array_equal(found.bank_.vectors, plain.bank_.vectors)
+        assert len(files(named)) == len(good)
+
+    def test_names_keep_them_apart(self, good, tmp_path, counted):
+        def fitted(after, name):
+            store = FeatureStore(tmp_path, network=name)
+            det = make_detector(backbone=Own(after), memory=store).fit(good)
+            return det.bank_.vectors, len(files(store)) // len(good)
+
+        relu, one = fitted(torch.nn.ReLU(), "a")
+        again, two = fitted(torch.nn.ReLU(), "b")
+        tanh, three = fitted(torch.nn.Tanh(), "a")  # what can be told of it counts as well
+        assert (one, two, three) == (1, 2, 3)
+        np.testing.assert_array_equal(relu, again)
+        assert not np.array_equal(relu, tanh)
+
+    def test_models_of_timm_need_no_name(self, good, tmp_path):
+        make_detector(memory=FeatureStore(tmp_path, network="a")).fit(good)
+        make_detector(memory=tmp_path).fit(good)
+        assert len(files(FeatureStore(tmp_path))) == len(good)
 
 
 class Logging(ReConPatchDetector):

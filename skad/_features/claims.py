@@ -1,0 +1,183 @@
+"""Who works on what: small files by which processes that share a folder keep out of each other's way.
+
+A claim names its process: machine, number and time of its start. That of a process of this machine
+which has ended is nobody's at once. What another machine does cannot be seen from here: its claim counts
+for a while, measured by the clock of the one who waits. Dates of files are never compared with it: the
+file server has a clock of its own. At worst two processes do the same work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+# Seconds that a claim of another machine is waited for, and one of this machine whose process lives on.
+_PATIENCE, _LONGEST = 10.0, 120.0
+# Seconds between two looks at a claim: short at first, then longer.
+_FIRST_LOOK, _LAST_LOOK = 0.005, 0.1
+# Seconds after which somebody who watches is told.
+_TELL_AFTER = 1.0
+
+
+class Claims:
+    """Claims as one process sees them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "image.claim"
+    >>> Claims().take(path), Claims().take(path)
+    (True, False)
+    """
+
+    def __init__(self) -> None:
+        # Claims that others hold: what they looked like, and since when.
+        self._seen: dict[Path, tuple[tuple[str, int], float]] = {}
+        self._silent: set[str] = set()
+
+    def take(self, path: Path) -> bool:
+        """Lay a claim; False if somebody else holds it.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            In a folder that exists.
+
+        Raises
+        ------
+        OSError
+            If that is impossible here.
+        """
+        for _ in range(2):
+            try:
+                claim = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                if not self.is_void(path):
+                    return False
+                self.release(path)
+                continue
+            try:
+                os.write(claim, _owner(os.getpid()).encode())
+            except OSError:
+                self.release(path)
+                raise
+            finally:
+                os.close(claim)
+            return True
+        return False
+
+    def release(self, path: Path) -> None:
+        """Take a claim away."""
+        self._seen.pop(path, None)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+    def wait(self, path: Path, tell: Callable[[str], None] | None = None) -> None:
+        """Wait until nobody holds a claim any more, or nobody who gets on.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+        tell : callable, optional
+            Told who is waited for, should that take long.
+        """
+        begun, look = time.monotonic(), _FIRST_LOOK
+        while not self.is_void(path):
+            if tell is not None and time.monotonic() - begun > _TELL_AFTER:
+                tell(f"waiting for {_described(_read(path) or '')} at {os.fspath(path)!r}")
+                tell = None
+            time.sleep(look)
+            look = min(1.5 * look, _LAST_LOOK)
+        self._seen.pop(path, None)
+
+    def is_void(self, path: Path) -> bool:
+        """Whether a claim is gone, or nobody's."""
+        owner = _read(path)
+        if owner is None:
+            return True
+        lives = _lives(owner)
+        if lives is False:
+            return True
+        waited = self._unchanged_for(path, owner)
+        if lives:
+            return waited > _LONGEST
+        if waited > _PATIENCE:
+            # One that says nothing here says nothing elsewhere: it is waited for once.
+            self._silent.add(owner)
+        return owner in self._silent
+
+    def _unchanged_for(self, path: Path, owner: str) -> float:
+        """Seconds since a claim first looked as it does now, by the clock of this process."""
+        try:
+            signs = owner, path.stat().st_mtime_ns
+        except OSError:
+            return 0.0
+        now = time.monotonic()
+        if path not in self._seen or self._seen[path][0] != signs:
+            self._seen[path] = signs, now
+        return now - self._seen[path][1]
+
+
+def _read(path: Path) -> str | None:
+    """Owner of a claim; empty if it does not say, None if there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(500).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+
+
+def _described(owner: str) -> str:
+    machine, _, process = owner.partition("\n")
+    if not process:
+        return "another process"
+    return f"process {process.split()[0]} on {machine.split('/')[0]}"
+
+
+@cache
+def _owner(process: int) -> str:
+    return f"{_machine()}\n{process} {_start_of(process)}"
+
+
+def _lives(owner: str) -> bool | None:
+    """Whether a process lives; None if that cannot be seen from here."""
+    machine, _, process = owner.partition("\n")
+    number, _, start = process.partition(" ")
+    # On Windows, asking a process by a signal ends it.
+    if os.name != "posix" or machine != _machine() or not number.isdecimal():
+        return None
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        pass
+    # Numbers are given again.
+    return _start_of(int(number)) == start
+
+
+@cache
+def _machine() -> str:
+    """Name the table of processes that numbers refer to: a container has one of its own."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    return "/".join(parts)
+
+
+def _start_of(process: int) -> str:
+    """Read when a process started, in ticks since the machine did; empty where that cannot be had."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    state, *fields = status.rpartition(")")[2].split()
+    return "" if state in "ZX" else fields[18]
