@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO, TextIOBase
 from typing import IO, Any
 
@@ -48,26 +48,25 @@ def opened(item: Any, name: str) -> Iterator[Image.Image]:
     Pillow image
         Another than the user's, unless that is in memory anyway.
     """
-    with naming(item, name):
-        image, is_own = _open(item, name)
-    if is_own:
-        with image:
-            yield image
-    else:
+    with ExitStack() as stack:
+        with naming(item, name):
+            image = _open(item, name, stack)
         yield image
 
 
-def _open(item: Any, name: str) -> tuple[Image.Image, bool]:
-    """Open an item; whether it is another image than the user's."""
+def _open(item: Any, name: str, stack: ExitStack) -> Image.Image:
+    if is_path(item):
+        # Not by its name: Pillow would map the file, and then mixes up the lines of a turned TIFF.
+        return stack.enter_context(Image.open(stack.enter_context(open(item, "rb"))))
     if not isinstance(item, Image.Image):
-        return Image.open(item if is_path(item) else BytesIO(_read_encoded(item, name))), True
+        return stack.enter_context(Image.open(BytesIO(_read_encoded(item, name))))
     encoded = _encoded_by(item, name)
     if encoded is None:
-        return item, False
-    twin = Image.open(BytesIO(encoded))
+        return item
+    twin = stack.enter_context(Image.open(BytesIO(encoded)))
     if item.tell():
         twin.seek(item.tell())
-    return twin, True
+    return twin
 
 
 def count_pages(image: Image.Image) -> int:

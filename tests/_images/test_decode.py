@@ -157,6 +157,23 @@ def test_exif_orientation_of_files(rgb, tmp_path, opened, suffix, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_exif_orientation_of_grey_tiffs(rgb, tmp_path, dtype, orientation):
+    """Pillow maps such files into memory, and mixes up the lines of turned ones."""
+    grey = (rgb[:, :, 0] / 255).astype(dtype) if dtype is np.float32 else rgb[:, :, 0].astype(dtype)
+    path = tmp_path / "turned.tif"
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(grey).save(path, exif=exif)
+    expected = load(np.asarray(ImageOps.exif_transpose(oriented(grey, orientation))))
+    with Image.open(path) as image:
+        for item in (path, path.read_bytes(), image):
+            source = as_image_source([item])
+            assert source.shape(0) == expected.shape[:2]
+            np.testing.assert_array_equal(source.load(0), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_of_images_in_memory(rgb, orientation):
     for array in (rgb, rgb[:, :, 0], rgb[:, :, 0].astype(np.uint16) * 257):
         image = oriented(array, orientation)
