@@ -169,9 +169,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise MissingWeightsError(f"weights={os.fspath(path)!r}: {_absence(file)}")
     try:
         if file.suffix in (".safetensors", ".skad"):
-            from safetensors.torch import load_file
-
-            content = load_file(file)
+            content = _load_safetensors(file)
             if file.suffix == ".skad":
                 content = _of_backbone(content)
         else:
@@ -181,6 +179,16 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     except Exception as error:  # a foreign file makes torch and safetensors raise anything
         raise ValueError(_unreadable(file, error)) from error
     return _tensors(content, file)
+
+
+def _load_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load, load_file
+
+    try:
+        os.fspath(file).encode()
+    except UnicodeEncodeError:
+        return load(file.read_bytes())  # torch opens no file whose name is not UTF-8
+    return load_file(file)
 
 
 def _of_backbone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
