@@ -1,8 +1,12 @@
 """Scorers on bare detectors, in pipelines and in searches that route masks."""
 
+import io
+
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
+import torch
 from conftest import make_detector
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -10,6 +14,8 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from skad._scorers import as_mask, list_masks
+from skad.inspection import HeatmapDisplay, PixelRocDisplay, report
 from skad.metrics import aupro, pixel_auroc
 from skad.model_selection import (
     HeatmapScorer,
@@ -143,3 +149,92 @@ def test_what_does_not_do(fitted, data):
 def test_representation():
     assert repr(aupro_scorer) == "aupro_scorer"
     assert isinstance(aupro_scorer, HeatmapScorer)
+
+
+# --------------------------------------------------------------------------- masks of a table
+
+
+@pytest.fixture
+def files(data, tmp_path):
+    """Paths of masks, None for good images."""
+    masks = data[2]
+    Image.fromarray(masks[-1]).save(tmp_path / "mask.png")
+    return [None if mask is None else str(tmp_path / "mask.png") for mask in masks]
+
+
+def columns(files):
+    """The column of a table, with each way in which a cell says that there is nothing."""
+    index = range(len(files), 0, -1)
+    text = pd.Series(files, index=index, dtype="string")
+    return {
+        "objects": pd.Series(files, index=index, dtype=object),
+        "text": text,
+        "frame": text.to_frame(),
+        "NaN": pd.Series(files, index=index, dtype=object).fillna(np.nan),
+        "empty": text.fillna(""),
+        "array": np.array(files, dtype=object),
+        "column": np.array(files, dtype=object)[:, None],
+        "categories": text.astype("category"),
+    }
+
+
+def test_a_column_of_masks(fitted, data, files):
+    X, y, masks = data
+    expected = pixel_auroc_scorer(fitted, X, y, masks=masks)
+    for name, column in columns(files).items():
+        assert pixel_auroc_scorer(fitted, X, y, masks=column) == expected, name
+
+
+@pytest.mark.parametrize("name", ["frame", "empty"])
+def test_a_column_of_masks_in_pictures(fitted, data, files, name):
+    X, _, masks = data
+    column, rows = columns(files)[name], slice(len(X) - 3, None)
+    expected = PixelRocDisplay.from_estimator(fitted, X, masks).roc_auc
+    assert PixelRocDisplay.from_estimator(fitted, X, column).roc_auc == expected
+    shown = [column.iloc[rows] if hasattr(column, "iloc") else column[rows], [""] * 3]
+    for given, marked in zip(shown, [True, False], strict=True):
+        display = HeatmapDisplay.from_estimator(fitted, X[rows], masks=given)
+        assert [mask is not None for mask in display.masks] == [marked] * 3
+
+
+def test_a_column_of_masks_in_a_report(fitted, data, files, tmp_path):
+    X, y, _ = data
+    page = report(fitted, X, y, columns(files)["frame"], tmp_path / "r.html", n_examples=1)
+    assert "pixel AUROC" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, np.float32("nan"), pd.NA, pd.NaT, ""])
+def test_a_cell_without_a_mask(nothing):
+    mask = as_mask(nothing, (3, 4))
+    assert mask.shape == (3, 4)
+    assert not mask.any()
+    assert list_masks([nothing, "m.png"]) == [None, "m.png"]
+
+
+def test_a_defective_image_needs_a_mask_in_its_cell(fitted, data, files):
+    X, y, _ = data
+    for nothing in (np.nan, pd.NA, ""):
+        masks = pd.Series([*files[:-1], nothing], dtype=object)
+        with pytest.raises(ValueError, match=f"image {len(X) - 1} is labelled -1 .* no mask"):
+            aupro_scorer(fitted, X, y, masks=masks)
+
+
+@pytest.mark.parametrize("form", ["Pillow", "palette", "bytes", "file", "tensor", "path"])
+def test_masks_of_any_form(form, tmp_path):
+    truth = np.zeros((4, 6), bool)
+    truth[1:3, 2:5] = True
+    image = Image.fromarray(truth.astype(np.uint8) * 255)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    image.save(tmp_path / "m.png")
+    palette = Image.fromarray((~truth).astype(np.uint8), mode="P")
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    given = {
+        "Pillow": image,
+        "palette": palette,
+        "bytes": buffer.getvalue(),
+        "file": buffer,
+        "tensor": torch.from_numpy(truth),
+        "path": tmp_path / "m.png",
+    }[form]
+    np.testing.assert_array_equal(as_mask(given, (4, 6)) != 0, truth)

@@ -16,8 +16,8 @@ from skad._forks import READING
 from .items import WANTED, is_path
 from .words import shortened
 
-# Formats in which further images are previews, layers or sizes of the first.
-_ONE_PAGE = frozenset({"MPO", "PSD", "ICO", "ICNS", "CUR"})
+# Formats in which further images are previews or layers of the first.
+_ONE_PAGE = frozenset({"MPO", "PSD"})
 _REDUCED, _IS_REDUCED = 254, 1  # tag of TIFF
 
 
