@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._patchcore import PatchCoreDetector
+    from skad._pickles import SKOPS_TYPES
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
+    from skad.exceptions import ImageFileWarning, TabularDataWarning
     from skad.persistence import load, save
 
 __all__ = [
+    "SKOPS_TYPES",
     "FeatureStore",
+    "ImageFileWarning",
     "PatchCoreDetector",
     "ReConPatchDetector",
     "ReContrastDetector",
     "ScoreFusionDetector",
+    "TabularDataWarning",
     "__version__",
     "load",
     "save",
@@ -37,10 +42,13 @@ __all__ = [
 
 _HOMES = {
     "FeatureStore": "skad._features.store",
+    "ImageFileWarning": "skad.exceptions",
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
+    "SKOPS_TYPES": "skad._pickles",
     "ScoreFusionDetector": "skad._fusion",
+    "TabularDataWarning": "skad.exceptions",
     "load": "skad.persistence",
     "save": "skad.persistence",
 }
