@@ -135,7 +135,9 @@ def _of_single_cells(X: Sequence[Any]) -> Sequence[Any]:
 
 def _is_dataset(X: Any) -> bool:
     """Whether X has a length and elements, and is neither an array, nor a table, nor a mapping."""
-    others = ("shape", "__array__", "to_numpy", "keys")
+    others = ["__array__", "to_numpy", "keys"]
+    if not hasattr(X, "column_names"):
+        others.append("shape")  # Hugging Face's data sets count rows and columns in theirs
     return (
         hasattr(X, "__len__")
         and hasattr(X, "__getitem__")
@@ -146,7 +148,8 @@ def _is_dataset(X: Any) -> bool:
 
 def column_values(X: Any) -> np.ndarray | None:
     """Values of a Series, a 1-D array or the only column of a table (pandas, polars, NumPy)."""
-    if is_tensor(X) or not (isinstance(X, np.ndarray) or hasattr(X, "to_numpy")):
+    tables = ("to_numpy", "column_names")  # the latter: pyarrow
+    if is_tensor(X) or not (isinstance(X, np.ndarray) or any(hasattr(X, name) for name in tables)):
         return None
     shape = X.shape if isinstance(getattr(X, "shape", None), tuple) else (len(X),)
     if len(shape) != 1 and shape[1:] != (1,):
@@ -186,7 +189,8 @@ def _refuse_several_columns(X: Any) -> None:
     shape = getattr(X, "shape", None)
     if not isinstance(shape, tuple) or len(shape) != 2 or not shape[0] or shape[1] < 2:
         return
-    if hasattr(X, "columns"):
+    is_frame = hasattr(X, "columns") and hasattr(X, "head")
+    if is_frame:
         cells = list(zip(X.columns, np.asarray(X.head(1))[0], strict=True))
     elif isinstance(X, np.ndarray) and X.dtype.kind in "OUT":
         cells = list(enumerate(X[0]))
@@ -194,9 +198,7 @@ def _refuse_several_columns(X: Any) -> None:
         return
     found = [name for name, cell in cells if _names_image(cell)]
     if found:
-        take = (
-            f"X[{shortened(repr(found[0]), 60)}]" if hasattr(X, "columns") else f"X[:, {found[0]}]"
-        )
+        take = f"X[{shortened(repr(found[0]), 60)}]" if is_frame else f"X[:, {found[0]}]"
         raise ValueError(
             f"X is a table of {shape[1]} columns with images, or texts, in it. Pass the column of "
             f"images alone, such as {take}."

@@ -165,8 +165,27 @@ class FrameOfAnotherKind:
         return self.to_numpy()
 
 
-def test_a_column_of_other_tables_is_images(path):
-    X = FrameOfAnotherKind([path] * 3)
+class Arrow:
+    """What pyarrow's tables have."""
+
+    column_names = ("image",)
+
+    def __init__(self, cells):
+        self.shape, self._cells = (len(cells), 1), cells
+
+    def __len__(self):
+        return len(self._cells)
+
+    def __getitem__(self, name):
+        raise AssertionError("columns are not numbered")
+
+    def __array__(self, dtype=None, copy=None):
+        return object_array(self._cells)[:, None]
+
+
+@pytest.mark.parametrize("kind", [FrameOfAnotherKind, Arrow])
+def test_a_column_of_other_tables_is_images(path, kind):
+    X = kind([path] * 3)
     assert not is_rows(X)
     np.testing.assert_array_equal(as_image_source(X).load(1), PIXELS)
 
@@ -261,6 +280,25 @@ def test_other_sequences_are_data_sets(path, kind):
 def test_an_element_must_be_an_image(element, remedy):
     with pytest.raises(TypeError, match=rf"^image 1 \(DataSet\[1\]\).*{remedy}"):
         as_image_source(DataSet([PIXELS, element])).load(1)
+
+
+class DataSetOfColumns(DataSet):
+    """As Hugging Face has them: with a shape, and by name with columns."""
+
+    column_names = ("image", "label")
+    shape = (2, 2)
+
+    def __getitem__(self, i):
+        found = super().__getitem__(i) if isinstance(i, int) else None
+        return DataSet([row["image"] for row in self.elements]) if found is None else found
+
+
+def test_a_data_set_of_columns_wants_one():
+    X = DataSetOfColumns([{"image": PIXELS, "label": 1}] * 2)
+    assert not is_rows(X)
+    with pytest.raises(TypeError, match=r"^image 0 .*dict with 'image', 'label'.*X\['image'\]"):
+        as_image_source(X).load(0)
+    np.testing.assert_array_equal(as_image_source(X["image"]).load(1), PIXELS)
 
 
 def test_what_reading_an_element_raises_is_named():
