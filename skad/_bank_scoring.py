@@ -32,6 +32,11 @@ from skad._images import ImageBatch, ImageSource
 # Training images are searched together, to read the bank less often: as many as have so many numbers,
 # or so many times those of the bank, since a small bank costs little to read.
 _TOGETHER, _TIMES_THE_BANK = 1 << 23, 8
+# Length of a rounding error, as a share of a vector's: what features differ by between processors. In
+# float32 1e-5 between kernels of CPUs and 1e-3 to a GPU that computes in TF32; in bfloat16 5e-3.
+_ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
+# Vectors of the bank that tell how long vectors are.
+_MEASURED = 1024
 # Of a map's highest point, the patches that bring so much of its height are computed before the others.
 _MOST = 0.8
 
@@ -59,17 +64,26 @@ class ScoredByBank(BaseImageDetector):
     # ------------------------------------------------------------ calibration
 
     def _score_training(
-        self, patches: TrainingPatches, images: ImageSource, advance: Advance, first: int = 0
+        self,
+        patches: TrainingPatches,
+        images: ImageSource,
+        advance: Advance,
+        twins: frozenset[int],
+        first: int = 0,
     ) -> TrainingScores:
-        """Score the images that the bank has learned last; `first`: how many it knew before."""
+        """Score the images that the bank has learned last; `first`: how many it knew before.
+
+        `twins` are those that have an identical one among them: a bank without one of the two would
+        know the other, so their own vectors stay.
+        """
         n_images = len(images)
         leave_out = first + n_images > 1
         if leave_out:
-            self._check_leave_one_out()
+            self._check_leave_one_out({first + i for i in twins})
         held_out, in_sample, peaks = np.empty((3, n_images))
         grids: dict[int, np.ndarray] = {}
         askings = (
-            self._score_good(rows, mask, first + i if leave_out else None)
+            self._score_good(rows, mask, first + i if leave_out and i not in twins else None)
             for i, (rows, mask) in enumerate(patches.per_image())
         )
         height, width = self._grid_shape()
@@ -127,10 +141,11 @@ class ScoredByBank(BaseImageDetector):
             else:
                 return float(canvas[row, column])
 
-    def _check_leave_one_out(self) -> None:
+    def _check_leave_one_out(self, twins: set[int]) -> None:
         """Every image must leave enough of the bank to others to be scored without its own."""
         needed = max(self.n_neighbors, self.b or 1)
         own = np.bincount(self.bank_.sources)
+        own[[i for i in twins if i < len(own)]] = 0
         if len(self.bank_.sources) - own.max() < needed:
             raise ValueError(
                 f"image {own.argmax()} alone holds {own.max()} of the {len(self.bank_.sources)} "
@@ -138,13 +153,22 @@ class ScoredByBank(BaseImageDetector):
                 "Raise coreset_size or fit on more images."
             )
 
+    def _rounding_of(self, anomaly: float) -> float:
+        # A rounding error has many dimensions and points nowhere in particular: it adds to a distance as
+        # the other side of a right angle does. Alone it is all of the distance.
+        length = float(np.median(np.linalg.norm(self.bank_.vectors[:_MEASURED], axis=1)))
+        error = _ROUNDING[self.precision] * length
+        if self.distance == "squared":
+            return error**2
+        return float(np.hypot(anomaly, error) - anomaly)
+
     # ---------------------------------------------------------------- scoring
 
     def _begin_scores(self, batch: ImageBatch, maps: bool) -> Callable[[], BatchScores]:
         extractor = self._extractor()
         if maps or not self.bank_.offers_bounds_together(extractor.device):
             return super()._begin_scores(batch, maps)
-        self._check_weights(extractor.digest)
+        self._check_weights(extractor.digest, extractor.identity)
         return self._score_together(extractor.cells(batch.pixels), self._patch_masks(batch))
 
     def _score_together(
@@ -176,7 +200,7 @@ class ScoredByBank(BaseImageDetector):
 
     def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
         extractor = self._extractor()
-        self._check_weights(extractor.digest)
+        self._check_weights(extractor.digest, extractor.identity)
         n_images = len(batch.shapes)
         image, grids = np.empty(n_images), [np.empty(0)] * n_images
         all_cells, masks = extractor.cells(batch.pixels), self._patch_masks(batch)

@@ -7,22 +7,40 @@ and image coordinates live here; what follows from the scores, in :mod:`skad._co
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import validate_data
 
 from skad._callbacks import FitProgress, with_callbacks
 from skad._contract import BaseDetector
 from skad._devices import PRECISIONS
-from skad._images import Geometry, ImageBatch, ImageSource, as_image_source, is_rows, iter_batches
+from skad._images import (
+    Geometry,
+    ImageBatch,
+    ImageSource,
+    as_image_source,
+    check_kind,
+    is_rows,
+    iter_batches,
+    short_errors,
+    warn_of_rows,
+)
+from skad._labels import good_images
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# A backbone that a fitted detector needs stays in memory as long as the detector does: a process builds
+# it once, however many others it works with.
+_kept_backbones: WeakKeyDictionary[BaseImageDetector, Any] = WeakKeyDictionary()
 
 
 class BatchScores(NamedTuple):
@@ -75,8 +93,8 @@ class BaseImageDetector(BaseDetector):
     # weights lie (their fingerprint is checked), on what device and in what portions to work.
     _free_after_fit: frozenset[str] = frozenset(
         {
-            *("weights", "image_shape", "smoothing", "batch_size", "device"),
-            *("n_jobs", "verbose", "random_state", "max_memory", "memory"),
+            *("weights", "batch_size", "device", "n_jobs", "verbose"),
+            *("random_state", "max_memory", "memory"),
         }
     )
     _stages: tuple[str, ...] = ()
@@ -115,8 +133,8 @@ class BaseImageDetector(BaseDetector):
             Paths, PIL images or arrays of any sizes, an array of shape (n, H, W[, C]), or rows of
             flattened images (see ``image_shape``); n images.
         y : array-like of shape (n,), default=None
-            Labels +1 (good) and -1 (defective): defective images are left out of the training.
-            Anything else is ignored.
+            Labels +1 (good) and -1 (defective), of any numeric dtype: defective images are left out of
+            the training.
 
         Returns
         -------
@@ -126,43 +144,70 @@ class BaseImageDetector(BaseDetector):
         Raises
         ------
         ValueError, TypeError
-            For images or parameters that cannot be used; the message names the item and the remedy.
+            For images, labels or parameters that cannot be used; the message names the item and the
+            remedy.
+
+        Warns
+        -----
+        UserWarning
+            If y holds other numbers than +1 and -1: all images are learned from then.
         """
         # Whatever fails from here on leaves an unfitted detector, never one with half of a new state.
         self.__dict__.pop("_params_at_fit", None)
-        images = self._open(X, reset=True)
-        good = good_rows(y, len(images))
-        images = images if len(good) == len(images) else images.subset(good)
+        images = self._open_good(X, y, reset=True)
         if len(images) == 1 and self.contamination == "auto":
             raise ValueError(
                 "n_samples=1: a threshold from scores of images that were left out needs at least two "
                 "good images; pass contamination=<share> to fit on one image (one-shot)."
             )
         progress = FitProgress(self, len(self._stages), X, y)
+        fitted = self._copy()
         with progress.fitting():
-            scores = self._fit_images(images, progress)
-        self.n_images_ = len(images)
-        self._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
+            scores = fitted._fit_images(images, progress)
+        fitted.n_images_ = len(images)
+        fitted._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
         if self._wants_grids:
-            self._training_scores = scores
-        self._params_at_fit = self._frozen_params()
+            fitted._training_scores = scores
+        fitted._params_at_fit = self._frozen_params()
+        self._become(fitted)
         return self
 
     def _frozen_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
-        # A network of the user's own is recognised by the fingerprint of its weights.
+        # A network of the user's own is recognised by what it is and answers: see `_check_weights`.
         return {
             name: value
             for name, value in params.items()
             if name not in self._free_after_fit and (name != "backbone" or isinstance(value, str))
         }
 
-    def _check_weights(self, digest: str) -> None:
-        """Refuse to score with a backbone that was not the one of the fit."""
+    def _note_weights(self, digest: str, identity: Any) -> None:
+        """Take down what the backbone is recognised by; `identity` is None for a model of timm's."""
+        self.weights_digest_ = digest
+        self.__dict__.pop("_backbone_identity", None)
+        if identity is not None:
+            self._backbone_identity = identity
+
+    def _difference(self, digest: str, identity: Any) -> str | None:
+        """Name what tells a backbone from the one of the fit; None if nothing does."""
         if digest != self.weights_digest_:
+            return "weights"
+        noted = getattr(self, "_backbone_identity", None)
+        return None if noted is None else noted.difference(identity)
+
+    def _check_weights(self, digest: str, identity: Any = None) -> None:
+        """Refuse to score with a backbone that was not the one of the fit."""
+        difference = self._difference(digest, identity)
+        if difference == "weights":
             raise ValueError(
                 "the backbone's weights are not those this detector was fitted with: its scores "
                 "would be wrong. Pass the original file with set_params(weights=...), or fit again."
+            )
+        if difference is not None:
+            raise ValueError(
+                f"the backbone has the weights that this detector was fitted with, but its {difference} "
+                "changed: scores would be wrong. Pass the original network with "
+                "set_params(backbone=...), or fit again."
             )
 
     # ---------------------------------------------------------------- scoring
@@ -181,7 +226,8 @@ class BaseImageDetector(BaseDetector):
             Higher = more normal. The score of an image depends neither on the other images of X
             nor on ``batch_size``: on the CPU to the last bit, on a GPU up to rounding.
         """
-        return -np.concatenate([scores.image for _, scores in self._iter_scores(X, maps=False)])
+        now = self._as_fitted()
+        return -np.concatenate([scores.image for _, scores in now._iter_scores(X, maps=False)])
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
@@ -208,13 +254,14 @@ class BaseImageDetector(BaseDetector):
         scores : ndarray of shape (n,), float64
             Only with ``return_scores=True``.
         """
+        now = self._as_fitted()
         maps, scores = [], []
-        for batch, result in self._iter_scores(X, maps=True):
+        for batch, result in now._iter_scores(X, maps=True):
             scores.append(-result.image)
             grids: Any = result.grid
             for (height, width), grid in zip(batch.shapes, grids, strict=True):
-                canvas = self._render(grid)
-                maps.append(self.geometry_.restore(canvas, height, width))
+                canvas = now._render(grid)
+                maps.append(now.geometry_.restore(canvas, height, width))
         same = len({heatmap.shape for heatmap in maps}) == 1
         heatmaps = np.stack(maps) if same else maps
         return (heatmaps, np.concatenate(scores)) if return_scores else heatmaps
@@ -224,7 +271,6 @@ class BaseImageDetector(BaseDetector):
         """Turn an (h, w) grid of patch scores into an (S, S) float32 map on the canvas."""
 
     def _iter_scores(self, X: Any, maps: bool) -> Iterator[tuple[ImageBatch, BatchScores]]:
-        self._check_unchanged()
         images = self._open(X, reset=False)
         images.check(self._smallest_side())
         begun: list[tuple[ImageBatch, Callable[[], BatchScores]]] = []
@@ -243,16 +289,52 @@ class BaseImageDetector(BaseDetector):
         """
         return partial(self._score_batch, batch, maps)
 
+    # --------------------------------------------------------------- backbone
+
+    def _find_backbone(self) -> Any:
+        """Build what turns images into features, or find it where this process has it already."""
+        return None
+
+    def _backbone(self) -> Any:
+        """Return what turns images into features, found once for a whole fit or prediction."""
+        if not hasattr(self, "_held"):
+            return self._find_backbone()
+        if "backbone" not in self._held:
+            self._held["backbone"] = self._find_backbone()
+        return self._held["backbone"]
+
+    def _as_fitted(self) -> Self:
+        now = super()._as_fitted()
+        if now is not self:
+            _kept_backbones[self] = now._backbone()
+        return now
+
+    def _become(self, other: Self) -> None:
+        _kept_backbones[self] = other._backbone()
+        super()._become(other)
+
     # ----------------------------------------------------------------- images
+
+    def _open_good(self, X: Any, y: Any, *, reset: bool) -> ImageSource:
+        """Open the images to learn from."""
+        images = self._open(X, reset=reset)
+        good = good_images(y, len(images), stacklevel=6)
+        return images if len(good) == len(images) else images.subset(good)
 
     def _open(self, X: Any, *, reset: bool) -> ImageSource:
         """Take what the user holds; rows go through scikit-learn's own validation."""
-        if is_rows(X):
-            X = validate_data(self, X, reset=reset, dtype="numeric")
+        rows = is_rows(X)
+        if rows:
+            with short_errors():
+                X = validate_data(self, X, reset=reset, dtype="numeric")
         elif reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
                     delattr(self, name)
+        if self.image_shape is None and not reset:
+            check_kind(rows, fitted_on_rows=hasattr(self, "n_features_in_"))
+        elif self.image_shape is None and rows:
+            warn_of_rows()
         return as_image_source(X, image_shape=self.image_shape)
 
     def _iter_batches(self, images: ImageSource) -> Iterator[ImageBatch]:
@@ -265,57 +347,3 @@ class BaseImageDetector(BaseDetector):
     def _make_geometry(self) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
         return Geometry(self.geometry, self.image_size, resize)
-
-
-def good_rows(y: Any, n: int) -> np.ndarray:
-    """Find the images that may be learned from: all but those labelled -1.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or None
-        +1 good, -1 defective; every other coding is ignored, {0, 1} with a warning.
-    n : int
-        Number of images.
-
-    Returns
-    -------
-    ndarray of shape (n_good,), int
-
-    Raises
-    ------
-    ValueError
-        If labels and images differ in number, or no image is good.
-    """
-    everything = np.arange(n)
-    labels = np.asarray(y)
-    if y is None or labels.ndim == 0 or labels.size == 0:
-        return everything
-    values = set(np.unique(labels.astype(str) if labels.dtype == object else labels).tolist())
-    if not values <= {1, -1} or labels.dtype == bool:
-        _warn_about_coding(values)
-        return everything
-    labels = column_or_1d(labels)
-    if len(labels) != n:
-        raise ValueError(f"y has {len(labels)} labels for {n} images.")
-    if not (labels == 1).any():
-        raise ValueError(
-            "y labels every image -1 (defective): there is no good image to learn from."
-        )
-    return everything[labels == 1]
-
-
-def _warn_about_coding(values: set) -> None:
-    if values <= {0, 1} and len(values) == 2:
-        warnings.warn(
-            "y holds 0 and 1 and is ignored: all images count as good. The coding of labels is "
-            "+1 = good, -1 = defective, as everywhere in scikit-learn's outlier detection.",
-            UserWarning,
-            stacklevel=4,
-        )
-    elif {-1, 1} <= values and len(values) == 3:
-        warnings.warn(
-            "y holds +1, -1 and a third value and is ignored: all images count as good. Labels must "
-            "be exactly +1 (good) and -1 (defective) to leave defective images out.",
-            UserWarning,
-            stacklevel=4,
-        )

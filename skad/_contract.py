@@ -2,26 +2,36 @@
 
 Nothing here knows images. A detector derives from :class:`BaseDetector`, scores, and hands the scores
 of its training images to `_calibrate`.
+
+**One state.** A fit, and a prediction, works on a second self (`_copy`): a prediction takes everything
+that it needs at its entry (`_as_fitted`), a fit hands over what it has learned in one assignment
+(`_become`). Whatever other threads do, no prediction sees the bank of one state and the threshold of
+another.
 """
 
 from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skad._callbacks import CallbackSupportMixin
+from skad._labels import CodingError, OneClassError, read_both_labels
+from skad._pickles import portable
 from skad._version import __version__
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _RECORDED = ("numpy", "scikit-learn", "timm", "torch")
 
@@ -42,6 +52,31 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     @abstractmethod
     def _frozen_params(self) -> dict[str, Any]:
         """Parameters that a fitted detector cannot change."""
+
+    # --------------------------------------------------------------------- state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        # Learned attributes alone do not tell: a refit that failed leaves those of the fit before.
+        return hasattr(self, "_params_at_fit")
+
+    def _copy(self) -> Self:
+        """Make a second self, whose attributes are set without touching those of the first."""
+        other = object.__new__(type(self))
+        # Room for what a second self finds once and works with to its end.
+        other.__dict__ = {**vars(self), "_held": {}}
+        return other
+
+    def _become(self, other: Self) -> None:
+        """Take over the state of a second self, all of it at once."""
+        self.__dict__ = {name: value for name, value in vars(other).items() if name != "_held"}
+
+    def _as_fitted(self) -> Self:
+        """Take the fitted state as it is now: what one prediction works with."""
+        if hasattr(self, "_held"):
+            return self  # it was taken by the public method that calls this one
+        now = self._copy()
+        now._check_unchanged()
+        return now
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit on the good images of X, then predict all of X.
@@ -65,18 +100,34 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     ) -> None:
         """Set thresholds from anomaly scores, and peaks of heat maps, of the training images."""
         self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
-        if self.calibration_scores_ is not None and self.contamination == "auto":
+        if held_out is not None and self.contamination == "auto":
             rate = self.target_false_alarm_rate
-            _warn_if_too_few(len(self.calibration_scores_), rate)
-            self.offset_ = _conformal_offset(self.calibration_scores_, rate)
-            self.heatmap_threshold_ = -_conformal_offset(-peaks, rate)
+            _warn_if_too_few(len(held_out), rate)
+            scores, threshold = -held_out, partial(_conformal_offset, rate=rate)
         else:
             share = 100 * self.contamination
-            self.offset_ = float(np.percentile(-np.asarray(in_sample), share))
-            self.heatmap_threshold_ = -float(np.percentile(-peaks, share))
+            scores, threshold = -np.asarray(in_sample), partial(np.percentile, q=share)
+        self.offset_, self._margin = self._with_margin(scores, float(threshold(scores)))
+        lowest, _ = self._with_margin(-peaks, float(threshold(-peaks)))
+        self.heatmap_threshold_ = -lowest
+
+    def _with_margin(self, scores: np.ndarray, threshold: float) -> tuple[float, float]:
+        """Lower a threshold by rounding where images tie at it: they stay on their side of it.
+
+        Where training images are alike, all of them lie at the threshold, and a processor that rounds
+        otherwise than this one would call all like them defective.
+        """
+        rounding = self._rounding_of(-threshold)
+        tied = np.count_nonzero(np.abs(scores - threshold) <= rounding) > 1
+        margin = rounding if tied else 0.0
+        return threshold - margin, margin
+
+    def _rounding_of(self, anomaly: float) -> float:
+        """How far an anomaly score may move where a processor rounds otherwise than this one."""
+        return 1e-5 * abs(anomaly)
 
     def _check_unchanged(self) -> None:
-        check_is_fitted(self, "_params_at_fit")
+        check_is_fitted(self)
         now = self._frozen_params()
         changed = [
             name
@@ -104,7 +155,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         ndarray of shape (n,), float64
             ``score_samples(X) - offset_``; negative = defective.
         """
-        return self.score_samples(X) - self.offset_
+        now = self._as_fitted()
+        return now.score_samples(X) - now.offset_
 
     def predict(self, X: Any) -> np.ndarray:
         """Tell good from defective images.
@@ -144,15 +196,16 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         ValueError
             If the detector was fitted on a single image.
         """
-        self._check_unchanged()
-        if self.calibration_scores_ is None:
+        now = self._as_fitted()
+        if now.calibration_scores_ is None:
             raise ValueError(
                 "p-values need scores of good training images that were left out; this detector has "
                 "none (fitted on one image, or with validation_fraction=0)."
             )
-        scores = self.score_samples(X)
-        lower = np.searchsorted(self.calibration_scores_, scores, side="right")
-        return (1 + lower) / (1 + len(self.calibration_scores_))
+        # Files of skad 0.1.0 know no margin.
+        scores = now.score_samples(X) + getattr(now, "_margin", 0.0)
+        lower = np.searchsorted(now.calibration_scores_, scores, side="right")
+        return (1 + lower) / (1 + len(now.calibration_scores_))
 
     def score(self, X: Any, y: Any) -> float:
         """Image AUROC: the chance that a good image scores higher than a defective one.
@@ -167,18 +220,21 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         float
-            In 0..1; NaN, with a warning, if y holds anything else than +1 and -1, or one of them
-            only: a search over parameters then fails loudly instead of preferring the worst.
+            In 0..1; NaN, with a warning, if y holds one kind of label only, or other numbers than +1
+            and -1: a search over parameters goes on, and its table shows where.
+
+        Raises
+        ------
+        ValueError
+            If y has another length, or holds strings, booleans, None or NaN.
         """
-        labels = np.asarray(y)
-        if set(np.unique(labels).tolist()) != {-1, 1}:
-            warnings.warn(
-                "the image AUROC needs labels +1 (good) and -1 (defective), both present; y holds "
-                f"{np.unique(labels)[:5].tolist()}. For 1 = defective pass np.where(y == 1, -1, 1).",
-                UndefinedMetricWarning,
-                stacklevel=2,
-            )
+        try:
+            labels = read_both_labels(y, _num_samples(X))
+        except (OneClassError, CodingError) as error:
             self.score_samples(X)  # what is wrong with X is said all the same
+            warnings.warn(
+                f"the image AUROC is undefined: {error}", UndefinedMetricWarning, stacklevel=2
+            )
             return float("nan")
         return float(roc_auc_score(labels, self.score_samples(X)))
 
@@ -190,7 +246,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     # ---------------------------------------------------------------- pickling
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_versions": {"skad": __version__, **_installed()}}
+        state = {name: portable(value) for name, value in super().__getstate__().items()}
+        return {**state, "_versions": {"skad": __version__, **_installed()}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
@@ -230,7 +287,7 @@ def _conformal_offset(scores: np.ndarray, rate: float) -> float:
     A new good image falls below the k-th smallest of n out-of-sample scores with a probability of
     at most k / (n + 1).
     """
-    k = max(_rank(len(scores), rate), 1)
+    k = min(max(_rank(len(scores), rate), 1), len(scores))
     return float(np.sort(scores)[k - 1])
 
 
@@ -240,5 +297,5 @@ def _warn_if_too_few(n: int, rate: float) -> None:
             f"target_false_alarm_rate={rate:g} cannot be promised from {n} good images: the smallest "
             f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is the lowest of their scores.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=6,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from sklearn.base import _fit_context, clone
@@ -13,16 +13,20 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
-from skad._base import BaseImageDetector, TrainingScores, good_rows
+from skad._base import BaseImageDetector, TrainingScores
 from skad._callbacks import FitProgress, with_callbacks
 from skad._contract import BaseDetector
 from skad._heatmaps import render
-from skad._images import ImageSource
+from skad._images import ImageSource, one_call
+from skad._labels import good_images
 
 try:
     from sklearn.utils._repr_html.estimator import _VisualBlock
 except ImportError:  # scikit-learn < 1.8
     from sklearn.utils._estimator_html_repr import _VisualBlock
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BETA = 1.4826  # 1 / Phi^-1(3/4): beta MAD estimates a standard deviation
 
@@ -244,6 +248,9 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 "estimators must be a list of (name, detector) tuples, such as "
                 '[("a", PatchCoreDetector()), ("b", ReConPatchDetector())].'
             )
+        for name, _ in self.estimators:
+            if not isinstance(name, str):
+                raise ValueError(f"the name {name!r} of an estimator must be a text, such as 'a'.")
         self._validate_names([name for name, _ in self.estimators])
         if not self._given():
             raise ValueError("estimators holds no detector: there is nothing to fuse.")
@@ -258,6 +265,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
+    @one_call()
     def fit(self, X: Any, y: Any = None) -> ScoreFusionDetector:
         """Fit every member on the good images, and the scales on which they meet.
 
@@ -282,34 +290,48 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         self._check_estimators()
         members = [(name, clone(member)) for name, member in self._given()]
         images = members[0][1]._open(X, reset=True)
-        rows = good_rows(y, len(images))
+        rows = good_images(y, len(images), stacklevel=5)
         if len(rows) < 2:
             raise ValueError(
                 f"n_samples={len(rows)}: the scales of the members are measured on scores of images "
                 "that were left out, which needs at least two good images."
             )
         progress = FitProgress(self, len(members), X, y)
+        # Read once: the members need not warn again.
+        labels = np.where(np.isin(np.arange(len(images)), rows), 1, -1)
         training = []
         with progress.fitting():
             for name, member in members:
                 member._wants_grids = True
                 with progress.stage(name, 1) as advance:
-                    _fit_named(name, member, X, y)
+                    _fit_named(name, member, X, labels)
                     advance(1)
                 del member._wants_grids
                 training.append(_left_out(name, vars(member).pop("_training_scores")))
-        self._names = [name for name, _ in members]
-        self.estimators_ = [member for _, member in members]
-        self._copy_columns(self.estimators_[0])
-        self.n_images_ = len(rows)
-        self._members = [
+        fitted = self._copy()
+        fitted._names = [name for name, _ in members]
+        fitted.estimators_ = [member for _, member in members]
+        fitted._copy_columns(fitted.estimators_[0])
+        fitted.n_images_ = len(rows)
+        fitted._members = [
             Member(detector, robust_scale(scores.grids), robust_scale(scores.out_of_sample))  # type: ignore[arg-type]
-            for detector, scores in zip(self.estimators_, training, strict=True)
+            for detector, scores in zip(fitted.estimators_, training, strict=True)
         ]
-        self._share_grid = _share_grid(self.estimators_)
-        self._calibrate_on(training, images, X, rows)
-        self._params_at_fit = self._frozen_params()
+        fitted._share_grid = _share_grid(fitted.estimators_)
+        fitted._calibrate_on(training, images, X, rows)
+        fitted._params_at_fit = self._frozen_params()
+        self._become(fitted)
         return self
+
+    def _as_fitted(self) -> Self:
+        now = super()._as_fitted()
+        if now is not self:
+            now.estimators_ = [member._as_fitted() for member in self.estimators_]
+            now._members = [
+                scale._replace(detector=member)
+                for scale, member in zip(self._members, now.estimators_, strict=True)
+            ]
+        return now
 
     def _calibrate_on(
         self, training: list[TrainingScores], images: ImageSource, X: Any, rows: np.ndarray
@@ -336,6 +358,14 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             )[rows]
         self._calibrate(held_out, in_sample, peaks)
 
+    def _rounding_of(self, anomaly: float) -> float:
+        scales = [m.patch if self.level == "map" else m.image for m in self._members]
+        moved = [
+            m.detector._rounding_of(scale.median) / scale.spread
+            for m, scale in zip(self._members, scales, strict=True)
+        ]
+        return float(np.mean(moved))
+
     def _copy_columns(self, member: BaseImageDetector) -> None:
         """Take over what the members know of the columns of X, where it holds rows."""
         for name in ("n_features_in_", "feature_names_in_"):
@@ -345,6 +375,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     # ---------------------------------------------------------------- scoring
 
+    @one_call()
     def score_samples(self, X: Any) -> np.ndarray:
         """Score the normality of each image: minus the mean modified z-score.
 
@@ -358,12 +389,9 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         ndarray of shape (n,), float64
             Higher = more normal.
         """
-        self._check_unchanged()
-        return self._score_samples(X)
-
-    def _score_samples(self, X: Any) -> np.ndarray:
-        scored = self._iter_scored(X, maps=self.level == "map")
-        return -np.array([self._image_score(image) for image in scored])
+        now = self._as_fitted()
+        scored = now._iter_scored(X, maps=now.level == "map")
+        return -np.array([now._image_score(image) for image in scored])
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
@@ -372,6 +400,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         self, X: Any, return_scores: bool
     ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]: ...
 
+    @one_call()
     def predict_heatmap(self, X: Any, return_scores: bool = False) -> Any:
         """Mean modified z-score of each pixel, in the coordinates of the images as given.
 
@@ -389,13 +418,13 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         scores : ndarray of shape (n,), float64
             Only with ``return_scores=True``.
         """
-        self._check_unchanged()
+        now = self._as_fitted()
         maps, scores = [], []
-        for scored in self._iter_scored(X, maps=True):
-            scores.append(-self._image_score(scored))
-            overlay = self._overlay(scored)
-            if self._share_grid:
-                overlay = self.estimators_[0].geometry_.restore(overlay, *scored.shape)
+        for scored in now._iter_scored(X, maps=True):
+            scores.append(-now._image_score(scored))
+            overlay = now._overlay(scored)
+            if now._share_grid:
+                overlay = now.estimators_[0].geometry_.restore(overlay, *scored.shape)
             maps.append(overlay)
         same = len({heatmap.shape for heatmap in maps}) == 1
         heatmaps = np.stack(maps) if same else maps
@@ -443,8 +472,8 @@ def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> None:
     """Fit a member; an error says whose it is."""
     try:
         with warnings.catch_warnings():
-            # Its own threshold is not used, and the ensemble has warned of the coding of y itself.
-            warnings.filterwarnings("ignore", "target_false_alarm_rate|y holds", UserWarning)
+            # Its own threshold is not used.
+            warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
             member.fit(X, y)
     except Exception as error:
         if [type(arg) for arg in error.args] != [str]:
@@ -464,7 +493,7 @@ def _left_out(name: str, scores: TrainingScores) -> TrainingScores:
 def _per_image(
     detector: BaseImageDetector, X: Any, maps: bool
 ) -> Iterator[tuple[tuple[int, int], float, np.ndarray | None]]:
-    for batch, (image, grid) in detector._iter_scores(X, maps):
+    for batch, (image, grid) in detector._as_fitted()._iter_scores(X, maps):
         grids = [None] * len(image) if grid is None else grid
         yield from zip(batch.shapes, image.tolist(), grids, strict=True)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
@@ -23,9 +25,9 @@ from skad._bank import (
     start_coreset,
 )
 from skad._bank_scoring import ScoredByBank
-from skad._base import TrainingScores, good_rows
+from skad._base import TrainingScores
 from skad._calibration import CalibrationLog
-from skad._callbacks import FitProgress, with_callbacks
+from skad._callbacks import FitProgress, say, with_callbacks
 from skad._devices import resolve_device
 from skad._features import (
     FeatureSpec,
@@ -36,6 +38,7 @@ from skad._features import (
     StoredExtractor,
     TrainingPatches,
     as_feature_store,
+    folder_of,
     patch_extractor,
 )
 from skad._images import ImageSource
@@ -211,7 +214,7 @@ class PatchCoreDetector(ScoredByBank):
     _parameter_constraints: dict = {
         **ScoredByBank._parameter_constraints,
         "backbone": [str, torch.nn.Module],
-        "weights": [StrOptions({"pretrained"}), str, os.PathLike, None],
+        "weights": [str, os.PathLike, None],
         "levels": ["array-like"],
         "patch_size": [Interval(Integral, 1, None, closed="left")],
         "aggregation": [StrOptions({"concat", "adaptive"})],
@@ -304,11 +307,12 @@ class PatchCoreDetector(ScoredByBank):
     def _fit_images(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
         self.geometry_ = self._make_geometry()
         self.feature_spec_ = self._make_feature_spec()
-        self.weights_digest_ = self._extractor().digest
+        self._folder_at_fit = folder_of(self.memory)
+        self._note_weights(self._extractor().digest, self._extractor().identity)
         images.check(self._smallest_side())
-        check_index(self.index, self._embedding_dim())
         self._n_patches = self._count_patches(images)
         n_select = self._bank_size(self._n_patches)
+        check_index(self.index, self._embedding_dim(), n_select)
         self._seed = self._draw_seed()
         generator = torch.Generator().manual_seed(self._seed)
 
@@ -326,7 +330,7 @@ class PatchCoreDetector(ScoredByBank):
             del projected
             self._set_bank(coreset, patches.take(coreset.rows), patches.sources[coreset.rows])
         with progress.stage("calibration", len(images)) as advance:
-            scores = self._score_training(patches, images, advance)
+            scores = self._score_training(patches, images, advance, self._twins())
         self._log = CalibrationLog.of(scores, len(images))
         return scores
 
@@ -356,6 +360,8 @@ class PatchCoreDetector(ScoredByBank):
             For images that cannot be used, if no image is good, if a parameter that shapes the scores
             was changed after ``fit``, or if the detector was read from a file of a version without
             this method.
+        RuntimeError
+            If another thread has fitted the detector meanwhile.
 
         Notes
         -----
@@ -390,19 +396,21 @@ class PatchCoreDetector(ScoredByBank):
             return self.fit(X, y)
         self._check_unchanged()
         self._check_can_grow()
-        images = self._open(X, reset=False)
-        good = good_rows(y, len(images))
-        images = images if len(good) == len(images) else images.subset(good)
+        images = self._open_good(X, y, reset=False)
         progress = FitProgress(self, len(self._growth_stages), X, y)
         # Worked out on a second self: what fails, and who predicts meanwhile, finds the old one.
-        grown = object.__new__(type(self))
-        grown.__dict__.update(self.__dict__)
+        before, grown = vars(self), self._copy()
         with progress.fitting():
             scores = grown._grow(images, progress)
         grown.n_images_ += len(images)
         grown._log = self._log.followed_by(CalibrationLog.of(scores, grown.n_images_))
         grown._calibrate(grown._log.out_of_sample, grown._log.in_sample, grown._log.peaks)
-        self.__dict__.update(grown.__dict__)
+        if vars(self) is not before:
+            raise RuntimeError(
+                "another thread has fitted this detector meanwhile: these images are not learned from. "
+                "Call partial_fit again, one call at a time."
+            )
+        self._become(grown)
         return self
 
     def _check_can_grow(self) -> None:
@@ -414,7 +422,7 @@ class PatchCoreDetector(ScoredByBank):
 
     def _grow(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
         """Add the patches of images to the bank, and score the images."""
-        self._check_weights(self._extractor().digest)
+        self._check_weights(self._extractor().digest, self._extractor().identity)
         images.check(self._smallest_side())
         n_before, self._n_patches = self._n_patches, self._n_patches + self._count_patches(images)
         matrix = self._projection(torch.Generator().manual_seed(self._seed))
@@ -443,7 +451,7 @@ class PatchCoreDetector(ScoredByBank):
             sources[~is_new], sources[is_new] = bank.sources[old], first + patches.sources[new]
             self._set_bank(coreset, vectors, sources)
         with progress.stage("calibration", len(images)) as advance:
-            return self._score_training(patches, images, advance, first)
+            return self._score_training(patches, images, advance, self._twins(), first)
 
     def _set_bank(self, coreset: Coreset, vectors: np.ndarray, sources: np.ndarray) -> None:
         self.bank_ = MemoryBank(vectors, sources, index=self.index)
@@ -526,7 +534,15 @@ class PatchCoreDetector(ScoredByBank):
 
     def _masked_batches(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         for batch in self._iter_batches(images):
+            found = (blake2b(canvas, digest_size=16).digest() for canvas in batch.pixels)
+            self._held.setdefault("digests", {}).update(enumerate(found, batch.start))
             yield batch.pixels, self._patch_masks(batch)
+
+    def _twins(self) -> frozenset[int]:
+        """Images that have an identical one among those just learned from."""
+        digests = self._held["digests"]
+        n_alike = Counter(digests.values())
+        return frozenset(i for i, digest in digests.items() if n_alike[digest] > 1)
 
     def _exceeds_memory(self, n_patches: int, n_projected: int, held: int) -> bool:
         """Whether `held` numbers are too many for max_memory, beside projections that must fit."""
@@ -544,11 +560,16 @@ class PatchCoreDetector(ScoredByBank):
     # -------------------------------------------------------------- extractor
 
     def _extractor(self) -> PatchExtractor | StoredExtractor:
+        return self._backbone()
+
+    def _find_backbone(self) -> PatchExtractor | StoredExtractor:
         extractor = patch_extractor(
             self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
         )
-        store = as_feature_store(self.memory)
-        return extractor if store is None else StoredExtractor(extractor, store)
+        store = as_feature_store(self.memory, getattr(self, "_folder_at_fit", None))
+        if store is None:
+            return extractor
+        return StoredExtractor(extractor, store, partial(say, self) if self.verbose else None)
 
     def _smallest_side(self) -> int:
         strides = self._extractor().net.strides

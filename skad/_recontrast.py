@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from skad._learning import (
     mirrored_design,
 )
 from skad._memory import parse_bytes, temporary_array
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _LEVELS = (1, 2, 3)
 # The bottleneck works at this stride, and its grid is doubled exactly on the way back.
@@ -212,7 +215,7 @@ class ReContrastDetector(BaseImageDetector):
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],
-        "weights": [StrOptions({"pretrained"}), str, os.PathLike, None],
+        "weights": [str, os.PathLike, None],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "encoder_lr": [Interval(Real, 0, None, closed="left")],
@@ -315,7 +318,8 @@ class ReContrastDetector(BaseImageDetector):
         self._check_params()
         before = self._state_to_resume()
         self.geometry_ = self._make_geometry()
-        self.weights_digest_ = self._frozen_encoder().digest
+        encoder = self._frozen_encoder()
+        self._note_weights(encoder.digest, encoder.identity(self.image_size))
         images.check(self._smallest_side())
         held = _held_out(len(images), self.validation_fraction)
         rows = np.setdiff1d(np.arange(len(images)), held)
@@ -360,7 +364,9 @@ class ReContrastDetector(BaseImageDetector):
         if not self.warm_start or before is None:
             return None
         changed = [name for name in _LASTING if before["params"][name] != _comparable(self, name)]
-        if changed or before["digest"] != self._frozen_encoder().digest:
+        encoder = self._frozen_encoder()
+        identity = encoder.identity(self.image_size)
+        if changed or self._difference(encoder.digest, identity) is not None:
             raise ValueError(
                 f"warm_start=True cannot go on with another {' or '.join(changed) or 'backbone'}: set "
                 "it back, or use warm_start=False."
@@ -384,7 +390,7 @@ class ReContrastDetector(BaseImageDetector):
             # Before a state is loaded: it keeps the pre-trained statistics.
             make_stable(network.encoder)
         if before is not None:
-            network.load_state_dict(_tensors(before["network"]))
+            _restore(network, before["network"])
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return ReContrastTraining(
             network,
@@ -420,13 +426,16 @@ class ReContrastDetector(BaseImageDetector):
                     break
                 advance(training.n_iter)
         if training.has_diverged():
-            raise ValueError(
-                f"the loss of training step {training.n_iter} is not finite: the training diverged. "
-                f"Lower lr (now {self.lr:g}), or use another bn (now {self.bn!r})."
-            )
+            raise self._diverged(f"the loss of training step {training.n_iter} is not finite")
         if interrupt.requested and training.n_iter == 0:
             raise KeyboardInterrupt  # there is nothing to keep
         return interrupt.requested and training.n_iter < self.max_iter
+
+    def _diverged(self, seen: str) -> ValueError:
+        return ValueError(
+            f"{seen}: the training diverged. Lower lr (now {self.lr:g}), or use another bn (now "
+            f"{self.bn!r})."
+        )
 
     def _training_batches(
         self, images: ImageSource, rows: np.ndarray, done: int, interrupt: Interrupt
@@ -492,6 +501,9 @@ class ReContrastDetector(BaseImageDetector):
         all_too = self.contamination != "auto" and len(held) > 0
         with progress.stage("calibration", len(mapped) + all_too * len(images)) as advance:
             scores, peaks, grids = self._score_all(mapped, advance)
+            if not np.isfinite(scores).all():
+                # The step that broke the network was the last: its loss was the one before.
+                raise self._diverged("the trained network scores good images as NaN or infinite")
             if not len(held):
                 return TrainingScores(None, scores, peaks, grids)
             in_sample = self._score_all(images, advance, len(held))[0] if all_too else None
@@ -511,6 +523,10 @@ class ReContrastDetector(BaseImageDetector):
                 grids[at] = found
             advance(done + at.stop)
         return scores, peaks, grids
+
+    def _rounding_of(self, anomaly: float) -> float:
+        # Measured between kernels of CPUs: 7e-7.
+        return {"float32": 1e-5, "bfloat16": 5e-3}[self.precision] * abs(anomaly)
 
     def _make_grids(self, n: int) -> np.ndarray:
         """Room for maps, on disk: the number of images must not decide about memory."""
@@ -539,16 +555,31 @@ class ReContrastDetector(BaseImageDetector):
 
     def _distances(self, pixels: np.ndarray) -> np.ndarray:
         """(B, S, S, 3) canvases -> (B, S, S) float32 summed cosine distances, not smoothed."""
-        self._check_weights(self._frozen_encoder().digest)
-        device = resolve_device(self.device)
-        key = (str(device), self.precision, self.maps)
+        distances = self._ready_scorer()(pixels).cpu().numpy()
+        if not np.isfinite(distances).all():
+            # In fit: the step that broke the network was the last, and its loss was the one before.
+            raise self._diverged("the trained network scores images as NaN or infinite")
+        return distances
+
+    def _ready_scorer(self) -> BatchInvariant:
+        """Build the network that scores, or take the one that was built before."""
+        frozen, device = self._frozen_encoder(), resolve_device(self.device)
+        self._check_weights(frozen.digest, frozen.identity(self.geometry_.image_size))
+        key = (frozen, str(device), self.precision, self.maps)
         if getattr(self, "_scorer", (None,))[0] != key:
             self._scorer = (key, self._make_scorer(device))
-        return self._scorer[1](pixels).cpu().numpy()
+        return self._scorer[1]
+
+    def _as_fitted(self) -> Self:
+        now = super()._as_fitted()
+        if now is not self:
+            now._ready_scorer()
+            self._scorer = now._scorer  # for the next prediction
+        return now
 
     def _make_scorer(self, device: torch.device) -> BatchInvariant:
         network = self._build(None)
-        network.load_state_dict(_tensors(self.network_))
+        _restore(network, self.network_)
         pin_convolutions(network)
         network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         chosen = slice(None)
@@ -567,6 +598,9 @@ class ReContrastDetector(BaseImageDetector):
     # --------------------------------------------------------------- networks
 
     def _frozen_encoder(self) -> FeatureNet:
+        return self._backbone()
+
+    def _find_backbone(self) -> FeatureNet:
         return load_backbone(self.backbone, self.weights, _LEVELS, resolve_device(self.device))
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:
@@ -617,5 +651,9 @@ def _mean_of_top(heatmap: np.ndarray, fraction: float) -> float:
     return float(highest.mean(dtype=np.float64))
 
 
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(array) for name, array in arrays.items()}
+def _restore(network: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        network.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    except RuntimeError as error:  # from a file that is not what skad writes
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(f"network_ does not belong to this backbone: {first}") from error

@@ -59,10 +59,10 @@ def route_to_detector(estimator: Any, needs: str = "predict_heatmap") -> Route:
     if hasattr(estimator, "best_estimator_"):
         return route_to_detector(estimator.best_estimator_, needs)
     if hasattr(estimator, needs):
-        # Some of skad's detectors keep what an earlier fit learned after one that failed.
-        check = getattr(estimator, "_check_unchanged", None)
-        check_is_fitted(estimator) if check is None else check()
-        return Route(estimator)
+        check_is_fitted(estimator)
+        # Scores, maps and thresholds of one state, whatever other threads do meanwhile.
+        as_fitted = getattr(estimator, "_as_fitted", None)
+        return Route(estimator if as_fitted is None else as_fitted())
     if hasattr(estimator, "estimator"):
         check_is_fitted(estimator)
     raise TypeError(

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from skad._images import as_ndarray, column_values, is_encoded, one_call
+from skad._labels import read_labels
 from skad._route import route_to_detector
 from skad.datasets import read_mask
+from skad.datasets._masks import marked_pixels
 from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc
 
 image_auroc_scorer = make_scorer(image_auroc, response_method="decision_function")
@@ -53,6 +57,7 @@ class HeatmapScorer:
     def __repr__(self) -> str:
         return self.name
 
+    @one_call()
     def __call__(self, estimator: Any, X: Any, y: Any = None, *, masks: Any = None) -> float:
         """Score a fitted detector.
 
@@ -63,8 +68,8 @@ class HeatmapScorer:
             n of them.
         y : array-like of shape (n,), default=None
             +1 good, -1 defective; images labelled -1 must have a mask.
-        masks : sequence of n arrays (H_i, W_i), paths or None
-            Non-zero = defective; None: nothing is (a good image).
+        masks : sequence or column of n arrays (H_i, W_i), paths or None
+            Non-zero = defective; None, NaN and the empty text: nothing is (a good image).
 
         Returns
         -------
@@ -81,11 +86,13 @@ class HeatmapScorer:
                 f"{self.name} needs masks=: a mask an image, None for good ones. In a search: "
                 "sklearn.set_config(enable_metadata_routing=True), then search.fit(X, y, masks=masks)."
             )
+        masks = list_masks(masks)
         heatmaps = list(_heatmaps(estimator, X))
         if len(masks) != len(heatmaps):
             raise ValueError(f"{len(masks)} masks for {len(heatmaps)} images.")
         if y is not None:
-            without = [i for i, mask in enumerate(masks) if mask is None and y[i] == -1]
+            defective = read_labels(y, len(heatmaps)) == -1
+            without = [i for i, mask in enumerate(masks) if mask is None and defective[i]]
             if without:
                 raise ValueError(f"image {without[0]} is labelled -1 (defective) but has no mask.")
         truth = [as_mask(m, h.shape) for m, h in zip(masks, heatmaps, strict=True)]
@@ -130,9 +137,27 @@ def _heatmaps(estimator: Any, X: Any) -> Any:
 
 
 def as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a mask; None is one without a defect."""
-    if mask is None:
+    """Read a mask; what is missing is one without a defect."""
+    if is_missing(mask):
         return np.zeros(shape, dtype=bool)
     if isinstance(mask, str | os.PathLike):
         return read_mask(mask)
-    return np.asarray(mask)
+    if isinstance(mask, Image.Image) or is_encoded(mask):
+        return marked_pixels(mask)
+    return as_ndarray(mask, "a mask")
+
+
+def list_masks(masks: Any) -> list[Any]:
+    """Take masks one by one, from a list, an array or the column of a table; None: there is none."""
+    values = column_values(masks)
+    return [None if is_missing(mask) else mask for mask in (masks if values is None else values)]
+
+
+def is_missing(mask: Any) -> bool:
+    """Whether a cell of a table says that there is no mask: None, NaN, pandas.NA or an empty text."""
+    if mask is None or isinstance(mask, str):
+        return not mask
+    if isinstance(mask, float | np.floating):
+        return bool(np.isnan(mask))
+    # By name: pandas may not be there.
+    return type(mask).__name__ in ("NAType", "NaTType")

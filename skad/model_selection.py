@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import BaseCrossValidator
-from sklearn.utils import check_random_state, indexable
-from sklearn.utils.validation import _num_samples, column_or_1d
+from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 
+from skad._labels import read_labels
 from skad._scorers import (
     HeatmapScorer,
     aupro_scorer,
@@ -59,8 +61,8 @@ class _OneClassSplitter(BaseCrossValidator):
             n of them; only their number counts.
         y : array-like of shape (n,)
             +1 good, -1 defective.
-        groups : object
-            Ignored.
+        groups : array-like of shape (n,), default=None
+            What belongs together, such as the part or the shift that images come from.
 
         Yields
         ------
@@ -70,23 +72,22 @@ class _OneClassSplitter(BaseCrossValidator):
         Raises
         ------
         ValueError
-            For other labels, or fewer images of a kind than the division needs.
+            For other labels, or fewer images (or groups) of a kind than the division needs.
         """
-        for train, *test in self._divide(*_good_and_defective(X, y)):
-            yield np.sort(train), np.sort(np.concatenate(test))
+        for train, test in self._divide(read_labels(y, _num_samples(X)), groups):
+            yield np.sort(train), np.sort(test)
 
     @abstractmethod
-    def _divide(
-        self, good: np.ndarray, defective: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield good images to learn from, good ones and defective ones to test on."""
+    def _divide(self, labels: np.ndarray, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield good images to learn from, and those to test on."""
 
 
 class OneClassKFold(_OneClassSplitter):
     """K folds whose training parts hold good images only.
 
     Good images are divided into K folds, and so are defective ones. Fold i is tested on its good and its
-    defective images, after learning from the good images of the other folds.
+    defective images, after learning from the good images of the other folds. With `groups`, folds
+    are made of whole groups, by scikit-learn's StratifiedGroupKFold: no group is on both sides.
 
     Parameters
     ----------
@@ -101,8 +102,8 @@ class OneClassKFold(_OneClassSplitter):
 
     See Also
     --------
-    sklearn.model_selection.StratifiedKFold : Works as well: detectors leave defective images out of
-        the training by themselves.
+    sklearn.model_selection.StratifiedKFold, sklearn.model_selection.StratifiedGroupKFold : Work as
+        well: detectors leave defective images out of the training by themselves.
 
     Examples
     --------
@@ -128,9 +129,11 @@ class OneClassKFold(_OneClassSplitter):
         self.shuffle = shuffle
         self.random_state = random_state
 
-    def _divide(
-        self, good: np.ndarray, defective: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _divide(self, labels: np.ndarray, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if groups is not None:
+            yield from self._divide_groups(labels, groups)
+            return
+        good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
         for images, what in ((good, "good"), (defective, "defective")):
             if len(images) < self.n_splits and not (what == "defective" and len(images) == 0):
                 raise ValueError(
@@ -145,11 +148,30 @@ class OneClassKFold(_OneClassSplitter):
             strict=True,
         )
         for own, bad in folds:
-            yield np.setdiff1d(good, own), own, bad
+            yield np.setdiff1d(good, own), np.append(own, bad)
+
+    def _divide_groups(
+        self, labels: np.ndarray, groups: Any
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        random_state = self.random_state if self.shuffle else None
+        folds = StratifiedGroupKFold(
+            self.n_splits, shuffle=self.shuffle, random_state=random_state
+        ).split(labels, labels, groups)
+        for i, (others, test) in enumerate(folds):
+            train = others[labels[others] == 1]
+            for images, what in ((train, "images to learn from"), (test, "images to test on")):
+                if not (labels[images] == 1).any():
+                    raise ValueError(
+                        f"fold {i} of n_splits={self.n_splits} has no good image among the {what}: "
+                        "there are too few groups with good images, or one is too large. Lower n_splits."
+                    )
+            yield train, test
 
 
 class OneClassShuffleSplit(_OneClassSplitter):
     """Random parts of the good images to learn from; the others, and all defective ones, to test on.
+
+    Groups are ignored, with a warning, as by scikit-learn's ShuffleSplit.
 
     Parameters
     ----------
@@ -192,9 +214,15 @@ class OneClassShuffleSplit(_OneClassSplitter):
         self.train_size = train_size
         self.random_state = random_state
 
-    def _divide(
-        self, good: np.ndarray, defective: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _divide(self, labels: np.ndarray, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if groups is not None:
+            warnings.warn(
+                "OneClassShuffleSplit ignores groups: images of one group may lie on both sides. "
+                "OneClassKFold keeps groups together.",
+                UserWarning,
+                stacklevel=3,
+            )
+        good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
         n_test = _count("test_size", self.test_size, len(good))
         n_train = len(good) - n_test
         if self.train_size is not None:
@@ -207,20 +235,7 @@ class OneClassShuffleSplit(_OneClassSplitter):
         rng = check_random_state(self.random_state)
         for _ in range(self.n_splits):
             order = rng.permutation(good)
-            yield order[n_test : n_test + n_train], order[:n_test], defective
-
-
-def _good_and_defective(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    indexable(X, y)
-    if y is None:
-        raise ValueError("y is needed to tell good images (+1) from defective ones (-1).")
-    labels = column_or_1d(y)
-    if len(labels) != _num_samples(X) or not set(np.unique(labels).tolist()) <= {1, -1}:
-        raise ValueError(
-            "y must hold +1 (good) or -1 (defective) for every image; it holds "
-            f"{np.unique(labels)[:5].tolist()}. For 1 = defective pass np.where(y == 1, -1, 1)."
-        )
-    return np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
+            yield order[n_test : n_test + n_train], np.append(order[:n_test], defective)
 
 
 def _count(name: str, size: float, n: int) -> int:

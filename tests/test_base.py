@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 
 from skad._contract import _conformal_offset
+from skad.exceptions import TabularDataWarning
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,10 @@ class TestInput:
         many = make_detector(n_jobs=4).fit(as_files).score_samples(as_files)
         np.testing.assert_array_equal(one, many)
 
+    @pytest.mark.filterwarnings("ignore::skad.exceptions.TabularDataWarning")
     def test_rows_are_remembered_and_forgotten(self, good):
-        det = make_detector().fit(good[..., 0].reshape(len(good), -1))
+        with pytest.warns(TabularDataWarning, match="one pixel high"):
+            det = make_detector().fit(good[..., 0].reshape(len(good), -1))
         assert det.n_features_in_ == 40 * 48
         with pytest.raises(ValueError, match="features"):
             det.predict(good[..., 0].reshape(len(good), -1)[:, :-1])
@@ -131,27 +134,33 @@ class TestLabels:
             make_detector().fit_predict(X, y), make_detector().fit(good).predict(X)
         )
 
-    @pytest.mark.parametrize("y", [[0, 1] * 6, [False, True] * 6])
-    def test_other_coding_is_ignored_with_a_warning(self, good, y):
-        with pytest.warns(UserWarning, match=r"\+1 = good, -1 = defective"):
+    @pytest.mark.parametrize("y", [[0, 1] * 6, [1, -1, 0] * 4, np.arange(12.0)])
+    def test_other_numbers_train_on_all_with_a_warning(self, good, y):
+        with pytest.warns(UserWarning, match=r"all 12 images count as good.*np\.where") as seen:
             det = make_detector().fit(good, y)
         assert det.n_images_ == len(good)
+        assert seen[0].filename == __file__
 
-    def test_a_third_value_is_ignored_with_a_warning(self, good):
-        with pytest.warns(UserWarning, match="third value"):
-            assert make_detector().fit(good, [1, -1, 0] * 4).n_images_ == len(good)
-
-    @pytest.mark.parametrize("y", [None, "name", ["a", "b"] * 6, np.arange(12.0), [1] * 12])
-    def test_anything_else_is_ignored_silently(self, good, y):
+    @pytest.mark.parametrize("y", [None, [1] * 12, np.ones(12)])
+    def test_good_images_alone_are_silent(self, good, y):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert make_detector().fit(good, y).n_images_ == len(good)
 
-    def test_wrong_length_and_no_good_image(self, good):
-        with pytest.raises(ValueError, match="3 labels for 12 images"):
-            make_detector().fit(good, [1, 1, -1])
-        with pytest.raises(ValueError, match="no good image"):
-            make_detector().fit(good, [-1] * 12)
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            ([1, 1, -1], "3 labels for 12 images"),
+            ([-1] * 12, "no image is labelled"),
+            (["good", "bad"] * 6, r"y\[0\] is 'good'"),
+            ([True, False] * 6, r"y\[0\] is 'True'"),
+        ],
+    )
+    def test_labels_that_cannot_be_read(self, good, method, y, message):
+        det = make_detector().fit(good)
+        with pytest.raises(ValueError, match=message):
+            getattr(det, method)(good, y)
 
 
 class TestThreshold:
@@ -197,10 +206,17 @@ class TestThreshold:
         np.testing.assert_array_equal(decision, fitted.score_samples(X) - fitted.offset_)
         np.testing.assert_array_equal(fitted.predict(X), np.where(decision >= 0, 1, -1))
 
-    @pytest.mark.parametrize("y", [[0, 1, 0, 1], [1, 1, 1, 1], ["a", "b", "a", "b"]])
-    def test_score_without_proper_labels_is_nan(self, defective, fitted, y):
-        with pytest.warns(UndefinedMetricWarning, match=r"\+1 \(good\)"):
+    @pytest.mark.parametrize(
+        ("y", "hint"), [([0, 1, 0, 1], "is_defective"), ([1, 1, 1, 1], "StratifiedKFold")]
+    )
+    def test_score_without_proper_labels_is_nan(self, defective, fitted, y, hint):
+        with pytest.warns(UndefinedMetricWarning, match=hint):
             assert np.isnan(fitted.score(defective, y))
+
+    @pytest.mark.parametrize("y", [["a", "b", "a", "b"], [1, -1], [1, None, -1, 1]])
+    def test_score_with_labels_that_cannot_be_read(self, defective, fitted, y):
+        with pytest.raises(ValueError, match="label"):
+            fitted.score(defective, y)
 
 
 class TestPValues:
@@ -280,7 +296,7 @@ class TestGuards:
     def test_how_to_work_may_change_after_fit(self, good):
         det = make_detector().fit(good)
         scores = det.score_samples(good)
-        det.set_params(device="cpu", batch_size=2, n_jobs=2, verbose=0, smoothing=1.0)
+        det.set_params(device="cpu", batch_size=2, n_jobs=2, verbose=0)
         np.testing.assert_array_equal(det.score_samples(good), scores)
 
     def test_device_that_is_not_there(self, good):

@@ -216,7 +216,7 @@ class TestContract:
         )
 
     def test_one_warning_about_the_coding(self, good):
-        with pytest.warns(UserWarning, match="y holds 0 and 1") as caught:
+        with pytest.warns(UserWarning, match=r"y holds \[0, 1\] and is not used") as caught:
             make_fusion().fit(good, np.repeat([0, 1], 6))
         assert sum("y holds" in str(w.message) for w in caught) == 1
 

@@ -48,7 +48,7 @@ class TestKFold:
         [
             ([1, 1, 1, -1], "as many defective images; y has 1"),
             ([1, -1, -1, -1], "as many good images; y has 1"),
-            ([0, 1, 0, 1], r"it holds \[0, 1\].*np.where"),
+            ([0, 1, 0, 1], r"y holds \[0, 1\].*np.where"),
         ],
     )
     def test_labels_that_do_not_do(self, y, message):

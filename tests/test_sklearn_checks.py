@@ -1,26 +1,35 @@
-"""scikit-learn's own common checks, none of them switched off."""
+"""scikit-learn's own common checks; what fails at the defaults, and why, is published."""
 
 import numpy as np
 import pytest
 from conftest import make_detector, make_reconpatch, make_recontrast
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_estimator,
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
 
-from skad import ScoreFusionDetector
+from skad import PatchCoreDetector, ScoreFusionDetector
+from skad.utils.estimator_checks import expected_failed_checks
 
 # scikit-learn wants to see outliers among the training images themselves. The threshold from
 # leave-one-image-out scores rightly finds none at low rates: an image that is in the bank looks good.
 DETECTORS = [
-    make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1),
     make_detector(coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, geometry="pad", b=2),
     make_reconpatch(
-        coreset_size=0.05, target_false_alarm_rate=0.45, n_jobs=1, epochs=1, train_batch_size=1024
+        image_size=16,
+        coreset_size=0.1,
+        target_false_alarm_rate=0.45,
+        n_jobs=1,
+        epochs=1,
+        train_batch_size=1024,
     ),
     make_recontrast(max_iter=2, batch_size=16, target_false_alarm_rate=0.45, n_jobs=1),
     ScoreFusionDetector(
         [
-            ("a", make_detector(coreset_size=0.05, n_jobs=1)),
+            ("a", make_detector(image_size=16, coreset_size=0.05, n_jobs=1)),
             ("b", make_detector(levels=(2,), n_jobs=1)),
         ],
         target_false_alarm_rate=0.45,
@@ -31,9 +40,39 @@ DETECTORS = [
 @pytest.mark.filterwarnings("ignore:y holds:UserWarning")
 @pytest.mark.filterwarnings("ignore:the image AUROC")
 @pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
+@pytest.mark.filterwarnings("ignore::skad.exceptions.TabularDataWarning")
 @parametrize_with_checks(DETECTORS)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore:y holds:UserWarning")
+@pytest.mark.filterwarnings("ignore:the image AUROC")
+@pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
+@pytest.mark.filterwarnings("ignore::skad.exceptions.TabularDataWarning")
+def test_what_fails_at_the_defaults_is_published():
+    det = PatchCoreDetector("skad_nano", image_size=32, n_jobs=1)
+    expected = expected_failed_checks(det)
+    results = check_estimator(det, on_fail=None, on_skip=None, expected_failed_checks=expected)
+    assert len(results) >= 40
+    assert {r["check_name"] for r in results if r["status"] == "failed"} == set()
+    # Nothing is listed that passes.
+    assert {r["check_name"] for r in results if r["status"] == "xfail"} == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("det", "n"),
+    [
+        (make_detector(contamination=0.1, coreset_size=500), 0),
+        (make_detector(contamination=0.1), 3),
+        (make_recontrast(), 2),
+        (ScoreFusionDetector([("a", make_detector(coreset_size=500)), ("b", make_detector())]), 5),
+        (ScoreFusionDetector([("a", make_detector(random_state=None))], contamination=0.1), 4),
+    ],
+)
+def test_expected_failures_depend_on_the_detector(det, n):
+    assert len(expected_failed_checks(det)) == n
+    assert all(len(reason) > 20 for reason in expected_failed_checks(det).values())
 
 
 def test_grid_search_with_labels_in_folds_and_refit(good, defective):

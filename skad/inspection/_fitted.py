@@ -27,6 +27,25 @@ def image_source(detector: Any, X: Any) -> ImageSource:
     return opener._open(X, reset=False) if hasattr(opener, "_open") else as_image_source(X)
 
 
+def decode_once(detector: Any, X: Any) -> tuple[list[np.ndarray], Any]:
+    """Decode images to be drawn, and hand them on: to decode a large file takes as long as to score it.
+
+    Parameters
+    ----------
+    detector : fitted detector
+    X : images
+
+    Returns
+    -------
+    images : list of ndarray of shape (H_i, W_i, 3)
+    X : images
+        For the detector, with the same scores; rows of a table as they are.
+    """
+    source = image_source(detector, X)
+    images = [source.load(i) for i in range(len(source))]
+    return images, X if hasattr(detector, "n_features_in_") else images
+
+
 def check_number(name: str, items: Sequence[Any] | np.ndarray, n: int) -> None:
     """Raise a ValueError unless there is one item an image.
 

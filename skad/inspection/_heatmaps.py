@@ -13,7 +13,7 @@ from skad._route import route_to_detector
 from skad._scorers import as_mask, list_masks
 from skad._text import readable
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
-from skad.inspection._fitted import check_heatmap, check_number, image_source
+from skad.inspection._fitted import check_heatmap, check_number, decode_once
 from skad.inspection._shown import Shown
 
 # Inches; a title of more characters than that would run into its neighbour.
@@ -114,12 +114,12 @@ class HeatmapDisplay(Drawn):
         """
         route = route_to_detector(estimator)
         detector, X = route.detector, route.images(X)
+        images, X = decode_once(detector, X)
         heatmaps, scores = detector.predict_heatmap(X, return_scores=True)
-        source = image_source(detector, X)
         if titles is None:
             titles = [_verdict(score - detector.offset_) for score in scores]
         return cls._draw(
-            [source.load(i) for i in range(len(source))],
+            images,
             *(heatmaps, detector.heatmap_threshold_, titles, masks, vmin, vmax),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from sklearn.utils.validation import _num_samples
 
 from skad._callbacks import _StageLines
 from skad._contract import BaseDetector
+from skad._files import write_text
 from skad._images import one_call
 from skad._labels import read_labels
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._drawing import as_png, check_matplotlib
-from skad.inspection._fitted import check_heatmap, check_number, image_source
+from skad.inspection._fitted import check_heatmap, check_number, decode_once, image_source
 from skad.inspection._heatmaps import colour_range
 from skad.inspection._page import Case, Page, Section, write_html
 from skad.inspection._pixel_counts import PixelCounts
@@ -215,7 +217,8 @@ def _draw_sections(
 def _show(route: Route, X: Any, masks: Sequence[Any] | None) -> Iterator[Shown]:
     """Make heat maps of images, a few at a time, and keep what can be seen of them."""
     for rows, seen in route.portions(X, _num_samples(X)):
-        source = image_source(route.detector, seen)
-        for i, heatmap in enumerate(route.detector.predict_heatmap(seen)):
-            mask = None if masks is None else as_mask(masks[rows.start + i], heatmap.shape)
-            yield Shown.of(source.load(i), heatmap, mask)
+        images, seen = decode_once(route.detector, seen)
+        heatmaps = route.detector.predict_heatmap(seen)
+        for i, image, heatmap in zip(count(rows.start), images, heatmaps, strict=False):
+            mask = None if masks is None else as_mask(masks[i], heatmap.shape)
+            yield Shown.of(image, heatmap, mask)

@@ -27,7 +27,12 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-__all__ = ["check_image_detector", "image_checks", "parametrize_with_image_checks"]
+__all__ = [
+    "check_image_detector",
+    "expected_failed_checks",
+    "image_checks",
+    "parametrize_with_image_checks",
+]
 
 _HEIGHT, _WIDTH = 40, 48
 
@@ -261,6 +266,52 @@ _CHECKS = (
     check_parameters_are_kept,
     check_partial_fit,
 )
+
+
+_BY_DESIGN = (
+    "by design: with contamination='auto' the threshold comes from images that were left out, so the "
+    "training images themselves, which the detector knows, may all be good"
+)
+_TINY = (
+    "a share of the few patches in scikit-learn's tiny tables is a bank of one vector, which cannot be "
+    "left out; a larger coreset_size passes"
+)
+_SEEDS = "the random_state of members is theirs to set: scikit-learn sets that of the ensemble only"
+
+
+def expected_failed_checks(detector: Any) -> dict[str, str]:
+    """Tell which of scikit-learn's own checks a detector of skad does not pass, and why.
+
+    Parameters
+    ----------
+    detector : estimator
+
+    Returns
+    -------
+    dict of str to str
+        Names of checks and reasons, as scikit-learn's ``check_estimator`` and
+        ``parametrize_with_checks`` take them for ``expected_failed_checks``.
+
+    Examples
+    --------
+    >>> from skad import PatchCoreDetector
+    >>> from skad.utils.estimator_checks import expected_failed_checks
+    >>> sorted(expected_failed_checks(PatchCoreDetector(coreset_size=500)))
+    ['check_outliers_fit_predict', 'check_outliers_train']
+    """
+    expected: dict[str, str] = {}
+    given = getattr(detector, "estimators", [("", detector)])
+    members = [member for _, member in given if member != "drop"]
+    if detector.contamination == "auto":
+        expected |= dict.fromkeys(
+            ("check_outliers_fit_predict", "check_outliers_train"), _BY_DESIGN
+        )
+    if any(isinstance(getattr(member, "coreset_size", None), float) for member in members):
+        names = ("estimators_nan_inf", "classifier_data_not_an_array", "fit2d_1feature")
+        expected |= {f"check_{name}": _TINY for name in names}
+    if detector not in members and any(member.random_state is None for member in members):
+        expected["check_fit_idempotent"] = _SEEDS
+    return expected
 
 
 def image_checks() -> Iterator[Callable[[Any], None]]:
