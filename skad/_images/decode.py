@@ -172,7 +172,7 @@ def check(item: Any, name: str) -> Checked:
         _check_mode(image, name)
         side = min(image.size)
         with naming(item, name):
-            if image.format != "PNG" or "exif" in image.info:
+            if "exif" in image.info:
                 orientation(image)  # Pillow warns of damaged EXIF data when they are read
             # An image of the user's shows the page that the user has chosen.
             n_pages = 1 if isinstance(item, Image.Image) else count_pages(image)
