@@ -130,8 +130,9 @@ class BaseImageDetector(BaseDetector):
         Parameters
         ----------
         X : images
-            Paths, PIL images or arrays of any sizes, an array of shape (n, H, W[, C]), or rows of
-            flattened images (see ``image_shape``); n images.
+            Paths, PIL images, encoded images (bytes, open files) or arrays of any sizes, in a list, a
+            column of a table or a data set; an array of shape (n, H, W[, C]); or rows of flattened
+            images (see ``image_shape``); n images.
         y : array-like of shape (n,), default=None
             Labels +1 (good) and -1 (defective), of any numeric dtype: defective images are left out of
             the training.
@@ -151,6 +152,10 @@ class BaseImageDetector(BaseDetector):
         -----
         UserWarning
             If y holds other numbers than +1 and -1: all images are learned from then.
+        TabularDataWarning
+            If X is a table of numbers and there is no ``image_shape``: each row is a strip then.
+        ImageFileWarning
+            If files hold several pages, or Pillow warns of them; once.
         """
         # Whatever fails from here on leaves an unfitted detector, never one with half of a new state.
         self.__dict__.pop("_params_at_fit", None)
