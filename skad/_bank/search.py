@@ -20,6 +20,7 @@ from skad._bank._distances import (
     rows_per_product,
     squared_norms,
 )
+from skad._bank.factory import check_factory, fewest_vectors
 from skad._forks import LOADING
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -145,6 +146,7 @@ class FaissSearch:
 
     def __init__(self, vectors: NDArray[np.float32], index: str) -> None:
         faiss = _import_faiss()
+        self._factory = index
         self._index = _make_index(faiss, index, vectors.shape[1])
         # Both training and the building of graphs depend on the number of threads.
         n_threads = faiss.omp_get_max_threads()
@@ -162,7 +164,12 @@ class FaissSearch:
 
     def candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Row numbers of the k vectors the index finds, shape (q, k); -1 where it finds fewer."""
-        return self._index.search(queries, k)[1]
+        try:
+            return self._index.search(queries, k)[1]
+        except RuntimeError as error:
+            raise ValueError(
+                f"faiss cannot search index={self._factory!r}; choose a simpler one, such as 'Flat'"
+            ) from error
 
 
 def queries_at_once(device: torch.device, n_vectors: int) -> int:
@@ -182,7 +189,7 @@ def queries_at_once(device: torch.device, n_vectors: int) -> int:
     return _QUERIES if device.type == "cpu" else max(_QUERIES, _ON_GPU // n_vectors)
 
 
-def check_index(index: str, n_features: int | None = None) -> None:
+def check_index(index: str, n_features: int | None = None, n_vectors: int | None = None) -> None:
     """Refuse an unusable `index` before any work is done.
 
     Parameters
@@ -191,6 +198,8 @@ def check_index(index: str, n_features: int | None = None) -> None:
         "auto" or a factory string of faiss; see `FaissSearch`.
     n_features : int, optional
         Length of the vectors, where known: some indexes need it to be a multiple.
+    n_vectors : int, optional
+        Their number, where known: some indexes are trained on many.
 
     Raises
     ------
@@ -199,13 +208,20 @@ def check_index(index: str, n_features: int | None = None) -> None:
     ImportError
         If the index needs faiss and faiss is not installed.
     ValueError
-        If faiss refuses the string.
+        If faiss refuses the string, or would end the process; or for too few vectors.
     """
     if not isinstance(index, str):
         raise TypeError(f"index must be a string, got {type(index).__name__}")
     if index != "auto":
         # 960 is a multiple of every usual number of sub-quantisers.
-        _make_index(_import_faiss(), index, 960 if n_features is None else n_features)
+        faiss = _import_faiss()
+        made = _make_index(faiss, index, 960 if n_features is None else n_features)
+        fewest = fewest_vectors(faiss, made)
+        if n_vectors is not None and n_vectors < fewest:
+            raise ValueError(
+                f"index={index!r} is trained on {fewest} vectors at least, and the bank holds "
+                f"{n_vectors}: raise coreset_size, or choose a simpler one, such as 'Flat'."
+            )
 
 
 def check_k(k: int, n_vectors: int) -> None:
@@ -304,6 +320,7 @@ def _import_faiss() -> ModuleType:
 
 def _make_index(faiss: ModuleType, index: str, n_features: int) -> Any:
     """Empty faiss index for Euclidean distances from a factory string."""
+    check_factory(index)
     factory, _, parameters = index.partition(";")
     try:
         made = faiss.index_factory(n_features, factory, faiss.METRIC_L2)
