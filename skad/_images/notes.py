@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -59,15 +59,21 @@ def listening() -> Iterator[list[str]]:
     list of str
         Their texts, as they come.
     """
-    filters = cast("list[Any]", warnings.filters)
-    if filters[:1] != [_FILTER]:
-        filters.insert(0, _FILTER)
+    _put_in_front(cast("list[Any]", warnings.filters))
     before = _thread.heard
     _thread.heard = heard = [] if before is None else before
     try:
         yield heard
     finally:
         _thread.heard = before
+
+
+def _put_in_front(filters: list[Any]) -> None:
+    if filters[:1] == [_FILTER]:
+        return
+    with suppress(ValueError):  # it is not there, or another thread was faster
+        filters.remove(_FILTER)
+    filters.insert(0, _FILTER)
 
 
 @contextmanager

@@ -115,6 +115,12 @@ def test_the_filter_is_there_again_after_others_put_back_theirs():
             warnings.warn("heard", UserWarning, stacklevel=1)
         with pytest.raises(UserWarning, match="not heard"):
             warnings.warn("not heard", UserWarning, stacklevel=1)
+        for _ in range(5):
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", ImportWarning)
+            with listening():
+                assert warnings.filters[0] == _FILTER
+        assert warnings.filters.count(_FILTER) == 1
     assert texts == ["heard"]
 
 
