@@ -111,5 +111,5 @@ def checksum(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> str:
     digest.update(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, tensor.shape, tensor.dtype.str]).encode())
-        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

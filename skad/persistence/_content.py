@@ -12,7 +12,8 @@ from sklearn.base import clone
 from skad._bank import MemoryBank
 from skad._contract import BaseDetector
 from skad._fusion import ScoreFusionDetector
-from skad.persistence._declared import CLASSES, LEFT_BEHIND, check_object, names_of
+from skad.persistence._checks import check_object, names_of
+from skad.persistence._declared import CLASSES, LEFT_BEHIND
 from skad.persistence._rules import joined, shown
 
 SUFFIX = ".skad"

@@ -3,28 +3,23 @@
 A fitted attribute that is new takes one line in a table below. Where files of older versions lack it,
 the line goes into a group of `Declared.later`, whose attributes are all there or all absent.
 Parameters are read off the signatures, and checked by scikit-learn against `_parameter_constraints`; the
-table `PARAMETERS` says more of some.
+table `PARAMETERS` says more of some. `_checks` holds objects to all of it.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skad._bank import Cover, MemoryBank, check_index
 from skad._calibration import CalibrationLog
-from skad._contract import BaseDetector
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector
 from skad._images import Geometry
-from skad._memory import parse_bytes
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
@@ -33,16 +28,13 @@ from skad.persistence._rules import (
     Table,
     array,
     arrays,
-    check,
     flag,
     instance,
     integer,
     integers,
-    joined,
     nothing,
     number,
     optional,
-    plain,
     several,
     text,
     texts,
@@ -436,102 +428,3 @@ CLASSES = {cls.__name__: cls for cls in DECLARED}
 def _is_left_out(scores: np.ndarray) -> bool:
     unknown = np.isnan(scores)
     return not unknown.any() or (len(scores) == 1 and not np.isinf(scores).any())
-
-
-# ---- checks ------------------------------------------------------------------------------------------
-
-
-def check_object(cls: type, state: dict[str, Any], where: str) -> None:
-    """Refuse attributes that an object of a class cannot have.
-
-    Parameters
-    ----------
-    cls : type
-        A key of `DECLARED`.
-    state : dict
-    where : str
-        Its place in the file.
-
-    Raises
-    ------
-    ValueError
-        That names the attribute.
-    """
-    declared, state = DECLARED[cls], dict(state)
-    everything = SimpleNamespace(**state)
-    if issubclass(cls, BaseDetector):
-        given = {name: state.pop(name) for name in parameters(cls) if name in state}
-        check(_parameter_table(cls), given, where)
-        _check_constraints(cls, given, where)
-        if not state:
-            return  # not fitted
-        everything.fit = _at_fit(cls, given, state.get("_params_at_fit"), where)
-    table = dict(declared.always)
-    for group in declared.later:
-        if not state.keys().isdisjoint(group):
-            table |= group
-    check(table, state, where)
-    for relation in declared.relations:
-        if not relation.holds(everything):
-            raise ValueError(f"{joined(where, relation.attribute)} must {relation.says}")
-
-
-def names_of(cls: type) -> frozenset[str]:
-    """All attributes that an object of a class may have in a file."""
-    declared = DECLARED[cls]
-    names = {*declared.always, *(name for group in declared.later for name in group)}
-    return frozenset(names | (set(parameters(cls)) if issubclass(cls, BaseDetector) else set()))
-
-
-@cache
-def parameters(cls: type) -> tuple[str, ...]:
-    """Names of the parameters of a detector."""
-    return tuple(name for name in inspect.signature(cls).parameters)
-
-
-def _parameter_table(cls: type) -> Table:
-    return {name: PARAMETERS.get(name, plain()) for name in parameters(cls)}
-
-
-def _check_constraints(cls: type, given: dict[str, Any], where: str) -> None:
-    try:
-        validate_parameter_constraints(
-            cls._parameter_constraints,  # type: ignore[attr-defined]
-            given,
-            caller_name=cls.__name__,
-        )
-        if given.get("max_memory") is not None:
-            parse_bytes(given["max_memory"])
-    except ValueError as error:
-        raise ValueError(f"{where + ': ' if where else ''}{error}") from error
-
-
-def _at_fit(cls: type, given: dict[str, Any], frozen: Any, where: str) -> SimpleNamespace:
-    """Parameters as they were at fit; those that may change afterwards as they are."""
-    place = joined(where, "_params_at_fit")
-    if not isinstance(frozen, dict):
-        raise ValueError(f"{place} must be a mapping of parameters")
-    table = {**_parameter_table(cls), **(_FUSED if cls is ScoreFusionDetector else {})}
-    check({name: rule for name, rule in table.items() if name in frozen}, frozen, place)
-    fit = {**given, **frozen}
-    if cls is not ScoreFusionDetector:
-        _check_constraints(cls, fit, place)
-    return SimpleNamespace(**fit)
-
-
-# The members themselves remember their parameters.
-_FUSED: Table = {
-    "estimators": several(
-        Rule(
-            "a pair of a name and a class",
-            lambda value, _: (
-                isinstance(value, tuple)
-                and len(value) == 2
-                and isinstance(value[0], str)
-                and value[1] in IMAGE_DETECTORS
-            ),
-        ),
-        1,
-        999,
-    )
-}

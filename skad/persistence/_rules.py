@@ -135,14 +135,13 @@ def several(
     rule: Rule, low: int = 1, high: int = 64, kinds: tuple[type, ...] = (list, tuple)
 ) -> Rule:
     """Ask for a list or tuple of what a rule says."""
-    return Rule(
-        f"a sequence of {low} to {high} values, each {rule.says}",
-        lambda value, lengths: (
-            isinstance(value, kinds)
-            and low <= len(value) <= high
-            and all(rule.holds(item, lengths) for item in value)
-        ),
-    )
+
+    def holds(value: Any, lengths: dict[str, int]) -> bool:
+        if type(value) not in kinds or not low <= len(value) <= high:
+            return False
+        return all(rule.holds(item, lengths) for item in value)
+
+    return Rule(f"a sequence of {low} to {high} values, each {rule.says}", holds)
 
 
 def integers(low: int, high: int) -> Rule:

@@ -14,7 +14,7 @@ from rewriting import entry, state_of
 
 import skad
 from skad._images import Geometry
-from skad.persistence import _declared
+from skad.persistence import _checks, _declared
 
 TINY = {"backbone": "tiny_resnet"}
 
@@ -86,7 +86,7 @@ def refuses_value(refuses):
 
 def test_every_attribute_of_every_detector_is_declared(fitted):
     for detector in fitted.values():
-        assert vars(detector).keys() - _declared.LEFT_BEHIND <= _declared.names_of(type(detector))
+        assert vars(detector).keys() - _declared.LEFT_BEHIND <= _checks.names_of(type(detector))
 
 
 @pytest.mark.parametrize("name", MAKERS)
