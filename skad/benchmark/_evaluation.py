@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skad._scorers import as_mask
+from skad._scorers import as_mask, list_masks
 from skad.metrics import (
     aupro,
     average_precision,
@@ -58,6 +58,7 @@ def evaluate(
         For labels other than +1 and -1, or a mask whose size differs from its image's.
     """
     start = time.perf_counter()
+    masks = None if masks is None else list_masks(masks)
     with_masks = masks is not None and all(
         mask is not None or label == 1 for mask, label in zip(masks, y, strict=True)
     )

@@ -93,9 +93,10 @@ def report(
 
     Notes
     -----
-    Works for any number of images: a few heat maps are in memory at a time, and the images that are
-    shown are scored once more in the end. Pixel AUROC and AUPRO come from counts in bins 0.05 % wide
-    and agree with :func:`skad.metrics.pixel_auroc` and :func:`skad.metrics.aupro` to about four digits.
+    Works for any number of images: a few heat maps are in memory at a time. Images that are shown are
+    scored once more in the end, unless there are so few that all of them may be. Pixel AUROC and AUPRO
+    come from counts in bins 0.05 % wide and agree with :func:`skad.metrics.pixel_auroc` and
+    :func:`skad.metrics.aupro` to about four digits.
     A detector that is ``verbose`` reports progress.
 
     Examples
@@ -113,9 +114,10 @@ def report(
     if n_examples < 1:
         raise ValueError(f"n_examples={n_examples} must be at least 1.")
     _check_images(route, X)
-    scores, counts = _score(route, X, n, masks)
+    all_shown = n <= (n_examples if labels is None else 2 * n_examples)
+    scores, counts, shown = _score(route, X, n, masks, all_shown)
     found = Findings(route.detector, scores, labels, counts)
-    sections, scale = _draw_sections(route, X, masks, found, n_examples)
+    sections, scale = _draw_sections(route, X, masks, found, n_examples, shown)
     name = type(route.detector).__name__
     histogram = ScoreHistogramDisplay.from_predictions(
         labels, scores, threshold=route.detector.offset_
@@ -172,33 +174,48 @@ def _check_images(route: Route, X: Any) -> None:
 
 
 def _score(
-    route: Route, X: Any, n: int, masks: Sequence[Any] | None
-) -> tuple[np.ndarray, PixelCounts | None]:
-    """Score all images; with masks, count their pixels too."""
+    route: Route, X: Any, n: int, masks: Sequence[Any] | None, all_shown: bool
+) -> tuple[np.ndarray, PixelCounts | None, list[Shown]]:
+    """Score all images; with masks, count their pixels too. If all may be shown, keep what is seen."""
     scores, counts = np.empty(n), None if masks is None else PixelCounts()
+    shown: list[Shown] = []
     progress = _StageLines(route.detector, "report", n)
     for rows, portion in route.portions(X, n):
-        if masks is None or counts is None:
+        images: list[np.ndarray] = []
+        if all_shown:
+            images, portion = decode_once(route.detector, portion)
+        if masks is None and not all_shown:
             scores[rows] = route.detector.score_samples(portion)
         else:
             heatmaps, scores[rows] = route.detector.predict_heatmap(portion, return_scores=True)
             for i, heatmap in zip(range(rows.start, rows.stop), heatmaps, strict=True):
-                mask = as_mask(masks[i], heatmap.shape)
+                mask = None if masks is None else as_mask(masks[i], heatmap.shape)
                 check_heatmap(i, heatmap, mask)
-                counts.add(mask, heatmap)
+                if counts is not None and mask is not None:
+                    counts.add(mask, heatmap)
+                if all_shown:
+                    shown.append(Shown.of(images[i - rows.start], heatmap, mask))
         progress.update(rows.stop)
     progress.finish()
-    return scores, counts
+    return scores, counts, shown
 
 
 def _draw_sections(
-    route: Route, X: Any, masks: Sequence[Any] | None, found: Findings, n_examples: int
+    route: Route,
+    X: Any,
+    masks: Sequence[Any] | None,
+    found: Findings,
+    n_examples: int,
+    seen: list[Shown],
 ) -> tuple[list[Section], bytes]:
-    """Choose images, make their heat maps, and draw them on one colour scale."""
+    """Choose images, make their heat maps unless they were seen, and draw them on one colour scale."""
     choices = choose(found, n_examples)
     rows = np.concatenate([choice.rows for choice in choices])
     chosen = _safe_indexing(X, rows)
-    shown = list(_show(route, chosen, None if masks is None else [masks[i] for i in rows]))
+    if seen:
+        shown = [seen[i] for i in rows]
+    else:
+        shown = list(_show(route, chosen, None if masks is None else [masks[i] for i in rows]))
     threshold = route.detector.heatmap_threshold_
     low, high = colour_range(shown, threshold)
 

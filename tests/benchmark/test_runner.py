@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from skad.benchmark import Preset, evaluate, run, write_tables
@@ -237,6 +238,9 @@ class TestEvaluate:
         assert full["pixel_auroc"] != thin["pixel_auroc"]
         assert full["image_auroc"] == thin["image_auroc"]
         assert "aupro" not in evaluate(*args[:3])
+        # A column of a table, with NaN for images without a mask.
+        column = pd.Series([m or np.nan for m in part.masks_test], index=range(9, 15))
+        assert evaluate(*args[:3], column, map_size=16)["aupro"] == thin["aupro"]
 
     def test_masks_of_another_size(self, parts, tmp_path):
         part = DATASETS["folder"].load(parts, "bottle")

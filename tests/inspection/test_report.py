@@ -23,7 +23,7 @@ from skad import PatchCoreDetector, ScoreFusionDetector
 from skad.metrics import aupro, average_precision, discriminability, image_auroc, pixel_auroc
 
 pytest.importorskip("matplotlib")
-from skad.inspection import report
+from skad.inspection import HeatmapDisplay, report
 
 VOID = {"meta", "img", "br"}
 
@@ -184,6 +184,26 @@ def test_masks_without_labels(det, labelled, tmp_path):
     assert "Orange: ground truth" in page.text
 
 
+@pytest.mark.parametrize("form", ["column", "folders"])
+def test_forms_of_masks(det, labelled, tmp_path, form):
+    """A column of a table, NaN in it; folders of several masks, as in MVTec LOCO AD."""
+    X, y, masks = labelled
+    given = pd.Series([np.nan if mask is None else mask for mask in masks], index=range(20, 30))
+    if form == "folders":
+        given = [None if mask is None else tmp_path / str(i) for i, mask in enumerate(masks)]
+        for i in range(6, 10):
+            given[i].mkdir()
+            for rows in (slice(0, 12), slice(12, 40)):
+                part = np.zeros_like(masks[i])
+                part[rows] = masks[i][rows]
+                Image.fromarray(part).save(given[i] / f"{rows.start}.png")
+    page = Reader(report(det, X, y, given, path=tmp_path / "r.html"))
+    assert page.rows == Reader(report(det, X, y, masks, path=tmp_path / "a.html")).rows
+    display = HeatmapDisplay.from_estimator(det, X, masks=given)
+    for drawn, mask in zip(display.masks, masks, strict=True):
+        assert (0 if drawn is None else np.sum(drawn != 0)) == (0 if mask is None else 144)
+
+
 @pytest.fixture
 def files(labelled, tmp_path):
     """Images and masks as files, with names that are no harmless HTML."""
@@ -291,6 +311,32 @@ def test_only_a_few_images_at_a_time(det, labelled, tmp_path, monkeypatch):
     once = Reader(report(det, X, y, masks, path=tmp_path / "once.html"))
     for figure in ("image AUROC", "pixel AUROC"):
         assert page.rows[figure] == once.rows[figure]
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_few_images_are_looked_at_once(det, labelled, tmp_path, monkeypatch, with_masks):
+    """What takes its time on large images: files are decoded once; the pictures are the same."""
+    X, y, masks = labelled
+    masks = masks if with_masks else None
+    Image.fromarray(X[9]).save(tmp_path / "9.png")
+    X = [*X[:9], tmp_path / "9.png"]
+    twice = Reader(report(det, X, y, masks, path=tmp_path / "twice.html", n_examples=4))
+    asked = []
+    for name in ("predict_heatmap", "score_samples"):
+        original = getattr(PatchCoreDetector, name)
+
+        def spy(self, X, *args, original=original, **kwargs):
+            asked.append([type(item) for item in X])
+            return original(self, X, *args, **kwargs)
+
+        monkeypatch.setattr(PatchCoreDetector, name, spy)
+    once = Reader(report(det, X, y, masks, path=tmp_path / "once.html", n_examples=5))
+    # Already decoded, for the scores as for the pictures.
+    assert asked == [[np.ndarray] * 10]
+    assert once.rows == twice.rows
+    assert once.captions == twice.captions
+    for one, other in zip(once.pictures, twice.pictures, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_progress_of_a_verbose_detector(det, labelled, tmp_path, capsys):
