@@ -179,6 +179,14 @@ def test_recontrast_tables(folder):
     assert all(len(row) == 8 for row in rows)
 
 
+def test_bench_displays():
+    result = run("benchmarks/bench_displays.py", "--height", 60, "--width", 90, "--repeats", 1)
+    assert result.returncode == 0, result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[4:]]
+    assert len(rows) == 5
+    assert all(float(seconds) > 0 for _, seconds in rows)
+
+
 def test_grid_search_draws_the_surface(folder, tmp_path):
     result = run(
         "examples/grid_search_reconpatch.py", folder, "--image-size", 32, "--epochs", 1,
