@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import platform
 import shutil
 import stat
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
+
+from skad._processes import is_alive, machine, start_of
 
 _PREFIX, _SUFFIX = ".skad-", ".part"
 # Nobody writes one file for so long.
@@ -127,8 +128,10 @@ def _named(path: str | os.PathLike[str], folder: Path) -> Iterator[None]:
 
 def _open_workshop(folder: Path) -> Path:
     """Make a folder for this process, and remove those of dead ones."""
+    process = os.getpid()
     # The name is short: a folder takes it wherever it takes the file's own.
-    workshop = folder / f"{_PREFIX}{_host()}-{os.getpid()}-{uuid4().hex[:8]}{_SUFFIX}"
+    name = f"{_PREFIX}{_host()}-{process}-{start_of(process)}-{uuid4().hex[:8]}{_SUFFIX}"
+    workshop = folder / name
     workshop.mkdir()
     # Compared on the clock of the file system, which need not be ours.
     now = workshop.stat().st_mtime
@@ -141,25 +144,11 @@ def _open_workshop(folder: Path) -> Path:
 
 def _is_orphan(name: str) -> bool:
     """Whether the process that a folder is named after has ended; False where that cannot be told."""
-    host, _, rest = name.removeprefix(_PREFIX).partition("-")
-    number = rest.partition("-")[0]
-    # Windows would end the process that is asked for.
-    if os.name != "posix" or host != _host() or not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False  # somebody else's
-    return False
+    host, number, start, *_ = [*name.removeprefix(_PREFIX).split("-"), "", ""]
+    known = host == _host() and number.isdecimal()
+    return known and is_alive(int(number), start) is False
 
 
 @cache
 def _host() -> str:
-    """Name this machine since it was started, and the space that process numbers are unique in."""
-    facts = [platform.node()]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-        facts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.blake2b("\n".join(facts).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(machine().encode(), digest_size=4).hexdigest()

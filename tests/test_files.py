@@ -12,6 +12,7 @@ import pytest
 
 from skad import _files
 from skad._files import replacing, write_text
+from skad._processes import start_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 
@@ -207,9 +208,17 @@ class TestLeftovers:
         assert not old.exists()
 
     def test_of_this_process_stay(self, tmp_path):
-        mine = self.leftover(tmp_path, _files._host(), os.getpid(), 3600)
+        name = f"{os.getpid()}-{start_of(os.getpid())}"
+        mine = self.leftover(tmp_path, _files._host(), name, 3600)
         write_text(tmp_path / "a.txt", "new")
         assert mine.exists()
+
+    @pytest.mark.skipif(not start_of(os.getpid()), reason="this system does not tell starts")
+    def test_of_an_earlier_process_of_that_number_go(self, tmp_path):
+        """Numbers are given again."""
+        other = self.leftover(tmp_path, _files._host(), f"{os.getpid()}-12", 3600)
+        write_text(tmp_path / "a.txt", "new")
+        assert not other.exists()
 
     def test_other_names_are_left_alone(self, tmp_path):
         names = [".skad-odd.part", ".skad-.part", f".skad-{_files._host()}-x-1.part", "a.part"]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+from skad._processes import is_alive, machine, start_of
 
 # Seconds that a claim of another machine is waited for, and one of this machine whose process lives on.
 _PATIENCE, _LONGEST = 10.0, 120.0
@@ -143,41 +144,13 @@ def _described(owner: str) -> str:
 
 @cache
 def _owner(process: int) -> str:
-    return f"{_machine()}\n{process} {_start_of(process)}"
+    return f"{machine()}\n{process} {start_of(process)}"
 
 
 def _lives(owner: str) -> bool | None:
     """Whether a process lives; None if that cannot be seen from here."""
-    machine, _, process = owner.partition("\n")
+    where, _, process = owner.partition("\n")
     number, _, start = process.partition(" ")
-    # On Windows, asking a process by a signal ends it.
-    if os.name != "posix" or machine != _machine() or not number.isdecimal():
+    if where != machine() or not number.isdecimal():
         return None
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # somebody else's
-        pass
-    # Numbers are given again.
-    return _start_of(int(number)) == start
-
-
-@cache
-def _machine() -> str:
-    """Name the table of processes that numbers refer to: a container has one of its own."""
-    parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
-    return "/".join(parts)
-
-
-def _start_of(process: int) -> str:
-    """Read when a process started, in ticks since the machine did; empty where that cannot be had."""
-    try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return ""
-    state, *fields = status.rpartition(")")[2].split()
-    return "" if state in "ZX" else fields[18]
+    return is_alive(int(number), start)

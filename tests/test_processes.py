@@ -1,0 +1,39 @@
+"""Which processes live, and which machine they are numbers of."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from skad import _processes
+from skad._processes import is_alive, machine, start_of
+
+posix = pytest.mark.skipif(os.name != "posix", reason="asking a process would end it")
+
+
+def test_this_machine_has_one_name():
+    code = "from skad._processes import machine; print(machine())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == machine()
+
+
+@posix
+def test_a_process_lives_until_it_ends():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        start = start_of(process.pid)
+        assert is_alive(process.pid, start)
+        assert is_alive(process.pid, f"{start}1") is False  # another process of that number
+    assert is_alive(process.pid, start) is False
+
+
+@posix
+@pytest.mark.parametrize("number", [2**31 - 1, 2**80])
+def test_numbers_of_nobody(number):
+    assert is_alive(number, "") is False
+
+
+def test_where_nothing_may_be_asked(monkeypatch):
+    monkeypatch.setattr(_processes.os, "name", "nt")
+    monkeypatch.setattr(_processes.os, "kill", None)
+    assert is_alive(os.getpid(), start_of(os.getpid())) is None
