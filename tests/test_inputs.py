@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 import skad
 from skad import ScoreFusionDetector
 from skad.exceptions import ImageFileWarning, TabularDataWarning
+from skad.inspection import report
 
 SHAPE = (40, 48, 3)
 METHODS = [
@@ -138,6 +139,17 @@ def test_the_warnings_are_public():
     assert skad.TabularDataWarning is TabularDataWarning
     assert skad.ImageFileWarning is ImageFileWarning
     assert issubclass(TabularDataWarning, UserWarning)
+
+
+@pytest.mark.parametrize("X", ["parts", b"1234", io.BytesIO(b"1234"), iter([1, 2, 3, 4])], ids=str)
+def test_letters_are_not_counted_as_images(fitted, X, tmp_path):
+    for call in (
+        fitted.predict,
+        lambda X: fitted.score(X, [1, -1]),
+        lambda X: report(fitted, X, path=tmp_path / "r.html"),
+    ):
+        with pytest.raises(TypeError, match=r"wrap it in (a list|list\(X\))"):
+            call(X)
 
 
 # --------------------------------------------------------------------------- columns and uploads

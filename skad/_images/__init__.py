@@ -7,7 +7,7 @@ image. Nothing here knows a network: NumPy and Pillow are all it needs.
 """
 
 from .batches import CanvasCache, ImageBatch, iter_batches
-from .columns import column_values, is_rows
+from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
@@ -34,6 +34,7 @@ __all__ = [
     "is_rows",
     "iter_batches",
     "one_call",
+    "refuse_single",
     "say_remarks",
     "short_errors",
     "warn_of_rows",

@@ -50,7 +50,7 @@ def is_rows(X: Any) -> bool:
     ValueError
         If X is a table of several columns with images in it.
     """
-    _refuse_single(X)
+    refuse_single(X)
     if (n_dims(X) or 0) >= 3 and (is_array(X) or hasattr(X, "__getitem__")):
         return False
     items = as_items(X)
@@ -158,7 +158,19 @@ def column_values(X: Any) -> np.ndarray | None:
     return values[:, 0] if values.ndim == 2 else values
 
 
-def _refuse_single(X: Any) -> None:
+def refuse_single(X: Any) -> None:
+    """Refuse what is one image, or cannot be counted: its letters or bytes are no images.
+
+    Parameters
+    ----------
+    X : object
+        Whatever the user passed.
+
+    Raises
+    ------
+    TypeError
+        See `is_rows`.
+    """
     if is_path(X) and os.fspath(X):
         name = describe(X)
         if (

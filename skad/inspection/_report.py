@@ -16,7 +16,7 @@ from sklearn.utils.validation import _num_samples
 from skad._callbacks import _StageLines
 from skad._contract import BaseDetector
 from skad._files import write_text
-from skad._images import one_call
+from skad._images import one_call, refuse_single
 from skad._labels import read_labels
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
@@ -107,6 +107,7 @@ def report(
     """
     path = Path(path)
     _check_path(path)
+    refuse_single(X)
     route, n = _open_route(estimator), _num_samples(X)
     labels = None if y is None else read_labels(y, n)
     masks = None if masks is None else list_masks(masks)
