@@ -97,6 +97,8 @@ class BaseImageDetector(BaseDetector):
             *("random_state", "max_memory", "memory"),
         }
     )
+    # Maps would change, and the scores of trained networks with them; their thresholds would not.
+    _await_fit = frozenset({"smoothing"})
     _stages: tuple[str, ...] = ()
     weights_digest_: str
     # Set by an ensemble, which fuses the patch scores of the training images.
@@ -323,7 +325,7 @@ class BaseImageDetector(BaseDetector):
     def _open_good(self, X: Any, y: Any, *, reset: bool) -> ImageSource:
         """Open the images to learn from."""
         images = self._open(X, reset=reset)
-        good = good_images(y, len(images), stacklevel=6)
+        good = good_images(y, len(images))
         return images if len(good) == len(images) else images.subset(good)
 
     def _open(self, X: Any, *, reset: bool) -> ImageSource:

@@ -26,9 +26,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skad._callbacks import CallbackSupportMixin
+from skad._images import refuse_single
 from skad._labels import CodingError, OneClassError, read_both_labels
 from skad._pickles import portable
 from skad._version import __version__
+from skad._warn import warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +46,9 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         "target_false_alarm_rate": [Interval(Real, 0, 1, closed="neither")],
         "verbose": ["verbose"],
     }
+
+    # Parameters of which the value at the fit is used until the next: they may be changed before.
+    _await_fit: frozenset[str] = frozenset()
 
     @abstractmethod
     def score_samples(self, X: Any) -> np.ndarray:
@@ -127,6 +132,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return 1e-5 * abs(anomaly)
 
     def _check_unchanged(self) -> None:
+        """Refuse what makes scores wrong; for a second self, which it brings back to what was fitted."""
         check_is_fitted(self)
         now = self._frozen_params()
         changed = [
@@ -134,6 +140,13 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             for name, value in self._params_at_fit.items()
             if name not in now or not np.array_equal(now[name], value)
         ]
+        for name in self._await_fit.intersection(changed):
+            changed.remove(name)
+            warn_user(
+                f"{name}={now[name]!r} takes effect at the next fit: the thresholds belong to "
+                f"{name}={self._params_at_fit[name]!r}, which is used until then."
+            )
+            setattr(self, name, self._params_at_fit[name])
         if changed:
             raise ValueError(
                 f"{', '.join(changed)} changed after fit: the threshold and the learned state no "
@@ -228,13 +241,12 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         ValueError
             If y has another length, or holds strings, booleans, None or NaN.
         """
+        refuse_single(X)
         try:
             labels = read_both_labels(y, _num_samples(X))
         except (OneClassError, CodingError) as error:
             self.score_samples(X)  # what is wrong with X is said all the same
-            warnings.warn(
-                f"the image AUROC is undefined: {error}", UndefinedMetricWarning, stacklevel=2
-            )
+            warn_user(f"the image AUROC is undefined: {error}", UndefinedMetricWarning)
             return float("nan")
         return float(roc_auc_score(labels, self.score_samples(X)))
 
@@ -293,9 +305,7 @@ def _conformal_offset(scores: np.ndarray, rate: float) -> float:
 
 def _warn_if_too_few(n: int, rate: float) -> None:
     if _rank(n, rate) == 0:
-        warnings.warn(
+        warn_user(
             f"target_false_alarm_rate={rate:g} cannot be promised from {n} good images: the smallest "
-            f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is the lowest of their scores.",
-            UserWarning,
-            stacklevel=6,
+            f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is the lowest of their scores."
         )

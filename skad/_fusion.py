@@ -290,7 +290,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         self._check_estimators()
         members = [(name, clone(member)) for name, member in self._given()]
         images = members[0][1]._open(X, reset=True)
-        rows = good_images(y, len(images), stacklevel=5)
+        rows = good_images(y, len(images))
         if len(rows) < 2:
             raise ValueError(
                 f"n_samples={len(rows)}: the scales of the members are measured on scores of images "

@@ -7,11 +7,12 @@ which must not fail on them; an evaluation on anything but +1 and -1 has no mean
 
 from __future__ import annotations
 
-import warnings
 from numbers import Number
 from typing import Any
 
 import numpy as np
+
+from skad._warn import warn_user
 
 _CODING = "labels must be +1 (good) and -1 (defective)"
 _RECODING = "y = np.where(is_defective, -1, 1)"
@@ -26,7 +27,7 @@ class CodingError(ValueError):
     """Labels are numbers, but others than +1 and -1."""
 
 
-def good_images(y: Any, n: int, *, stacklevel: int = 4) -> np.ndarray:
+def good_images(y: Any, n: int) -> np.ndarray:
     """Find the images to learn from: all but those labelled -1.
 
     Parameters
@@ -35,8 +36,6 @@ def good_images(y: Any, n: int, *, stacklevel: int = 4) -> np.ndarray:
         +1 good, -1 defective. None: all images are good.
     n : int
         Number of images.
-    stacklevel : int, default=4
-        Of the warning, as if it were given by the caller of this function's caller.
 
     Returns
     -------
@@ -65,12 +64,10 @@ def good_images(y: Any, n: int, *, stacklevel: int = 4) -> np.ndarray:
                 f"is learned from. Add good images, or recode y: {_RECODING}."
             )
         return np.flatnonzero(labels == 1)
-    warnings.warn(
+    warn_user(
         f"y holds {_some(found)} and is not used: all {n} images count as good and are learned from, "
         f"defective ones too. If y tells them apart, recode it to +1 (good) and -1 (defective): "
-        f"{_RECODING}.",
-        UserWarning,
-        stacklevel=stacklevel,
+        f"{_RECODING}."
     )
     return np.arange(n)
 

@@ -105,7 +105,8 @@ class PatchCoreDetector(ScoredByBank):
         Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
         pixel high.
     smoothing : float, default=4.0
-        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square.
+        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square. A change
+        takes effect at the next fit, since thresholds belong to it.
     index : str, default="auto"
         Nearest-neighbour search. "auto": exact; "Flat": exact, by faiss; any other faiss factory
         string, e.g. ``"IVF256,Flat"`` or ``"HNSW32"``, for large banks.
@@ -394,12 +395,12 @@ class PatchCoreDetector(ScoredByBank):
         """
         if not hasattr(self, "_params_at_fit"):
             return self.fit(X, y)
-        self._check_unchanged()
         self._check_can_grow()
         images = self._open_good(X, y, reset=False)
         progress = FitProgress(self, len(self._growth_stages), X, y)
         # Worked out on a second self: what fails, and who predicts meanwhile, finds the old one.
         before, grown = vars(self), self._copy()
+        grown._check_unchanged()
         with progress.fitting():
             scores = grown._grow(images, progress)
         grown.n_images_ += len(images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from skad._learning import (
     mirrored_design,
 )
 from skad._memory import parse_bytes, temporary_array
+from skad._warn import warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -330,11 +330,10 @@ class ReContrastDetector(BaseImageDetector):
         self._keep(training, before)
         self.validation_indices_ = held
         if interrupted:
-            warnings.warn(
+            warn_user(
                 f"fit was interrupted after {self.n_iter_} of {self.max_iter} training steps. The "
                 "detector can be used; set_params(warm_start=True).fit(X) goes on.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         return self._score_training(images, held, progress)
 
@@ -372,11 +371,9 @@ class ReContrastDetector(BaseImageDetector):
                 "it back, or use warm_start=False."
             )
         if before["n_iter"] >= self.max_iter:
-            warnings.warn(
+            warn_user(
                 f"max_iter={self.max_iter} training steps have been taken already "
-                f"(n_iter_={before['n_iter']}); raise max_iter to train on.",
-                UserWarning,
-                stacklevel=5,
+                f"(n_iter_={before['n_iter']}); raise max_iter to train on."
             )
         return before
 

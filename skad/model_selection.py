@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from numbers import Integral, Real
@@ -21,6 +20,7 @@ from skad._scorers import (
     image_auroc_scorer,
     pixel_auroc_scorer,
 )
+from skad._warn import warn_user
 
 __all__ = [
     "HeatmapScorer",
@@ -216,11 +216,9 @@ class OneClassShuffleSplit(_OneClassSplitter):
 
     def _divide(self, labels: np.ndarray, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if groups is not None:
-            warnings.warn(
+            warn_user(
                 "OneClassShuffleSplit ignores groups: images of one group may lie on both sides. "
-                "OneClassKFold keeps groups together.",
-                UserWarning,
-                stacklevel=3,
+                "OneClassKFold keeps groups together."
             )
         good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
         n_test = _count("test_size", self.test_size, len(good))

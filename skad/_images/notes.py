@@ -9,13 +9,14 @@ or get lost when somebody puts back older filters, without changing what others 
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
+
+from skad._warn import warn_user
 
 
 class _Thread(threading.local):
@@ -105,11 +106,4 @@ def say(kind: str, message: str, category: type[Warning]) -> None:
         return
     if said is not None:
         said.add(kind)
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
-
-
-def _is_inside(module: str) -> bool:
-    return module.partition(".")[0] in ("skad", "sklearn", "contextlib")
+    warn_user(message, category)
