@@ -59,6 +59,38 @@ class TestKFold:
         with pytest.raises(ValueError, match="y is needed"):
             list(OneClassKFold(2).split(Y, None))
 
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_no_group_is_on_both_sides(self, shuffle):
+        y = np.r_[np.ones(20), -np.ones(10)]
+        groups = np.array(list("abcdefghij") * 3)  # good and defective images of ten parts
+        folds = list(OneClassKFold(3, shuffle=shuffle, random_state=0).split(y, y, groups))
+        assert len(folds) == 3
+        np.testing.assert_array_equal(np.sort(np.concatenate([t for _, t in folds])), range(30))
+        for train, test in folds:
+            assert not set(groups[train]) & set(groups[test])
+            assert (y[train] == 1).all()
+            assert set(y[test]) == {1, -1}
+
+    def test_groups_in_a_search(self, good, defective):
+        X, y = np.concatenate([good, defective]), np.r_[np.ones(12), -np.ones(4)]
+        groups = np.arange(16) % 4
+        search = GridSearchCV(
+            make_detector(), {"n_neighbors": [1, 2]}, cv=OneClassKFold(2), error_score="raise"
+        )
+        assert search.fit(X, y, groups=groups).best_score_ == 1.0
+
+    @pytest.mark.parametrize(
+        ("groups", "message"),
+        [
+            ([0, 0, 0, 0, 0, 1], "no good image among the images to learn from|n_splits"),
+            ([0, 1, 2], "inconsistent numbers of samples"),
+        ],
+    )
+    def test_groups_that_do_not_do(self, groups, message):
+        y = np.array([1, 1, 1, 1, 1, -1])
+        with pytest.raises(ValueError, match=message):
+            list(OneClassKFold(2).split(y, y, groups))
+
     @pytest.mark.parametrize("n_splits", [1, 2.5, "3"])
     def test_numbers_of_folds(self, n_splits):
         with pytest.raises(ValueError, match="n_splits"):
@@ -107,3 +139,10 @@ class TestShuffleSplit:
 
     def test_repr(self):
         assert "n_splits=3" in repr(OneClassShuffleSplit(3))
+
+
+def test_groups_are_not_ignored_in_silence():
+    splitter = OneClassShuffleSplit(2, test_size=2, random_state=0)
+    with pytest.warns(UserWarning, match="OneClassShuffleSplit ignores groups") as seen:
+        list(splitter.split(Y, Y, np.arange(12)))
+    assert seen[0].filename == __file__
