@@ -130,15 +130,15 @@ class OneClassKFold(_OneClassSplitter):
         self.random_state = random_state
 
     def _divide(self, labels: np.ndarray, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if groups is not None:
-            yield from self._divide_groups(labels, groups)
-            return
         good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
         for images, what in ((good, "good"), (defective, "defective")):
             if len(images) < self.n_splits and not (what == "defective" and len(images) == 0):
                 raise ValueError(
                     f"n_splits={self.n_splits} folds need as many {what} images; y has {len(images)}."
                 )
+        if groups is not None:
+            yield from self._divide_groups(labels, groups)
+            return
         if self.shuffle:
             rng = check_random_state(self.random_state)
             good, defective = rng.permutation(good), rng.permutation(defective)
