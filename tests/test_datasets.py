@@ -358,6 +358,7 @@ class TestRealImages:
 
         data = load_folder(shared / "data" / name)
         pairs = [(x, m) for x, m in zip(data.X_test, data.masks_test, strict=True) if m]
+        assert len(pairs) > 50
         for image, mask in pairs:
             truth = read_mask(mask)
             with Image.open(image) as opened:

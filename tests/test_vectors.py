@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from skad._bank import MemoryBank, greedy_k_center, mean_of_nearest, reweight
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding, pooling_bins
+from skad._fusion import robust_scale
 from skad._heatmaps import render
 from skad._learning.linear_embedding import follow
 from skad._learning.losses import (
@@ -225,15 +226,30 @@ def test_cosine_rate(vectors):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    for epoch, rate in group["per_epoch"].items():
-        if int(epoch) < group["T"]:
-            assert rates[int(epoch)] == pytest.approx(rate, rel=1e-6)
+    rates.append(optimizer.param_groups[0]["lr"])
+    epochs = [int(epoch) for epoch in group["per_epoch"]]
+    assert epochs == [0, 1, 30, 60, 90, 119, 120]
+    expected = pytest.approx(list(group["per_epoch"].values()), rel=1e-6, abs=1e-18)
+    assert [rates[epoch] for epoch in epochs] == expected
 
 
 def test_discriminability(vectors):
     group = vectors["discriminability"]
     found = discriminability(group["normal"], group["abnormal"])
     assert found == pytest.approx(group["d_prime_population"], abs=1e-12)
+
+
+def test_modified_z_scores(vectors):
+    group = vectors["modified_zscore"]
+    scale = robust_scale(np.array(group["train_scores"]))
+    assert scale.median == group["median"]
+    assert scale.spread == group["beta"] * group["mad"]
+    np.testing.assert_allclose(scale.z(np.array(group["test_scores"])), group["z"], atol=1e-12)
+    group = vectors["ensemble_modified_z"]
+    scales = [robust_scale(np.array(train)) for train in group["train"]]
+    z = [scale.z(np.array(test)) for scale, test in zip(scales, group["test"], strict=True)]
+    np.testing.assert_allclose(z, group["z"], atol=1e-12)
+    np.testing.assert_allclose(np.mean(z, axis=0), group["fused_mean"], atol=1e-12)
 
 
 # ---- ReContrast ------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def test_workers_give_the_same(parts, tmp_path):
     run(parts, PLAIN, tmp_path / "one")
     run(parts, PLAIN, tmp_path / "two", n_jobs=2, backend="threading")
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
+    assert len(one) == len(two) == 2
     for name in one:
         assert one[name]["figures"]["image_auroc"] == two[name]["figures"]["image_auroc"]
         assert one[name]["figures"]["aupro"] == two[name]["figures"]["aupro"]
