@@ -48,7 +48,8 @@ _RANDOM_WEIGHTS_SEED = 0
 # stay alive by themselves.
 _alive: WeakValueDictionary[tuple, FeatureNet] = WeakValueDictionary()
 _latest: OrderedDict[tuple, FeatureNet] = OrderedDict()
-# Of pretrained weights, by the name of their network.
+# Files of pretrained weights and what they held, by the name of their network.
+_found: dict[str, Path] = {}
 _contents: dict[str, str] = {}
 # Networks that can be told apart by nothing but themselves.
 _singletons: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
@@ -372,9 +373,11 @@ def _pretrained_config(name: str) -> dict[str, Any]:
 
 
 def _pretrained_file(name: str) -> Path:
-    _check_name(name)
-    bundled = _pretrained_config(name).get("file")
-    return Path(bundled) if bundled else hub_file(_hub_id(name))
+    if name not in _found or not _found[name].is_file():
+        _check_name(name)
+        bundled = _pretrained_config(name).get("file")
+        _found[name] = Path(bundled) if bundled else hub_file(_hub_id(name))
+    return _found[name]
 
 
 def _hub_id(name: str) -> str:
