@@ -11,6 +11,7 @@ SKOPS_TYPES: list[str] = [
     "skad._bank.selection.Cover",
     "skad._calibration.CalibrationLog",
     "skad._features.extractor.FeatureSpec",
+    "skad._features.identity.BackboneIdentity",
     "skad._features.store.FeatureStore",
     "skad._fusion.Member",
     "skad._fusion.RobustScale",
