@@ -93,7 +93,9 @@ class FeatureStore:
         return hash(self.path)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # Of an older version: a path object, and no name.
         vars(self).update({"network": None, **state, "_n_writes": 0})
+        self.path = os.fspath(self.path)
 
     def _parameters(self) -> tuple[str, int | str, str | None]:
         return self.path, self.max_size, self.network

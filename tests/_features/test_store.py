@@ -137,7 +137,7 @@ class TestFiles:
         assert store != FeatureStore(tmp_path, "1GB")
         assert b"Path" not in pickle.dumps(store, 2)
         old = FeatureStore.__new__(FeatureStore)
-        old.__setstate__({"path": str(tmp_path), "max_size": "1GB", "_n_writes": 3})
+        old.__setstate__({"path": tmp_path, "max_size": "1GB", "_n_writes": 3})
         assert old == FeatureStore(tmp_path, "1GB")
 
 
