@@ -181,7 +181,10 @@ def test_shows_in_a_notebook(good):
             {"masks": [None, np.zeros((4, 4))]},
             r"mask 1 has shape \(4, 4\), its heat map \(40, 48\)",
         ),
-        ({"heatmaps": [np.zeros((40, 48)), np.full((40, 48), np.nan)]}, "heat map 1 must hold more than NaN"),
+        (
+            {"heatmaps": [np.zeros((40, 48)), np.full((40, 48), np.nan)]},
+            "heat map 1 must hold more",
+        ),
         (
             {"heatmaps": [np.zeros((40, 48)), np.zeros((20, 24))]},
             r"image 1 has shape \(40, 48\), its heat map \(20, 24\)",
