@@ -13,7 +13,6 @@ Examples
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from skad._forks import LOADING
 from skad._version import __version__
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'skad' has no attribute {name!r}")
+    from skad._forks import LOADING
+
     with LOADING:
         return getattr(import_module(_HOMES[name]), name)
 

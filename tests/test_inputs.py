@@ -141,7 +141,11 @@ def test_the_warnings_are_public():
     assert issubclass(TabularDataWarning, UserWarning)
 
 
-@pytest.mark.parametrize("X", ["parts", b"1234", io.BytesIO(b"1234"), iter([1, 2, 3, 4])], ids=str)
+@pytest.mark.parametrize(
+    "X",
+    ["parts", b"1234", io.BytesIO(b"1234"), iter([1, 2, 3, 4])],
+    ids=["text", "bytes", "file", "iterator"],
+)
 def test_letters_are_not_counted_as_images(fitted, X, tmp_path):
     for call in (
         fitted.predict,

@@ -1,6 +1,5 @@
 """The bank vectors around each bank vector, found as they are asked for."""
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

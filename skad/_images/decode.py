@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from .depth import check_depth
-from .files import count_pages, naming, opened
 from .items import (
     WANTED,
     Element,
@@ -30,6 +29,7 @@ from .items import (
     n_dims,
 )
 from .notes import listening
+from .opening import count_pages, naming, opened
 from .orientation import orientation, upright, upright_shape
 from .pixels import canonical, check_layout, check_pixels, strip
 from .words import shortened

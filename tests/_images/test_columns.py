@@ -403,7 +403,9 @@ def test_a_single_encoded_image_wants_a_list(X):
 
 
 @pytest.mark.parametrize(
-    "X", [{"a.png"}, {"a": "a.png"}.values(), torch.utils.data.DataLoader([1, 2])], ids=str
+    "X",
+    [{"a.png"}, {"a": "a.png"}.values(), torch.utils.data.DataLoader([1, 2])],
+    ids=["set", "values", "loader"],
 )
 def test_what_can_only_be_iterated_wants_a_list(X):
     with pytest.raises(TypeError, match=r"list\(X\)"):
