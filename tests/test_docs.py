@@ -158,6 +158,25 @@ def test_links_lead_somewhere(page):
     assert [link for link in sorted(links) if not (page.parent / link).exists()] == []
 
 
+def test_promises_name_tests_that_there_are():
+    """Every line of docs/faults.md is held by tests of the files that it names."""
+    lines = [
+        line
+        for line in (ROOT / "docs" / "faults.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith("| promised")
+    ]
+    assert len(lines) > 30
+    for line in lines:
+        names = re.findall(r"`(tests/\S+\.py|test_\w+)`", line.rsplit("|", 2)[1])
+        assert names
+        assert names[0].startswith("tests/"), line
+        for name in names:
+            if name.startswith("tests/"):
+                tests = set(re.findall(r"def (test_\w+)", (ROOT / name).read_text(encoding="utf-8")))
+            else:
+                assert name in tests, f"{name} of: {line}"
+
+
 def test_every_page_is_in_a_table_of_contents():
     listed = set()
     for page in PAGES[1:]:
