@@ -11,7 +11,6 @@ another.
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from functools import cache, partial
 from importlib import metadata
@@ -280,11 +279,9 @@ def _warn_of_other_versions(name: str, written: dict[str, str]) -> None:
     differing = [
         f"{lib} {old} (now {now.get(lib)})" for lib, old in written.items() if old != now.get(lib)
     ]
-    warnings.warn(
+    warn_user(
         f"this {name} was pickled with {', '.join(differing)}: compare its scores with known ones "
-        "before you rely on it, or fit it again.",
-        UserWarning,
-        stacklevel=3,
+        "before you rely on it, or fit it again."
     )
 
 

@@ -172,7 +172,9 @@ def test_promises_name_tests_that_there_are():
         assert names[0].startswith("tests/"), line
         for name in names:
             if name.startswith("tests/"):
-                tests = set(re.findall(r"def (test_\w+)", (ROOT / name).read_text(encoding="utf-8")))
+                tests = set(
+                    re.findall(r"def (test_\w+)", (ROOT / name).read_text(encoding="utf-8"))
+                )
             else:
                 assert name in tests, f"{name} of: {line}"
 

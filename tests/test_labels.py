@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 import torch
 from conftest import make_detector, make_recontrast
@@ -32,6 +33,9 @@ CONTAINERS = {
     "categorical": lambda y: pd.Series(y, dtype="category"),
     "column of a mixed table": lambda y: pd.DataFrame({"a": "x", "y": y}).to_numpy()[:, 1],
     "table of one column": lambda y: pd.DataFrame({"y": y}),
+    "polars Series": polars.Series,
+    "polars floats": lambda y: polars.Series([float(v) for v in y]),
+    "polars table of one column": lambda y: polars.DataFrame({"y": y}),
     "tensor": torch.tensor,
     "masked array, nothing masked": lambda y: np.ma.masked_array(y, [False] * len(y)),
 }
@@ -44,6 +48,8 @@ UNREADABLE = {
     "None": ([1, None, 1, 1, -1], r"y\[1\] is 'None'"),
     "NaN": ([1.0, -1.0, np.nan, 1.0, -1.0], r"y\[2\] is nan"),
     "missing in a nullable Series": (pd.Series([1, -1, None, 1, 1], dtype="Int64"), r"y\[2\]"),
+    "missing in polars": (polars.Series([1, -1, None, 1, 1]), r"y\[2\]"),
+    "texts in polars": (polars.Series(list("abaab")), r"y\[0\] is 'a'"),
     "masked": (np.ma.masked_array(Y, [0, 0, 0, 1, 0]), r"y\[3\]"),
     "infinite": ([1, -1, 1, np.inf, -1], r"y\[3\] is inf"),
     "booleans": (np.array(Y) == 1, r"y\[0\] is 'True'"),

@@ -7,6 +7,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import (
     check_estimator,
+    check_param_validation,
     estimator_checks_generator,
     parametrize_with_checks,
 )
@@ -58,6 +59,11 @@ def test_what_fails_at_the_defaults_is_published():
     assert {r["check_name"] for r in results if r["status"] == "failed"} == set()
     # Nothing is listed that passes.
     assert {r["check_name"] for r in results if r["status"] == "xfail"} == set(expected)
+
+
+@pytest.mark.parametrize("det", DETECTORS, ids=lambda det: type(det).__name__)
+def test_constraints_of_parameters_do_not_overlap(det):
+    check_param_validation(type(det).__name__, det)
 
 
 @pytest.mark.parametrize(

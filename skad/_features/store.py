@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._memory import parse_bytes
+from skad._warn import warn_user
 
 _MAGIC = b"skad-features-2\n"
 _CHECKSUM = 16  # bytes
@@ -167,11 +167,9 @@ class FeatureStore:
         if self.path in _troubled:
             return
         _troubled.add(self.path)
-        warnings.warn(
+        warn_user(
             f"the feature store {self.path!r} cannot be {what} ({error}): features are computed where "
-            "it has none. Give memory another folder, or memory=None.",
-            UserWarning,
-            stacklevel=3,
+            "it has none. Give memory another folder, or memory=None."
         )
 
     def reduce(self) -> None:

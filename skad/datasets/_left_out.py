@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from skad._warn import warn_user
 from skad.datasets._bunch import GOOD, Sample
 from skad.datasets._files import SUFFIXES
 
@@ -57,11 +57,7 @@ def warn_of_left_out(root: Path, samples: Iterable[Sample], good: str) -> None:
     used |= {str(sample.mask) for sample in samples if sample.mask is not None}
     remarks = [*_of_names(samples, good), *_of_files(root, list(_unused(root, used)), good)]
     if remarks:
-        warnings.warn(
-            f"{os.fspath(root)!r}: " + " ".join(remarks),
-            UserWarning,
-            stacklevel=4,
-        )
+        warn_user(f"{os.fspath(root)!r}: " + " ".join(remarks))
 
 
 def good_in_other_words(name: str, good: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from skad._contract import BaseDetector
 from skad._features.weight_files import BACKBONE_PREFIX
 from skad._version import __version__
+from skad._warn import warn_user
 from skad.persistence._archive import read, write
 from skad.persistence._backbone import backbone_tensors, find_inside, is_own_backbone
 from skad.persistence._content import SUFFIX, Reader, Writer
@@ -131,11 +131,9 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"{_FORMAT!r}. Install the version it was written with: {metadata.get('skad_version')}."
         )
     if metadata["skad_version"] != __version__:
-        warnings.warn(
+        warn_user(
             f"{name} was written by skad {metadata['skad_version']}, this is {__version__}: compare "
-            "its scores with known ones before you rely on it.",
-            UserWarning,
-            stacklevel=2,
+            "its scores with known ones before you rely on it."
         )
     try:
         detector = _detector(metadata["content"], tensors)
