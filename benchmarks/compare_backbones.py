@@ -103,7 +103,8 @@ def mean_figures(params: dict, data, args: argparse.Namespace) -> np.ndarray:
     # Seeds differ in the coreset alone: an image goes through the backbone once.
     with tempfile.TemporaryDirectory() as folder:
         params = {**params, "image_size": args.image_size, "precision": args.precision}
-        store = FeatureStore(folder)
+        # The folder is one backbone's: its name distinguishes nothing.
+        store = FeatureStore(folder, network="compared")
         detectors = (
             PatchCoreDetector(**params, memory=store, random_state=seed) for seed in args.seeds
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 import scipy.sparse
 import torch
@@ -139,7 +140,6 @@ def test_a_column_of_images_is_images(path, kind):
 
 @pytest.mark.parametrize("kind", ["path", "bytes"])
 def test_a_column_of_polars_is_images(path, kind):
-    polars = pytest.importorskip("polars")
     cell = path if kind == "path" else encoded()
     for X in (polars.Series([cell] * 3), polars.DataFrame({"image": [cell] * 3})):
         assert not is_rows(X)
