@@ -96,7 +96,7 @@ class ScoredByBank(BaseImageDetector):
             out_of_sample=held_out if leave_out else None,
             in_sample=None if self.contamination == "auto" else in_sample,
             peaks=peaks,
-            grids=np.stack([grids[i] for i in range(n_images)]) if self._wants_grids else None,
+            grids=np.stack([grids[i] for i in range(n_images)]) if self._in_ensemble else None,
         )
 
     def _score_good(
@@ -110,7 +110,7 @@ class ScoredByBank(BaseImageDetector):
         held_out = yield from self._image_score(rows, scores, source)
         peak = yield from self._map_peak(scores, mask)
         grid, in_sample = np.empty(0), np.nan
-        if self._wants_grids:
+        if self._in_ensemble:
             grid = _on_grid((yield from scores.all()), mask)
         if self.contamination != "auto":
             # By the very searches of score_samples: the score that a threshold will meet, bit by bit.

@@ -101,8 +101,6 @@ class BaseImageDetector(BaseDetector):
     _await_fit = frozenset({"smoothing"})
     _stages: tuple[str, ...] = ()
     weights_digest_: str
-    # Set by an ensemble, which fuses the patch scores of the training images.
-    _wants_grids = False
 
     # ------------------------------------------------------------------ hooks
 
@@ -173,7 +171,7 @@ class BaseImageDetector(BaseDetector):
             scores = fitted._fit_images(images, progress)
         fitted.n_images_ = len(images)
         fitted._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
-        if self._wants_grids:
+        if self._in_ensemble:
             fitted._training_scores = scores
         fitted._params_at_fit = self._frozen_params()
         self._become(fitted)

@@ -46,6 +46,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    # Set by an ensemble, whose threshold takes the place of this one's.
+    _in_ensemble = False
     # Parameters of which the value at the fit is used until the next: they may be changed before.
     _await_fit: frozenset[str] = frozenset()
 
@@ -106,7 +108,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
         if held_out is not None and self.contamination == "auto":
             rate = self.target_false_alarm_rate
-            _warn_if_too_few(len(held_out), rate)
+            if not self._in_ensemble:
+                _warn_if_too_few(len(held_out), rate)
             scores, threshold = -held_out, partial(_conformal_offset, rate=rate)
         else:
             share = 100 * self.contamination

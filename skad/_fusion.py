@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -302,11 +301,11 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         training = []
         with progress.fitting():
             for name, member in members:
-                member._wants_grids = True
+                member._in_ensemble = True
                 with progress.stage(name, 1) as advance:
                     _fit_named(name, member, X, labels)
                     advance(1)
-                del member._wants_grids
+                del member._in_ensemble
                 training.append(_left_out(name, vars(member).pop("_training_scores")))
         fitted = self._copy()
         fitted._names = [name for name, _ in members]
@@ -471,10 +470,7 @@ def _share_grid(members: list[BaseImageDetector]) -> bool:
 def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> None:
     """Fit a member; an error says whose it is."""
     try:
-        with warnings.catch_warnings():
-            # Its own threshold is not used.
-            warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
-            member.fit(X, y)
+        member.fit(X, y)
     except Exception as error:
         if [type(arg) for arg in error.args] != [str]:
             raise  # made of more than a message

@@ -508,7 +508,7 @@ class ReContrastDetector(BaseImageDetector):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Scores of images and the highest values of their maps; for an ensemble the maps too."""
         scores, peaks = np.empty((2, len(images)))
-        grids = self._make_grids(len(images)) if self._wants_grids else None
+        grids = self._make_grids(len(images)) if self._in_ensemble else None
         for batch in self._iter_batches(images):
             at = slice(batch.start, batch.start + len(batch.shapes))
             scores[at], found = self._score_images(batch)

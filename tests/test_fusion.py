@@ -49,7 +49,7 @@ def scale(scores):
 
 def training_scores(member, X):
     det = clone(member)
-    det._wants_grids = True
+    det._in_ensemble = True
     det.fit(X)
     return det, det._training_scores
 

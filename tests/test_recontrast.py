@@ -148,7 +148,7 @@ class TestFit:
     def test_maps_of_good_images_are_kept_for_an_ensemble_only_and_on_disk(self, good):
         det = make_recontrast(max_iter=1).fit(good)
         assert not hasattr(det, "_training_scores")
-        det._wants_grids = True
+        det._in_ensemble = True
         det.fit(good)
         assert isinstance(det._training_scores.grids, np.memmap)
 
