@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -157,31 +158,35 @@ class BaseImageDetector(BaseDetector):
         ImageFileWarning
             If files hold several pages, or Pillow warns of them; once.
         """
-        # Whatever fails from here on leaves an unfitted detector, never one with half of a new state.
-        self.__dict__.pop("_params_at_fit", None)
-        images = self._open_good(X, y, reset=True)
-        if len(images) == 1 and self.contamination == "auto":
+        progress = FitProgress(self, len(self._stages), X, y)
+        with self._unfitted_on_failure():
+            self._become(self._fitted(X, y, progress))
+        return self
+
+    def _fitted(self, X: Any, y: Any, progress: FitProgress) -> Self:
+        """Learn on a second self: whoever predicts meanwhile finds the state of before."""
+        fitted = self._copy()
+        images = fitted._open_good(X, y, reset=True)
+        if len(images) == 1 and fitted.contamination == "auto":
             raise ValueError(
                 "n_samples=1: a threshold from scores of images that were left out needs at least two "
                 "good images; pass contamination=<share> to fit on one image (one-shot)."
             )
-        progress = FitProgress(self, len(self._stages), X, y)
-        fitted = self._copy()
         with progress.fitting():
             scores = fitted._fit_images(images, progress)
         fitted.n_images_ = len(images)
         fitted._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
         if self._in_ensemble:
             fitted._training_scores = scores
-        fitted._params_at_fit = self._frozen_params()
-        self._become(fitted)
-        return self
+        fitted._params_at_fit = fitted._frozen_params()
+        return fitted
 
     def _frozen_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
         # A network of the user's own is recognised by what it is and answers: see `_check_weights`.
+        # Copies: a list that is changed in place would be compared with itself.
         return {
-            name: value
+            name: deepcopy(value)
             for name, value in params.items()
             if name not in self._free_after_fit and (name != "backbone" or isinstance(value, str))
         }

@@ -12,6 +12,8 @@ another.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib import metadata
 from numbers import Real
@@ -73,8 +75,18 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return other
 
     def _become(self, other: Self) -> None:
-        """Take over the state of a second self, all of it at once."""
-        self.__dict__ = {name: value for name, value in vars(other).items() if name != "_held"}
+        """Take over what a second self has learned, all of it at once; parameters stay as they are."""
+        learned = {name: value for name, value in vars(other).items() if name != "_held"}
+        self.__dict__ = {**learned, **self.get_params(deep=False)}
+
+    @contextmanager
+    def _unfitted_on_failure(self) -> Iterator[None]:
+        """Surround a fit: where it fails, there is no detector, rather than the one of before."""
+        try:
+            yield
+        except BaseException:
+            self.__dict__.pop("_params_at_fit", None)
+            raise
 
     def _as_fitted(self) -> Self:
         """Take the fitted state as it is now: what one prediction works with."""

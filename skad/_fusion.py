@@ -285,9 +285,16 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         ValueError, TypeError
             For members, images or parameters that cannot be used; the message names the member.
         """
-        self.__dict__.pop("_params_at_fit", None)
-        self._check_estimators()
-        members = [(name, clone(member)) for name, member in self._given()]
+        with self._unfitted_on_failure():
+            self._check_estimators()
+            progress = FitProgress(self, len(self._given()), X, y)
+            self._become(self._fitted(X, y, progress))
+        return self
+
+    def _fitted(self, X: Any, y: Any, progress: FitProgress) -> Self:
+        """Learn on a second self: whoever predicts meanwhile finds the state of before."""
+        fitted = self._copy()
+        members = [(name, clone(member)) for name, member in fitted._given()]
         images = members[0][1]._open(X, reset=True)
         rows = good_images(y, len(images))
         if len(rows) < 2:
@@ -295,7 +302,6 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 f"n_samples={len(rows)}: the scales of the members are measured on scores of images "
                 "that were left out, which needs at least two good images."
             )
-        progress = FitProgress(self, len(members), X, y)
         # Read once: the members need not warn again.
         labels = np.where(np.isin(np.arange(len(images)), rows), 1, -1)
         training = []
@@ -307,7 +313,6 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                     advance(1)
                 del member._in_ensemble
                 training.append(_left_out(name, vars(member).pop("_training_scores")))
-        fitted = self._copy()
         fitted._names = [name for name, _ in members]
         fitted.estimators_ = [member for _, member in members]
         fitted._copy_columns(fitted.estimators_[0])
@@ -316,21 +321,33 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             Member(detector, robust_scale(scores.grids), robust_scale(scores.out_of_sample))  # type: ignore[arg-type]
             for detector, scores in zip(fitted.estimators_, training, strict=True)
         ]
+        fitted._members_at_fit = [state_of(member) for member in fitted.estimators_]
         fitted._share_grid = _share_grid(fitted.estimators_)
         fitted._calibrate_on(training, images, X, rows)
-        fitted._params_at_fit = self._frozen_params()
-        self._become(fitted)
-        return self
+        fitted._params_at_fit = fitted._frozen_params()
+        return fitted
 
     def _as_fitted(self) -> Self:
         now = super()._as_fitted()
         if now is not self:
-            now.estimators_ = [member._as_fitted() for member in self.estimators_]
+            now.estimators_ = [member._as_fitted() for member in now.estimators_]
             now._members = [
                 scale._replace(detector=member)
-                for scale, member in zip(self._members, now.estimators_, strict=True)
+                for scale, member in zip(now._members, now.estimators_, strict=True)
             ]
+            now._check_members()
         return now
+
+    def _check_members(self) -> None:
+        """Refuse members that have learned since: their scales, and the threshold, are those of fit."""
+        # Files of skad 0.1.0 do not tell.
+        states = getattr(self, "_members_at_fit", [state_of(m) for m in self.estimators_])
+        for name, member, state in zip(self._names, self.estimators_, states, strict=True):
+            if state_of(member) != state:
+                raise ValueError(
+                    f"member {name!r} has learned since the ensemble was fitted: its scale and the "
+                    "threshold no longer belong to it. Fit the ensemble again."
+                )
 
     def _calibrate_on(
         self, training: list[TrainingScores], images: ImageSource, X: Any, rows: np.ndarray
@@ -465,6 +482,22 @@ def _share_grid(members: list[BaseImageDetector]) -> bool:
     """Whether a patch is the same piece of an image to all members."""
     grids = {member._grid_shape() for member in members}
     return len(grids) == 1 and all(m.geometry_ == members[0].geometry_ for m in members)
+
+
+def state_of(member: BaseImageDetector) -> tuple[float, float, float]:
+    """Tell one state of a member from another.
+
+    Parameters
+    ----------
+    member : detector
+        Fitted.
+
+    Returns
+    -------
+    tuple of 3 floats
+        Number of images learned from, and the two thresholds.
+    """
+    return float(member.n_images_), member.offset_, member.heatmap_threshold_
 
 
 def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> None:

@@ -7,7 +7,9 @@ which must not fail on them; an evaluation on anything but +1 and -1 has no mean
 
 from __future__ import annotations
 
-from numbers import Number
+from contextlib import suppress
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -147,6 +149,8 @@ def _read(y: Any, n: int) -> np.ndarray:
 
 def _column(y: Any) -> np.ndarray:
     """One-dimensional view of a list, array, Series, or a table of one column."""
+    if hasattr(y, "detach"):
+        y = y.tolist()  # of a tensor, of whatever type and on whatever device
     if isinstance(y, list | tuple):
         # As they are: NumPy would turn [True, -1] into numbers and [1, "a"] into texts.
         values = np.fromiter(y, dtype=object, count=len(y))
@@ -165,15 +169,17 @@ def _column(y: Any) -> np.ndarray:
 
 def _number(value: Any, i: int) -> float:
     if isinstance(value, list | tuple | np.ndarray) and np.size(value) == 1:
-        value = np.asarray(value, dtype=object).item()
-    if isinstance(value, Number) and not isinstance(value, bool | np.bool_ | complex):
-        return float(value)  # type: ignore[arg-type]
+        value = None if np.ma.is_masked(value) else np.asarray(value, dtype=object).item()
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_):
+        with suppress(ArithmeticError, TypeError, ValueError):  # larger than any float; a duration
+            return float(value)
     raise ValueError(
         f"y[{i}] is {str(value)[:40]!r} ({type(value).__name__}): {_CODING}. Recode it: {_RECODING}."
     )
 
 
 def _some(found: np.ndarray) -> str:
-    """Up to five of the values."""
-    shown = f"[{', '.join(f'{value:g}' for value in found[:_SHOWN])}]"
+    """Up to five of the values; 0.9999999 is not shown as 1."""
+    texts = [f"{x:g}" if float(f"{x:g}") == x else repr(float(x)) for x in found[:_SHOWN]]
+    shown = f"[{', '.join(texts)}]"
     return shown if len(found) <= _SHOWN else f"{shown} and {len(found) - _SHOWN} other values"

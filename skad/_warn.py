@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
-# scikit-learn wraps `fit`, and context managers run in a module of their own.
-_BETWEEN = ("skad", "sklearn", "contextlib")
+# scikit-learn wraps `fit`, joblib runs the fits of a search, context managers have a module of their own.
+_BETWEEN = ("skad", "sklearn", "joblib", "contextlib")
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

@@ -1,5 +1,8 @@
 """Labels are read in one place, by value and never by dtype."""
 
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import polars
@@ -37,6 +40,10 @@ CONTAINERS = {
     "polars floats": lambda y: polars.Series([float(v) for v in y]),
     "polars table of one column": lambda y: polars.DataFrame({"y": y}),
     "tensor": torch.tensor,
+    "bfloat16": lambda y: torch.tensor(y, dtype=torch.bfloat16),
+    "tensor with a gradient": lambda y: torch.tensor([float(v) for v in y], requires_grad=True),
+    "decimals": lambda y: [Decimal(v) for v in y],
+    "fractions": lambda y: [Fraction(v) for v in y],
     "masked array, nothing masked": lambda y: np.ma.masked_array(y, [False] * len(y)),
 }
 
@@ -58,6 +65,12 @@ UNREADABLE = {
     "texts among numbers": ([1, -1, 1, "1", -1], r"y\[3\] is '1'"),
     "complex": (np.array(Y, complex), r"y\[0\]"),
     "dates": (np.array(["2026-01-01"] * 5, "M8[D]"), r"y\[0\]"),
+    "masked in a list": ([1, -1, np.ma.masked, 1, 1], r"y\[2\] is 'None'"),
+    "beyond floats": ([1, -1, 1, 10**400, 1], r"y\[3\]"),
+    "signalling": ([1, Decimal("sNaN"), 1, 1, -1], r"y\[1\]"),
+    "durations": (np.array(Y, "m8[s]"), r"y\[0\]"),
+    "complex64": (np.array(Y, np.complex64), r"y\[0\]"),
+    "boolean tensor": (torch.tensor(Y) == 1, r"y\[0\] is 'True'"),
     "too few": ([1, -1], "2 labels for 5 images"),
     "too many": ([1] * 6, "6 labels for 5 images"),
     "none": ([], "0 labels for 5 images"),
@@ -96,6 +109,7 @@ class TestTraining:
             ([1, 2, 2, 1, 1], r"y holds \[1, 2\] and"),
             ([0, 255, 0, 0, 0.5], r"y holds \[0, 0.5, 255\] and"),
             ([1, -1, 0, 1, 1], r"y holds \[-1, 0, 1\] and"),
+            ([1, -1, np.float32(0.99999994), 1, 1], r"y holds \[-1, 0.9999999403953552, 1\] and"),
             (range(10, 15), r"y holds \[10, 11, 12, 13, 14\] and"),
         ],
     )

@@ -316,3 +316,54 @@ def test_rates_next_to_none_and_all(good, rate):
     det = make_detector(target_false_alarm_rate=rate).fit(good)
     end = det.calibration_scores_[-1 if rate > 0.5 else 0]
     assert det.offset_ == end
+
+
+class TestChangesDuringAFit:
+    @pytest.mark.parametrize("make", [make_detector, MAKERS["recontrast"]])
+    def test_a_parameter_set_meanwhile_is_the_next_fits(self, good, make):
+        det = make()
+        items = [*good[:5], _Meddling(good[5], lambda: det.set_params(batch_size=2, smoothing=0.5))]
+        det.fit([*items, *good[6:]])
+        assert det.get_params()["batch_size"] == 2
+        with pytest.warns(UserWarning, match=r"smoothing=0\.5 takes effect at the next fit"):
+            found = det.predict_heatmap(good[:2])
+        np.testing.assert_array_equal(found, make().fit(good).predict_heatmap(good[:2]))
+
+    def test_one_that_shapes_scores_is_refused_afterwards(self, good):
+        det = make_detector()
+        det.fit([*good[:5], _Meddling(good[5], lambda: det.set_params(n_neighbors=3))])
+        with pytest.raises(ValueError, match="n_neighbors changed after fit"):
+            det.predict(good)
+        det.set_params(n_neighbors=1).predict(good)
+
+    @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+    def test_who_predicts_meanwhile_finds_the_state_of_before(self, good, make):
+        det, found = make().fit(good), []
+        before = det.score_samples(good[:2])
+        new = good_images(12, seed=5)
+        meddling = _Meddling(new[0], lambda: found.append(det.score_samples(good[:2])))
+        det.fit([meddling, *new[1:]])
+        assert found
+        for scores in found:
+            np.testing.assert_array_equal(scores, before)
+        assert not np.array_equal(det.score_samples(good[:2]), before)
+
+
+@pytest.mark.parametrize("hold", [list, np.array])
+def test_a_list_changed_in_place_is_noticed(good, hold):
+    shape, rows = hold((40, 48, 3)), good.reshape(12, -1)
+    det = make_detector(image_shape=shape).fit(rows)
+    det.predict(rows)
+    shape[:] = hold((48, 40, 3))
+    with pytest.raises(ValueError, match="image_shape changed after fit"):
+        det.predict(rows)
+
+
+@pytest.mark.parametrize("teach", ["fit", "partial_fit"])
+def test_a_member_that_has_learned_since_is_refused(good, teach):
+    fusion = make_fusion().fit(good)
+    getattr(fusion.named_estimators_["b"], teach)(good_images(20, seed=8))
+    for now in (fusion, pickle.loads(pickle.dumps(fusion))):
+        with pytest.raises(ValueError, match="member 'b' has learned since"):
+            now.predict(good)
+    fusion.fit(good).predict(good)

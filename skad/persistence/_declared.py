@@ -18,7 +18,7 @@ import numpy as np
 from skad._bank import Cover, MemoryBank, check_index
 from skad._calibration import CalibrationLog
 from skad._features import FeatureSpec
-from skad._fusion import Member, RobustScale, ScoreFusionDetector
+from skad._fusion import Member, RobustScale, ScoreFusionDetector, state_of
 from skad._images import Geometry
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
@@ -277,6 +277,13 @@ _RELATED_MEMBERS = (
         ),
     ),
     Relation(
+        "_members_at_fit",
+        "be the states of the members",
+        lambda s: (
+            getattr(s, "_members_at_fit", None) in (None, [state_of(d) for d in s.estimators_])
+        ),
+    ),
+    Relation(
         "_share_grid",
         "be False where the geometries of members differ",
         lambda s: not s._share_grid or len({d.geometry_ for d in s.estimators_}) == 1,
@@ -418,7 +425,7 @@ DECLARED: Mapping[type, Declared] = {
             "_members": several(instance(Member), 1, 999, kinds=(list,)),
             "_share_grid": flag(),
         },
-        _LATER,
+        ({"_members_at_fit": several(several(number(), 3, 3), 1, 999, kinds=(list,))}, *_LATER),
         _RELATED_MEMBERS,
     ),
 }
