@@ -25,7 +25,7 @@ from skad._bank import (
     start_coreset,
 )
 from skad._bank_scoring import ScoredByBank
-from skad._base import TrainingScores
+from skad._base import TrainingScores, naming
 from skad._calibration import CalibrationLog
 from skad._callbacks import FitProgress, say, with_callbacks
 from skad._devices import resolve_device
@@ -103,7 +103,7 @@ class PatchCoreDetector(ScoredByBank):
         by ``geometry="crop"`` alone.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
-        pixel high.
+        pixel high, of its numbers as they are.
     smoothing : float, default=4.0
         Standard deviation of the Gaussian that smooths heat maps, in pixels of the square. A change
         takes effect at the next fit, since thresholds belong to it.
@@ -401,7 +401,7 @@ class PatchCoreDetector(ScoredByBank):
         # Worked out on a second self: what fails, and who predicts meanwhile, finds the old one.
         before, grown = vars(self), self._copy()
         grown._check_unchanged()
-        with progress.fitting():
+        with progress.fitting(), naming(images):
             scores = grown._grow(images, progress)
         grown.n_images_ += len(images)
         grown._log = self._log.followed_by(CalibrationLog.of(scores, grown.n_images_))

@@ -95,6 +95,15 @@ def test_strips_are_not_images(good):
             det.predict(X)
 
 
+def test_the_type_of_a_table_changes_no_score():
+    table = np.random.default_rng(0).integers(0, 200, (8, 40)).astype(np.uint8)
+    with pytest.warns(TabularDataWarning):
+        det = make_detector().fit(table)
+    expected = det.score_samples(table.astype(float))
+    for same in (table, table.astype(np.uint16), table.astype(object), table.tolist()):
+        np.testing.assert_array_equal(det.score_samples(same), expected)
+
+
 @pytest.mark.parametrize("rows_first", [True, False])
 def test_rows_with_a_shape_are_the_same_images(good, defective, scores, rows_first):
     forms = [good.reshape(len(good), -1), good]

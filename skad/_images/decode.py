@@ -67,7 +67,7 @@ def decode(item: Any, name: str) -> np.ndarray:
     Returns
     -------
     ndarray of shape (H, W, 3)
-        The canonical image: uint8, or float32 in 0..1 (a Strip of floats: as they are).
+        The canonical image: uint8, or float32 in 0..1 (a Strip: float32, its numbers as they are).
 
     Raises
     ------

@@ -51,23 +51,21 @@ def strip(row: np.ndarray, name: str) -> np.ndarray:
     Parameters
     ----------
     row : ndarray of shape (F,)
-        bool, uint8 and uint16 are scaled by their range. Floats and all other integers are
-        measurements, not pixels: they are taken as they are.
+        Numbers of any type: they are measurements, not pixels, and are taken as they are. The same
+        numbers must score the same, and a table may hold them in one type today, in another
+        tomorrow.
     name : str
         How errors call the image.
 
     Returns
     -------
-    ndarray of shape (1, F, 3)
-        uint8 or float32.
+    ndarray of shape (1, F, 3), float32
 
     Raises
     ------
     ValueError
         If a value is NaN, infinite, or beyond float32.
     """
-    if _has_pixel_range(row.dtype):
-        return canonical(row[None, :], name)
     with np.errstate(over="ignore"):  # reported below, with the name of the image
         values = row.astype(np.float32)
     if not np.isfinite(values).all():

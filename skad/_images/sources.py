@@ -233,7 +233,7 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
         one flattened image per row, and has passed scikit-learn's validation.
     image_shape : (H, W) or (H, W, C), default=None
         The shape of a flattened image; of no meaning for anything but rows. None shows each row as
-        a grey strip, one pixel high, with floats taken as they are.
+        a grey strip, one pixel high, with its numbers taken as they are, whatever their type.
 
     Returns
     -------
