@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from skad._pickles import SKOPS_TYPES
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
-    from skad.exceptions import ImageFileWarning, TabularDataWarning
+    from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
     from skad.persistence import load, save
 
 __all__ = [
     "SKOPS_TYPES",
+    "FeatureError",
     "FeatureStore",
     "ImageFileWarning",
     "PatchCoreDetector",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FeatureError": "skad.exceptions",
     "FeatureStore": "skad._features.store",
     "ImageFileWarning": "skad.exceptions",
     "PatchCoreDetector": "skad._patchcore",

@@ -25,7 +25,14 @@ from skad._bank import (
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance
 from skad._devices import images_at_once
-from skad._features import PatchExtractor, StoredExtractor, TrainingPatches, inside
+from skad._features import (
+    PatchExtractor,
+    StoredExtractor,
+    TrainingPatches,
+    check_features,
+    inside,
+    largest_of,
+)
 from skad._heatmaps import fill_padding, render, weights_at
 from skad._images import ImageBatch, ImageSource
 
@@ -169,12 +176,15 @@ class ScoredByBank(BaseImageDetector):
         if maps or not self.bank_.offers_bounds_together(extractor.device):
             return super()._begin_scores(batch, maps)
         self._check_weights(extractor.digest, extractor.identity)
-        return self._score_together(extractor.cells(batch.pixels), self._patch_masks(batch))
+        return self._score_together(
+            extractor.cells(batch.pixels), self._patch_masks(batch), batch.start
+        )
 
     def _score_together(
-        self, cells: torch.Tensor, masks: list[np.ndarray]
+        self, cells: torch.Tensor, masks: list[np.ndarray], start: int
     ) -> Callable[[], BatchScores]:
         """Score the images of a batch as `_image_score` does one, each step for all of them."""
+        largest = largest_of(cells)
         rows = self._mapping(cells.device)(self._extractor().join(cells))
         bounds = self._mean_on_device(self.bank_.bounds_together(rows, self.n_neighbors))
         if not all(mask.all() for mask in masks):
@@ -183,6 +193,7 @@ class ScoredByBank(BaseImageDetector):
         highest = HighestOfEach(rows, bounds, self._score_on_device)
 
         def finish() -> BatchScores:
+            check_features(largest, start)
             tops, scores = highest.find(self._score_rows)
             if self.b is None:
                 return BatchScores(scores, None)
@@ -204,6 +215,7 @@ class ScoredByBank(BaseImageDetector):
         n_images = len(batch.shapes)
         image, grids = np.empty(n_images), [np.empty(0)] * n_images
         all_cells, masks = extractor.cells(batch.pixels), self._patch_masks(batch)
+        check_features(largest_of(all_cells), batch.start)
         askings = (
             self._score_image(cells, inside(vectors, mask), mask, maps)
             for cells, vectors, mask in zip(all_cells, self._vectors(all_cells), masks, strict=True)

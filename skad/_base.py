@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from numbers import Integral, Real
@@ -35,6 +36,7 @@ from skad._images import (
     warn_of_rows,
 )
 from skad._labels import good_images
+from skad.exceptions import FeatureError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -172,7 +174,7 @@ class BaseImageDetector(BaseDetector):
                 "n_samples=1: a threshold from scores of images that were left out needs at least two "
                 "good images; pass contamination=<share> to fit on one image (one-shot)."
             )
-        with progress.fitting():
+        with progress.fitting(), naming(images):
             scores = fitted._fit_images(images, progress)
         fitted.n_images_ = len(images)
         fitted._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
@@ -287,10 +289,9 @@ class BaseImageDetector(BaseDetector):
         for batch in self._iter_batches(images):
             begun.append((batch, self._begin_scores(batch, maps)))
             if len(begun) > 1:
-                before, finish = begun.pop(0)
-                yield before, finish()
+                yield _finished(*begun.pop(0), images)
         for before, finish in begun:
-            yield before, finish()
+            yield _finished(before, finish, images)
 
     def _begin_scores(self, batch: ImageBatch, maps: bool) -> Callable[[], BatchScores]:
         """Give a device its work on a batch; what is returned waits for the results.
@@ -357,3 +358,19 @@ class BaseImageDetector(BaseDetector):
     def _make_geometry(self) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
         return Geometry(self.geometry, self.image_size, resize)
+
+
+def _finished(
+    batch: ImageBatch, finish: Callable[[], BatchScores], images: ImageSource
+) -> tuple[ImageBatch, BatchScores]:
+    with naming(images):
+        return batch, finish()
+
+
+@contextmanager
+def naming(images: ImageSource) -> Iterator[None]:
+    """Call the image by its name, of which the backbone cannot say anything."""
+    try:
+        yield
+    except FeatureError as error:
+        raise FeatureError(error.largest, error.index, images.describe(error.index)) from error

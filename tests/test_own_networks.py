@@ -13,6 +13,7 @@ import torch
 from conftest import make_detector, make_recontrast
 from torch import nn
 
+from skad import FeatureError
 from skad._features._timm import import_timm
 
 
@@ -194,3 +195,47 @@ def test_one_tensor_instead_of_a_list(good):
     network = nn.Conv2d(3, 8, 3, 4)
     with pytest.raises(ValueError, match=r"one tensor of shape .*: \[x\] instead of x"):
         make_detector(backbone=network).fit(good)
+
+
+class SometimesNaN(nn.Module):
+    """Fails on bright images, as an overflow in half precision would."""
+
+    def __init__(self, spoilt):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.spoilt = nn.Conv2d(3, 8, 3, 4, 1), spoilt
+
+    def forward(self, x):
+        maps = self.conv(x)
+        bright = x.amax(dim=(1, 2, 3)) > 2
+        maps[bright, 0, 0, 0] *= self.spoilt
+        return [maps]
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("method", ["score_samples", "predict", "predict_heatmap", "partial_fit"])
+def test_features_that_are_no_numbers_are_no_verdict(good, method, spoilt):
+    dark = good // 2
+    det = make_detector(backbone=SometimesNaN(spoilt), levels=(0,)).fit(dark)
+    bright = dark[3].copy()
+    bright[10:20, 10:20] = 255
+    with pytest.raises(
+        FeatureError, match=r"image 3 \(array of shape .*features are NaN, infinite"
+    ):
+        getattr(det, method)([*dark[:3], bright, dark[4]])
+    det.predict(dark)
+
+
+def test_training_images_are_named_as_the_user_has_them(good):
+    X = np.concatenate([good[:2] // 2, good[:3] // 2])
+    X[4, 10:20, 10:20] = 255
+    with pytest.raises(FeatureError, match="image 4 "):
+        make_detector(backbone=SometimesNaN(np.nan), levels=(0,)).fit(X, [1, -1, 1, 1, 1])
+
+
+def test_weights_of_nan(good):
+    net = SometimesNaN(1.0)
+    with torch.no_grad():
+        net.conv.weight[0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        make_detector(backbone=net, levels=(0,)).fit(good)

@@ -9,7 +9,9 @@ from skad._features.patches import (
     PatchesStreamed,
     TrainingPatches,
     TransformedPatches,
+    check_features,
     inside,
+    largest_of,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
 
@@ -26,8 +28,10 @@ __all__ = [
     "TrainingPatches",
     "TransformedPatches",
     "as_feature_store",
+    "check_features",
     "folder_of",
     "inside",
+    "largest_of",
     "load_backbone",
     "patch_extractor",
 ]

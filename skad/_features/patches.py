@@ -15,10 +15,13 @@ import torch
 from skad._features.extractor import PatchExtractor
 from skad._features.store import StoredExtractor
 from skad._memory import temporary_array
+from skad.exceptions import FeatureError
 
 # Yields pixels of a batch, and of each of its images which patches do not lie in padding.
 Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray]]]]
 Advance = Callable[[int], None]
+# Squares of larger numbers, and sums of them, are no float32.
+_LARGEST = 1e15
 # Patches of an image, (n_patches, d) float32, and where they lie, (h, w) bool.
 Embedded = tuple[torch.Tensor, np.ndarray]
 
@@ -53,12 +56,40 @@ def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     return patches if mask.all() else patches[torch.from_numpy(mask.ravel())]
 
 
+def check_features(largest: torch.Tensor, start: int) -> None:
+    """Refuse features of which no distance says anything: a patch of NaN is farther from nothing.
+
+    Parameters
+    ----------
+    largest : torch.Tensor of shape (B,)
+        Largest absolute value of each image's features.
+    start : int
+        Number of the first image.
+
+    Raises
+    ------
+    FeatureError
+        For the first image at fault.
+    """
+    useless = ~(largest < _LARGEST)
+    if useless.any():
+        i = int(useless.nonzero()[0, 0])
+        raise FeatureError(float(largest[i]), start + i)
+
+
+def largest_of(cells: torch.Tensor) -> torch.Tensor:
+    """(B, n_values) features -> the largest absolute value of each image; NaN where there is one."""
+    return cells.abs().amax(dim=1)
+
+
 def _cells_of_batches(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
 ) -> Iterator[tuple[torch.Tensor, list[np.ndarray]]]:
     done = 0
     for pixels, masks in batches():
-        yield extractor.cells(pixels), masks
+        cells = extractor.cells(pixels)
+        check_features(largest_of(cells), done)
+        yield cells, masks
         done += len(masks)
         if advance is not None:
             advance(done)
