@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-# scikit-learn wraps `fit`, joblib runs the fits of a search, context managers have a module of their own.
+# scikit-learn wraps `fit`, joblib runs the fits of a search, context managers run in a module of theirs.
 _BETWEEN = ("skad", "sklearn", "joblib", "contextlib")
 
 

@@ -156,7 +156,7 @@ class OneClassKFold(_OneClassSplitter):
         random_state = self.random_state if self.shuffle else None
         folds = StratifiedGroupKFold(
             self.n_splits, shuffle=self.shuffle, random_state=random_state
-        ).split(labels, labels, groups)
+        ).split(labels, labels, _numbered(groups))
         for i, (others, test) in enumerate(folds):
             train = others[labels[others] == 1]
             for images, what in ((train, "images to learn from"), (test, "images to test on")):
@@ -234,6 +234,20 @@ class OneClassShuffleSplit(_OneClassSplitter):
         for _ in range(self.n_splits):
             order = rng.permutation(good)
             yield order[n_test : n_test + n_train], np.append(order[:n_test], defective)
+
+
+def _numbered(groups: Any) -> np.ndarray:
+    """Number groups as they come, whatever they are called by and whatever holds them."""
+    column = groups if isinstance(groups, list | tuple) else np.asarray(groups)
+    if getattr(column, "ndim", 1) == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    numbers: dict[Any, int] = {}
+    try:
+        return np.array([numbers.setdefault(group, len(numbers)) for group in column])
+    except TypeError as error:
+        raise ValueError(
+            f"groups must be one name or number per image, of shape (n,): {error}."
+        ) from error
 
 
 def _count(name: str, size: float, n: int) -> int:

@@ -1,6 +1,7 @@
 """Splitters that never train on a defective image."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_detector
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -71,6 +72,24 @@ class TestKFold:
             assert (y[train] == 1).all()
             assert set(y[test]) == {1, -1}
 
+    @pytest.mark.parametrize(
+        "hold",
+        [
+            lambda g: g[:, None],
+            lambda g: pd.Series(g, index=range(len(g))[::-1]),
+            lambda g: pd.Series(g, dtype="category"),
+            lambda g: [None if name == "b" else name for name in g],
+            lambda g: [(name, 1) for name in g],
+        ],
+        ids=["column", "Series", "categorical", "None", "tuples"],
+    )
+    def test_groups_in_every_container(self, hold):
+        y, groups = np.r_[np.ones(20), -np.ones(10)], np.array(list("abcdefghij") * 3)
+        expected = list(OneClassKFold(3).split(y, y, groups))
+        for fold, other in zip(OneClassKFold(3).split(y, y, hold(groups)), expected, strict=True):
+            for a, b in zip(fold, other, strict=True):
+                np.testing.assert_array_equal(a, b)
+
     def test_groups_in_a_search(self, good, defective):
         X, y = np.concatenate([good, defective]), np.r_[np.ones(12), -np.ones(4)]
         groups = np.arange(16) % 4
@@ -84,6 +103,7 @@ class TestKFold:
         [
             ([0, 0, 0, 0, 0, 1], "fold 0 .* no good image among the images to"),
             ([0, 1, 2], "inconsistent numbers of samples"),
+            (np.zeros((6, 2)), "one name or number per image"),
         ],
     )
     def test_groups_that_do_not_do(self, groups, message):
