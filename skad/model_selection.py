@@ -237,7 +237,7 @@ class OneClassShuffleSplit(_OneClassSplitter):
 
 
 def _numbered(groups: Any) -> np.ndarray:
-    """Number groups as they come, whatever they are called by and whatever holds them."""
+    """Give groups numbers as they come, whatever they are called by and whatever holds them."""
     column = groups if isinstance(groups, list | tuple) else np.asarray(groups)
     if getattr(column, "ndim", 1) == 2 and column.shape[1] == 1:
         column = column[:, 0]
