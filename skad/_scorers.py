@@ -13,6 +13,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from skad._images import as_ndarray, column_values, is_encoded, one_call
 from skad._labels import read_labels
+from skad._numbers import marked
 from skad._route import route_to_detector
 from skad.datasets import read_mask
 from skad.datasets._masks import marked_pixels
@@ -95,7 +96,10 @@ class HeatmapScorer:
             without = [i for i, mask in enumerate(masks) if mask is None and defective[i]]
             if without:
                 raise ValueError(f"image {without[0]} is labelled -1 (defective) but has no mask.")
-        truth = [as_mask(m, h.shape) for m, h in zip(masks, heatmaps, strict=True)]
+        truth = [
+            as_mask(mask, heatmap.shape, f"mask {i}")
+            for i, (mask, heatmap) in enumerate(zip(masks, heatmaps, strict=True))
+        ]
         return self.metric(truth, heatmaps)
 
     def set_score_request(self, *, masks: bool | str | None = True) -> HeatmapScorer:
@@ -136,15 +140,15 @@ def _heatmaps(estimator: Any, X: Any) -> Any:
     return route.detector.predict_heatmap(route.images(X))
 
 
-def as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Read a mask; what is missing is one without a defect."""
+def as_mask(mask: Any, shape: tuple[int, ...], name: str = "a mask") -> np.ndarray:
+    """Read a mask as bool; what is missing is one without a defect. Errors call it by `name`."""
     if is_missing(mask):
         return np.zeros(shape, dtype=bool)
     if isinstance(mask, str | os.PathLike):
         return read_mask(mask)
     if isinstance(mask, Image.Image) or is_encoded(mask):
         return marked_pixels(mask)
-    return as_ndarray(mask, "a mask")
+    return marked(as_ndarray(mask, name), name)
 
 
 def list_masks(masks: Any) -> list[Any]:

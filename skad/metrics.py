@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils.validation import column_or_1d
 
 from skad._labels import read_both_labels
+from skad._numbers import marked, refuse_masked
 
 # Pixels that touch at a corner belong to one region, as in the MVTec reference.
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
@@ -96,7 +97,8 @@ def pixel_auroc(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> 
     Raises
     ------
     ValueError
-        If a mask and its heat map differ in shape, or their numbers differ.
+        If a mask and its heat map differ in shape, their numbers differ, or a mask holds anything but
+        finite numbers and bool.
 
     Examples
     --------
@@ -138,7 +140,7 @@ def aupro(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray], limit: fl
     Raises
     ------
     ValueError
-        If a mask and its heat map differ in shape, their numbers differ, or for another limit.
+        As :func:`pixel_auroc`, and for another limit.
 
     Notes
     -----
@@ -364,6 +366,8 @@ def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
     >>> discriminability([1.0, 3.0], [6.0, 8.0])
     5.0
     """
+    refuse_masked(good, "scores of good images")
+    refuse_masked(defective, "scores of defective images")
     good, defective = np.asarray(good, dtype=float), np.asarray(defective, dtype=float)
     if good.size == 0 or defective.size == 0:
         raise ValueError("d' needs scores of good and of defective images; one of them is empty.")
@@ -373,6 +377,7 @@ def discriminability(good: np.ndarray, defective: np.ndarray) -> float:
 
 
 def _checked(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    refuse_masked(scores, "scores")
     scores = column_or_1d(scores, dtype=np.float64)
     y = read_both_labels(y, len(scores))
     if np.isnan(scores).any():
@@ -400,13 +405,14 @@ def _pairs(
     """Masks as booleans and their heat maps, checked."""
     i = -1
     for i, (given, heatmap) in enumerate(zip(masks, heatmaps, strict=True)):
-        mask, heatmap = np.asarray(given), np.asarray(heatmap)
+        refuse_masked(heatmap, f"heat map {i}")
+        mask, heatmap = marked(given, f"mask {i}"), np.asarray(heatmap)
         if mask.shape != heatmap.shape or mask.ndim != 2:
             raise ValueError(
                 f"mask {i} has shape {mask.shape}, its heat map {heatmap.shape}: both must be (H, W), "
                 "one pair per image. A single pair is passed as [mask], [heatmap]."
             )
-        yield mask != 0, heatmap
+        yield mask, heatmap
     if i < 0:
         raise ValueError("no masks and heat maps given.")
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skad import ScoreFusionDetector
-from skad.exceptions import TabularDataWarning
+from skad.exceptions import ImageFileWarning, TabularDataWarning
 
 pytest.importorskip("matplotlib")
 from matplotlib.text import Text
@@ -164,6 +164,38 @@ def test_masks_in_one_array(good):
     masks = np.zeros((2, 40, 48))
     display = HeatmapDisplay.from_predictions(good[:2], masks, threshold=1.0, masks=masks)
     assert len(display.masks) == 2
+
+
+@pytest.mark.parametrize("with_images_of_other_sizes", [True, False])
+def test_further_pages_are_said_once(good, tmp_path, with_images_of_other_sizes):
+    det = make_detector().fit(good)
+    pages = [Image.fromarray(image) for image in good[:2]]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "b.gif", save_all=True, append_images=pages[1:])
+    X = [tmp_path / "a.tif", tmp_path / "b.gif"]
+    if with_images_of_other_sizes:
+        X.append(good[0, :36])
+    with pytest.warns(ImageFileWarning, match=r"a\.tif'\) with 2, and 1 other file") as seen:
+        HeatmapDisplay.from_estimator(det, X)
+    assert len(seen) == 1
+
+
+def test_small_files_are_named(good, tmp_path):
+    Image.fromarray(good[0, :5]).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"image 1 \('.*small\.png'\): is 5 x 48"):
+        HeatmapDisplay.from_estimator(make_detector().fit(good), [good[0], tmp_path / "small.png"])
+
+
+def test_made_directly(good):
+    display = HeatmapDisplay(good[:1], [np.zeros((40, 48)).tolist()], 1.0).plot()
+    assert display.axes_.shape == (1, 3)
+    for wrong, message in (
+        ({"masks": [None, None]}, "2 masks for 1 images"),
+        ({"titles": ["a", "b"]}, "2 titles for 1 images"),
+        ({"masks": [np.zeros((4, 4))]}, "mask 0 has shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            HeatmapDisplay(good[:1], [np.zeros((40, 48))], 1.0, **wrong)
 
 
 def test_shows_in_a_notebook(good):

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from skad._forks import ObjectLock
+from skad._numbers import refuse_masked
 
 from .items import (
     Element,
@@ -48,18 +49,21 @@ def is_rows(X: Any) -> bool:
     TypeError
         If X is one path, one encoded image or one Pillow image, or can only be iterated over.
     ValueError
-        If X is a table of several columns with images in it.
+        If X is a table of several columns with images in it, or something in it is masked.
     """
     refuse_single(X)
+    refuse_masked(X, "X")
     if (n_dims(X) or 0) >= 3 and (is_array(X) or hasattr(X, "__getitem__")):
         return False
     items = as_items(X)
     if items is None:
         _refuse_several_columns(X)
         return True
-    if isinstance(items, Elements):
+    if isinstance(items, Elements) or len(items) == 0 or any(map(is_image_item, items)):
         return False
-    return len(items) > 0 and not any(map(is_image_item, items))
+    for i, row in enumerate(items):
+        refuse_masked(row, f"row {i} of X")
+    return True
 
 
 def as_items(X: Any) -> Sequence[Any] | None:

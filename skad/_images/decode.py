@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from skad._numbers import refuse_masked
+
 from .depth import check_depth
 from .items import (
     WANTED,
@@ -207,6 +209,7 @@ def _read_element(item: Any, name: str) -> tuple[Any, str]:
 def as_ndarray(item: Any, name: str) -> np.ndarray:
     """Take an array or tensor as one of NumPy's; reads what is not in memory."""
     if isinstance(item, np.ndarray):
+        refuse_masked(item, name)
         return np.asarray(item)
     with _naming_numbers(name):
         if is_tensor(item):

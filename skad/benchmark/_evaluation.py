@@ -103,7 +103,7 @@ def _step(shape: tuple[int, ...], map_size: int | None) -> int:
 
 
 def _truth(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    truth = as_mask(mask, shape) != 0
+    truth = as_mask(mask, shape)
     if truth.shape != shape:
         raise ValueError(f"mask {mask!r} has shape {truth.shape}, its image {shape}.")
     return truth

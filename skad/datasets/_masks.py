@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skad._images import check_image, describe, image_numbers, one_call, say_remarks
+from skad._numbers import marked
 from skad.datasets._files import images
 
 
@@ -37,8 +38,8 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     FileNotFoundError
         If there is no such file, or no image in the folder.
     ValueError
-        If `path` is empty, a file is no image, damaged or has several pages, or the masks of a folder
-        differ in size.
+        If `path` is empty, a file is no image, damaged, has several pages or pixels that are NaN, or
+        the masks of a folder differ in size.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def marked_pixels(image: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it cannot be read, or has several pages.
+        If it cannot be read, has several pages, or pixels that are NaN.
     """
     name = f"the mask {describe(image)}"
     checked = check_image(image, name)
@@ -93,5 +94,5 @@ def marked_pixels(image: Any) -> np.ndarray:
             "meant, or all of them as files in a folder of their own."
         )
     say_remarks([(name, checked)])
-    marked = image_numbers(image, name) != 0
-    return marked if marked.ndim == 2 else marked[:, :, :3].any(axis=2)
+    pixels = marked(image_numbers(image, name), name)
+    return pixels if pixels.ndim == 2 else np.logical_or.reduce(pixels[:, :, :3], axis=2)

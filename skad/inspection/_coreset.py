@@ -10,8 +10,10 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from skad._forks import LOADING
 from skad._images import ImageSource
 from skad._labels import read_labels
+from skad._numbers import refuse_masked
 from skad._route import route_to_detector
 from skad._text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn, check_matplotlib
@@ -26,13 +28,18 @@ class CoresetDisplay(Drawn):
 
     Parameters
     ----------
-    patches : ndarray of shape (n_patches, 2)
-    bank : ndarray of shape (n_vectors, 2)
-    y : ndarray of shape (n_patches,) or None, default=None
+    patches : array-like of shape (n_patches, 2)
+    bank : array-like of shape (n_vectors, 2)
+    y : array-like of shape (n_patches,) or None, default=None
         +1: patch of a good image, -1: of a defective one; None: not known.
     axis_names : tuple of two str, default=("", "")
     name : str or None, default=None
         Title.
+
+    Raises
+    ------
+    ValueError
+        If patches or bank have another shape, or labels do not match the patches.
 
     Attributes
     ----------
@@ -58,15 +65,19 @@ class CoresetDisplay(Drawn):
 
     def __init__(
         self,
-        patches: np.ndarray,
-        bank: np.ndarray,
-        y: np.ndarray | None = None,
+        patches: Any,
+        bank: Any,
+        y: Any = None,
         axis_names: tuple[str, str] = ("", ""),
         name: str | None = None,
     ) -> None:
-        self.patches = patches
-        self.bank = bank
-        self.y = y
+        self.patches, self.bank = _of_one_length(patches, bank)
+        if self.patches.shape[1] != 2:
+            raise ValueError(
+                f"patches and bank have {self.patches.shape[1]} dimensions, and a picture has 2: use "
+                "CoresetDisplay.from_predictions."
+            )
+        self.y = None if y is None else read_labels(y, len(self.patches))
         self.axis_names = axis_names
         self.name = name
 
@@ -176,12 +187,7 @@ class CoresetDisplay(Drawn):
         ImportError
             For ``reducer="umap"`` without umap-learn.
         """
-        patches, bank = np.asarray(patches), np.asarray(bank)
-        if patches.ndim != 2 or bank.ndim != 2 or patches.shape[1] != bank.shape[1]:
-            raise ValueError(
-                "patches and bank must be (n_patches, d) and (n_vectors, d) with one d; got shapes "
-                f"{patches.shape} and {bank.shape}."
-            )
+        patches, bank = _of_one_length(patches, bank)
         labels = None if y is None else read_labels(y, len(patches))
         transformer = _as_transformer(reducer, random_state)
         plane = np.asarray(transformer.fit_transform(np.concatenate([patches, bank])))
@@ -253,6 +259,18 @@ def _embed(
     return np.concatenate(chosen), np.concatenate(owners)
 
 
+def _of_one_length(patches: Any, bank: Any) -> tuple[np.ndarray, np.ndarray]:
+    refuse_masked(patches, "patches")
+    refuse_masked(bank, "bank")
+    patches, bank = np.asarray(patches), np.asarray(bank)
+    if patches.ndim != 2 or bank.ndim != 2 or patches.shape[1] != bank.shape[1]:
+        raise ValueError(
+            "patches and bank must be (n_patches, d) and (n_vectors, d) with one d; got shapes "
+            f"{patches.shape} and {bank.shape}."
+        )
+    return patches, bank
+
+
 def _chosen(n: int, at_most: int, random: Any) -> np.ndarray:
     return np.arange(n) if n <= at_most else np.sort(random.permutation(n)[:at_most])
 
@@ -262,7 +280,8 @@ def _as_transformer(reducer: Any, random_state: Any) -> Any:
         return PCA(n_components=2, random_state=random_state)
     if isinstance(reducer, str) and reducer == "umap":
         try:
-            from umap import UMAP
+            with LOADING:
+                from umap import UMAP
         except ImportError as error:
             raise ImportError(
                 'reducer="umap" needs the package umap-learn, which is not installed: '

@@ -22,9 +22,12 @@ def image_source(detector: Any, X: Any) -> ImageSource:
     -------
     ImageSource
     """
-    members = getattr(detector, "estimators_", None)
-    opener = detector if members is None else members[0]
+    opener = _opener(detector)
     return opener._open(X, reset=False) if hasattr(opener, "_open") else as_image_source(X)
+
+
+def _opener(detector: Any) -> Any:
+    return getattr(detector, "estimators_", [detector])[0]
 
 
 def decode_once(detector: Any, X: Any) -> tuple[list[np.ndarray], Any]:
@@ -42,6 +45,8 @@ def decode_once(detector: Any, X: Any) -> tuple[list[np.ndarray], Any]:
         For the detector, with the same scores; rows of a table as they are.
     """
     source = image_source(detector, X)
+    opener = _opener(detector)
+    source.check(opener._smallest_side() if hasattr(opener, "_smallest_side") else 1)
     images = [source.load(i) for i in range(len(source))]
     return images, X if hasattr(detector, "n_features_in_") else images
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from skad._images import as_image_source
+from skad._forks import LOADING
+from skad._images import as_image_source, one_call
+from skad._numbers import refuse_masked
 from skad._route import route_to_detector
 from skad._scorers import as_mask, list_masks
 from skad._text import readable
@@ -37,10 +39,15 @@ class HeatmapDisplay(Drawn):
         Higher = more anomalous; NaN where nothing was looked at.
     threshold : float
         Level of the outline.
-    titles : list of str
+    titles : sequence of str, default=None
         A title a row, shown above the image.
-    masks : list of ndarray of shape (H, W) or None
+    masks : sequence of ndarray of shape (H, W), path or None, default=None
         Ground truth; non-zero = defective.
+
+    Raises
+    ------
+    ValueError
+        If heat maps, titles or masks do not match the images.
 
     Attributes
     ----------
@@ -65,16 +72,33 @@ class HeatmapDisplay(Drawn):
         images: Sequence[np.ndarray],
         heatmaps: Sequence[np.ndarray],
         threshold: float,
-        titles: Sequence[str],
-        masks: Sequence[np.ndarray | None],
+        titles: Sequence[str] | None = None,
+        masks: Sequence[Any] | None = None,
     ) -> None:
+        n = len(images)
         self.images = images
-        self.heatmaps = heatmaps
+        self.heatmaps = [_as_heatmap(i, heatmap) for i, heatmap in enumerate(heatmaps)]
         self.threshold = threshold
-        self.titles = titles
-        self.masks = masks
+        self.titles = [""] * n if titles is None else list(titles)
+        given = [None] * n if masks is None else list_masks(masks)
+        named = (("heat maps", self.heatmaps), ("titles", self.titles), ("masks", given))
+        for name, items in named:
+            check_number(name, items, n)
+        self.masks = [
+            None if mask is None else as_mask(mask, heatmap.shape, f"mask {i}")
+            for i, (mask, heatmap) in enumerate(zip(given, self.heatmaps, strict=True))
+        ]
+        for i, image in enumerate(images):
+            heatmap = self.heatmaps[i]
+            check_heatmap(i, heatmap, self.masks[i])
+            if image.shape[:2] != heatmap.shape:
+                raise ValueError(
+                    f"image {i} has shape {image.shape[:2]}, its heat map {heatmap.shape}: outlines "
+                    "would lie elsewhere. Resize one of them."
+                )
 
     @classmethod
+    @one_call()
     def from_estimator(
         cls,
         estimator: Any,
@@ -118,10 +142,8 @@ class HeatmapDisplay(Drawn):
         heatmaps, scores = detector.predict_heatmap(X, return_scores=True)
         if titles is None:
             titles = [_verdict(score - detector.offset_) for score in scores]
-        return cls._draw(
-            images,
-            *(heatmaps, detector.heatmap_threshold_, titles, masks, vmin, vmax),
-        )
+        display = cls(images, heatmaps, detector.heatmap_threshold_, titles, masks)
+        return display.plot(vmin=vmin, vmax=vmax)
 
     @classmethod
     def from_predictions(
@@ -159,38 +181,7 @@ class HeatmapDisplay(Drawn):
         """
         source = as_image_source(X)
         images = [source.load(i) for i in range(len(source))]
-        return cls._draw(images, heatmaps, threshold, titles, masks, vmin, vmax)
-
-    @classmethod
-    def _draw(
-        cls,
-        images: list[np.ndarray],
-        heatmaps: Any,
-        threshold: float,
-        titles: Sequence[str] | None,
-        masks: Sequence[Any] | None,
-        vmin: float | None,
-        vmax: float | None,
-    ) -> HeatmapDisplay:
-        """Check that all belongs together, and draw."""
-        n = len(images)
-        maps = [np.asarray(heatmap) for heatmap in heatmaps]
-        titles = [""] * n if titles is None else list(titles)
-        masks = [None] * n if masks is None else list_masks(masks)
-        for name, items in (("heat maps", maps), ("titles", titles), ("masks", masks)):
-            check_number(name, items, n)
-        truth = [
-            None if mask is None else as_mask(mask, heatmap.shape)
-            for mask, heatmap in zip(masks, maps, strict=True)
-        ]
-        for i, (image, heatmap, mask) in enumerate(zip(images, maps, truth, strict=True)):
-            check_heatmap(i, heatmap, mask)
-            if image.shape[:2] != heatmap.shape:
-                raise ValueError(
-                    f"image {i} has shape {image.shape[:2]}, its heat map {heatmap.shape}: outlines "
-                    "would lie elsewhere. Resize one of them."
-                )
-        return cls(images, maps, threshold, titles, truth).plot(vmin=vmin, vmax=vmax)
+        return cls(images, heatmaps, threshold, titles, masks).plot(vmin=vmin, vmax=vmax)
 
     def plot(
         self, *, cmap: str = "inferno", vmin: float | None = None, vmax: float | None = None
@@ -245,7 +236,8 @@ class HeatmapDisplay(Drawn):
 
     def _explain(self, with_truth: bool) -> None:
         """Write what the outlines mean under all rows."""
-        from matplotlib.lines import Line2D
+        with LOADING:
+            from matplotlib.lines import Line2D
 
         entries = [
             Line2D([], [], color=FOUND, linewidth=2, label=f"above {self.threshold:.3g}"),
@@ -331,6 +323,11 @@ def _outline(axis: Any, picture: Shown, values: np.ndarray, level: float, **styl
     """Draw where values cross a level, if they do."""
     if np.nanmin(values) < level < np.nanmax(values):
         axis.contour(*picture.centres(), values, levels=[level], **style)
+
+
+def _as_heatmap(i: int, heatmap: Any) -> np.ndarray:
+    refuse_masked(heatmap, f"heat map {i}")
+    return np.asarray(heatmap)
 
 
 def _verdict(decision: float) -> str:

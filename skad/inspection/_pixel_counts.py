@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import label
 
+from skad._numbers import marked
+
 # Anomalies are counted by the first bits of their float32: sign, exponent, 11 bits of the fraction.
 # That is a histogram with bins 0.05 % wide at every scale, whose range need not be known beforehand.
 _BITS = 20
@@ -68,15 +70,15 @@ class PixelCounts:
         heatmap : ndarray of shape (H, W)
             Higher = more anomalous; pixels that are NaN are left out.
         """
-        seen, marked = ~np.isnan(heatmap), np.asarray(mask) != 0
+        seen, defective_pixels = ~np.isnan(heatmap), marked(mask, "the mask")
         self.good += _histogram(heatmap.ravel() if seen.all() else heatmap[seen])
-        if not marked.any():
+        if not defective_pixels.any():
             return
-        inside = seen & marked
+        inside = seen & defective_pixels
         defective = _histogram(heatmap[inside])
         self.good -= defective
         self.defective += defective
-        owners = label(marked, structure=_EIGHT_NEIGHBOURS)[0][inside]
+        owners = label(defective_pixels, structure=_EIGHT_NEIGHBOURS)[0][inside]
         sizes = np.bincount(owners)
         self.regions += _histogram(heatmap[inside], 1.0 / sizes[owners])
         self.n_regions += int(np.count_nonzero(sizes))

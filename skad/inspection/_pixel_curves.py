@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 from sklearn.utils.validation import _num_samples
 
+from skad._numbers import refuse_masked
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
 from skad._text import readable
@@ -341,8 +342,9 @@ def count_pixels(masks: Iterable[Any], heatmaps: Iterable[np.ndarray]) -> PixelC
     """
     counts = PixelCounts()
     for i, (given, heatmap) in enumerate(zip(masks, heatmaps, strict=True)):
+        refuse_masked(heatmap, f"heat map {i}")
         heatmap = np.asarray(heatmap)
-        mask = as_mask(given, heatmap.shape)
+        mask = as_mask(given, heatmap.shape, f"mask {i}")
         check_heatmap(i, heatmap, mask)
         counts.add(mask, heatmap)
     return counts

@@ -190,7 +190,7 @@ def _score(
         else:
             heatmaps, scores[rows] = route.detector.predict_heatmap(portion, return_scores=True)
             for i, heatmap in zip(range(rows.start, rows.stop), heatmaps, strict=True):
-                mask = None if masks is None else as_mask(masks[i], heatmap.shape)
+                mask = None if masks is None else as_mask(masks[i], heatmap.shape, f"mask {i}")
                 check_heatmap(i, heatmap, mask)
                 if counts is not None and mask is not None:
                     counts.add(mask, heatmap)
@@ -238,5 +238,5 @@ def _show(route: Route, X: Any, masks: Sequence[Any] | None) -> Iterator[Shown]:
         images, seen = decode_once(route.detector, seen)
         heatmaps = route.detector.predict_heatmap(seen)
         for i, image, heatmap in zip(count(rows.start), images, heatmaps, strict=False):
-            mask = None if masks is None else as_mask(masks[i], heatmap.shape)
+            mask = None if masks is None else as_mask(masks[i], heatmap.shape, f"mask {i}")
             yield Shown.of(image, heatmap, mask)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skad._labels import read_labels
+from skad._numbers import refuse_masked
 from skad._route import route_to_detector
 from skad._text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn
@@ -21,14 +22,19 @@ class ScoreHistogramDisplay(Drawn):
 
     Parameters
     ----------
-    scores : ndarray of shape (n,)
+    scores : array-like of shape (n,)
         ``score_samples``; higher = more normal.
-    y : ndarray of shape (n,) or None, default=None
+    y : array-like of shape (n,) or None, default=None
         +1 good, -1 defective; None: one histogram of all images.
     threshold : float or None, default=None
         On `scores`, as ``offset_``: images below it are called defective. None: no line.
     name : str or None, default=None
         Head of the title.
+
+    Raises
+    ------
+    ValueError
+        For another number of labels than scores, other labels, or scores that are not finite.
 
     Attributes
     ----------
@@ -51,18 +57,18 @@ class ScoreHistogramDisplay(Drawn):
 
     def __init__(
         self,
-        scores: np.ndarray,
-        y: np.ndarray | None = None,
+        scores: Any,
+        y: Any = None,
         threshold: float | None = None,
         name: str | None = None,
     ) -> None:
-        self.scores = scores
-        self.y = y
+        self.scores = _read_scores(scores)
+        self.y = None if y is None else read_labels(y, len(self.scores))
         self.threshold = threshold
         self.name = name
         self.d_prime = None
-        if y is not None and set(np.unique(y).tolist()) == {-1, 1}:
-            self.d_prime = discriminability(scores[y == 1], scores[y == -1])
+        if self.y is not None and len(np.unique(self.y)) == 2:
+            self.d_prime = discriminability(self.scores[self.y == 1], self.scores[self.y == -1])
 
     @classmethod
     def from_estimator(
@@ -146,14 +152,7 @@ class ScoreHistogramDisplay(Drawn):
         ValueError
             For another number of labels than scores, other labels, or scores that are not finite.
         """
-        values = np.asarray(scores, dtype=float)
-        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-            raise ValueError(
-                f"scores must be a list of finite numbers, one an image; got shape {values.shape}"
-                + ("." if np.isfinite(values).all() else " with NaN or infinite values.")
-            )
-        labels = None if y is None else read_labels(y, len(values))
-        return cls(values, labels, threshold, name).plot(ax, bins=bins)
+        return cls(scores, y, threshold, name).plot(ax, bins=bins)
 
     def plot(self, ax: Any = None, *, bins: Any = 30) -> ScoreHistogramDisplay:
         """Draw the histograms, on common bins.
@@ -208,3 +207,14 @@ class ScoreHistogramDisplay(Drawn):
         return [
             (f"{name} ({rows.sum()})", colour, rows) for name, colour, rows in groups if rows.any()
         ]
+
+
+def _read_scores(scores: Any) -> np.ndarray:
+    refuse_masked(scores, "scores")
+    values = np.asarray(scores, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(
+            f"scores must be a list of finite numbers, one an image; got shape {values.shape}"
+            + ("." if np.isfinite(values).all() else " with NaN or infinite values.")
+        )
+    return values

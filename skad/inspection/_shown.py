@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from skad._numbers import marked
+
 # Of the longer side of a panel: three inches at more than 300 dots an inch.
 _DOTS = 1000
 
@@ -52,12 +54,12 @@ class Shown(NamedTuple):
         """
         height, width = heatmap.shape
         step = -(-max(height, width) // _DOTS)
-        marked = None if mask is None else np.asarray(mask) != 0
+        truth = None if mask is None else marked(mask, "the mask")
         row, column = np.unravel_index(np.nanargmax(heatmap), heatmap.shape)
         return cls(
             image if step == 1 else _means(image, step),
             _by_blocks(np.fmax, heatmap, step),
-            None if marked is None or not marked.any() else _by_blocks(np.fmax, marked, step),
+            None if truth is None or not truth.any() else _by_blocks(np.fmax, truth, step),
             step,
             (height, width),
             (int(row), int(column)),

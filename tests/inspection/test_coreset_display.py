@@ -140,3 +140,20 @@ def test_what_cannot_be_drawn():
         CoresetDisplay.from_predictions(patches, patches[:4], [1, -1])
     with pytest.raises(ValueError, match='must be "pca", "umap" or a transformer'):
         CoresetDisplay.from_predictions(patches, patches[:4], reducer="tsne")
+
+
+def test_made_directly():
+    patches, bank = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [[0.0, 1.0]]
+    display = CoresetDisplay(patches, bank, [1, -1, -1]).plot()
+    assert len(display.scatters_["defective"].get_offsets()) == 2
+    for y, message in (
+        ([0, 1, 1], "y holds"),
+        ([True, False, False], "labels must be"),
+        ([1, -1], "2 labels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CoresetDisplay(patches, bank, y)
+    with pytest.raises(ValueError, match="from_predictions"):
+        CoresetDisplay(np.zeros((3, 5)), np.zeros((1, 5)))
+    with pytest.raises(ValueError, match="with one d"):
+        CoresetDisplay(patches, [0.0, 1.0])

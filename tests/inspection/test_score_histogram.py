@@ -104,3 +104,29 @@ def test_estimators_that_are_no_detectors(good):
         ScoreHistogramDisplay.from_estimator(make_detector(), good)
     with pytest.raises(TypeError, match="FunctionTransformer has no method 'score_samples'"):
         ScoreHistogramDisplay.from_estimator(FunctionTransformer(), good)
+
+
+# --------------------------------------------------------------------------- made directly
+
+
+@pytest.mark.parametrize("y", [[1, -1, 1], np.array([1.0, -1.0, 1.0]), [[1], [-1], [1]]])
+def test_the_class_reads_labels_as_its_makers_do(y):
+    display = ScoreHistogramDisplay([-1.0, -6.0, -3.0], y).plot()
+    assert labels(display) == ["good (2)", "defective (1)"]
+    assert display.d_prime == discriminability([-1.0, -3.0], [-6.0])
+
+
+@pytest.mark.parametrize(
+    ("scores", "y", "message"),
+    [
+        ([-1.0, -6.0], [0, 1], "y holds"),
+        ([-1.0, -6.0], [False, True], "labels must be"),
+        ([-1.0, -6.0], np.array(["good", "bad"]), "labels must be"),
+        ([-1.0, -6.0], [1, -1, 1], "y has 3 labels for 2 images"),
+        ([-1.0, np.inf], None, "NaN or infinite"),
+        (np.ma.array([-1.0, -6.0], mask=[0, 1]), None, r"a\.filled"),
+    ],
+)
+def test_the_class_refuses_what_its_makers_refuse(scores, y, message):
+    with pytest.raises(ValueError, match=message):
+        ScoreHistogramDisplay(scores, y)
