@@ -98,8 +98,6 @@ SIZES = JP2.index(b"\xff\x4f\xff\x51") + 42  # number of bits, less one, and the
         (tiff(COLOUR, photometric="rgb", compression="zlib"), "keeps 8 in the mode RGB"),
         (tiff(COLOUR.transpose(2, 0, 1), photometric="rgb", planarconfig="separate"), "keeps 8"),
         (tiff(numbers("u2", 20, 24, 4), photometric="separated", planarconfig="contig"), "CMYK"),
-        (tiff(DEEP, photometric="miniswhite"), "0 is white .* in 16 bits"),
-        (tiff(FLOATS, photometric="miniswhite"), "0 is white .* in 32 bits"),
         (tiff(numbers("i1", top=100)), "signed numbers of 8 bits"),
         (pnm("P6", 65535, COLOUR), "keeps 8 in the mode RGB"),
         (pnm("P5", 4095, DEEP // 16), "stretches to 16"),
@@ -119,6 +117,58 @@ def test_what_pillow_would_change_is_refused(tmp_path, content, matter):
             for work in (source.check, lambda source=source: source.load(0)):
                 with pytest.raises(ValueError, match=rf"^image 0 \(.*{matter}.*{REMEDY}"):
                     work()
+
+
+ALPHA = numbers("u1", 20, 24, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "matter"),
+    [
+        (
+            tiff(DEEP, photometric="miniswhite"),
+            r"0 is white .* in 16 bits.*iinfo\(a.dtype\).max - a",
+        ),
+        (tiff(DEEP, photometric="miniswhite", compression="zlib"), r"iinfo\(a.dtype\).max - a"),
+        (tiff(FLOATS, photometric="miniswhite"), r"0 is white .* in 32 bits.*invert it: 1 - a"),
+        *[
+            (tiff(ALPHA, photometric="rgb", extrasamples=["assocalpha"], **options), "ExtraSamples")
+            for options in ({}, {"compression": "zlib"}, {"byteorder": ">"}, {"rowsperstrip": 4})
+        ],
+        *[
+            (f"{magic} 3 1 {white}\n1 2 1\n".encode(), f"{white} is white.*maxval.*floats")
+            for magic, white in (("P2", 100), ("P2", 2), ("P2", 254), ("P5", 127), ("P5", 4))
+        ],
+        (b"P6 1 1 31\n\1\2\3", "31 is white.*maxval of 255"),
+    ],
+)
+def test_each_has_its_own_remedy(content, matter):
+    source = as_image_source([content])
+    for work in (source.check, lambda: source.load(0)):
+        with pytest.raises(ValueError, match=rf"^image 0 \(.*{matter}"):
+            work()
+
+
+@pytest.mark.parametrize("white", [1, 3, 5, 15, 17, 51, 85, 255])
+def test_a_white_that_divides_255_is_whole(white):
+    content = f"P2 2 1 {white}\n{white} 1\n".encode()
+    source = as_image_source([content, np.array([[1.0, 1 / white]])])
+    source.check()
+    np.testing.assert_array_equal(source.load(0), source.load(1))
+
+
+@pytest.mark.parametrize("content", [b"P1 3 1\n1 0 1\n", b"P4 3 1\n\xa0"])
+def test_bitmaps_of_netpbm(content):
+    source = as_image_source([content])
+    source.check()
+    np.testing.assert_array_equal(source.load(0)[0, :, 0], [0, 255, 0])
+
+
+@pytest.mark.parametrize("kind", ["unassalpha", "unspecified"])
+def test_straight_alpha_is_dropped(kind):
+    source = as_image_source([tiff(ALPHA, photometric="rgb", extrasamples=[kind])])
+    source.check()
+    np.testing.assert_array_equal(source.load(0), ALPHA[:, :, :3])
 
 
 @pytest.mark.parametrize(
