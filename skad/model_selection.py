@@ -102,8 +102,9 @@ class OneClassKFold(_OneClassSplitter):
 
     See Also
     --------
-    sklearn.model_selection.StratifiedKFold, sklearn.model_selection.StratifiedGroupKFold : Work as
-        well: detectors leave defective images out of the training by themselves.
+    sklearn.model_selection.StratifiedKFold : Works too, since detectors leave defective images out of
+        the training by themselves.
+    sklearn.model_selection.StratifiedGroupKFold : The same with groups.
 
     Examples
     --------
