@@ -78,9 +78,8 @@ def _begin_as_child() -> None:
 
 
 def _work_in_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    # A child imports nothing: its parent may have been in the middle of it.
+    sys.modules["torch"].set_num_threads(1)
     faiss = sys.modules.get("faiss")
     if faiss is not None:
         faiss.omp_set_num_threads(1)

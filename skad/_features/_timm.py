@@ -12,6 +12,8 @@ import importlib
 import sys
 from types import ModuleType
 
+import torch
+
 from skad._forks import LOADING
 
 # torch.library drops the declarations when the object that made them is collected.
@@ -44,8 +46,6 @@ def _import_torchvision() -> None:
 
 
 def _declare_operators() -> None:
-    import torch
-
     # What the failed import left half-initialised must not be found by the second one.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skad._forks import LOADING
 from skad.inspection._drawing import FOUND, new_figure
 from skad.inspection._heatmaps import draw_row
 from skad.inspection._shown import Shown
@@ -48,8 +49,9 @@ def draw_scale(threshold: float, vmin: float, vmax: float) -> Any:
     -------
     matplotlib Figure
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    with LOADING:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
 
     figure = new_figure(4.4, 0.7)
     bar = figure.colorbar(

@@ -7,6 +7,7 @@ import html
 from io import BytesIO
 from typing import Any
 
+from skad._forks import LOADING
 from skad._text import readable
 
 # Blue and vermillion of Okabe and Ito: apart for every kind of colour vision, and in grey.
@@ -36,8 +37,9 @@ def new_figure(width: float, height: float) -> Any:
         Without matplotlib; the message says what to install.
     """
     check_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with LOADING:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,7 +49,8 @@ def new_figure(width: float, height: float) -> Any:
 def check_matplotlib() -> None:
     """Raise an ImportError that says what to install, unless matplotlib is there."""
     try:
-        import matplotlib  # noqa: F401
+        with LOADING:
+            import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(
             'pictures need matplotlib, which is not installed: pip install "skad[plot]".'

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 
 from skad._files import replacing
 
@@ -32,14 +33,11 @@ def write(path: Path, metadata: dict[str, str], tensors: dict[str, np.ndarray]) 
     OSError
         If that fails; it names `path`.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     metadata = {**metadata, "checksum": checksum(metadata, tensors)}
     with replacing(path) as unfinished:
         try:
-            save_file(tensors, unfinished, metadata=metadata)
-        except SafetensorError as error:
+            safetensors.numpy.save_file(tensors, unfinished, metadata=metadata)
+        except safetensors.SafetensorError as error:
             number = _SYSTEM_ERROR.search(str(error))
             if number is None:
                 raise OSError(errno.EIO, str(error), os.fspath(path)) from error
@@ -66,15 +64,13 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     ValueError
         If it was changed, or is none of skad's.
     """
-    from safetensors import SafetensorError, safe_open
-
     _check_readable(path)
     damaged = f"{os.fspath(path)!r} is damaged, incomplete or no file of skad's"
     try:
-        with safe_open(path, framework="np") as file:
+        with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{damaged}: {error}") from error
     if not {"content", "checksum", "skad_version"} <= metadata.keys():
         raise ValueError(f"{damaged}: it lacks skad's header.")

@@ -27,6 +27,8 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from skad._forks import LOADING
+
 __all__ = [
     "check_image_detector",
     "expected_failed_checks",
@@ -366,7 +368,8 @@ def parametrize_with_image_checks(detectors: list[Any]) -> Any:
     -------
     pytest.MarkDecorator
     """
-    import pytest
+    with LOADING:
+        import pytest
 
     cases = [
         pytest.param(detector, partial(check), id=f"{type(detector).__name__}-{check.__name__}")
