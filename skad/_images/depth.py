@@ -109,7 +109,7 @@ def _is_cut(codec: str, raw: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _white(codec: str, arguments: tuple[Any, ...]) -> int:
-    """Number that a file of Netpbm means by white; 255 for others, and where it is not told."""
+    """Tell what number a file of Netpbm means by white; 255: it is no such file, or does not say."""
     return int(arguments[1]) if codec.startswith("ppm") and len(arguments) > 1 else 255
 
 

@@ -9,16 +9,18 @@ from contextlib import ExitStack, contextmanager
 from io import BytesIO, TextIOBase
 from typing import IO, Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from skad._forks import READING
 
 from .items import WANTED, is_path
+from .orientation import orientation
 from .words import shortened
 
 # Formats in which further images are previews or layers of the first.
 _ONE_PAGE = frozenset({"MPO", "PSD"})
 _REDUCED, _IS_REDUCED = 254, 1  # tag of TIFF
+_ORIENTATION = ExifTags.Base.Orientation
 
 
 class MissingImageError(FileNotFoundError, ValueError):
@@ -35,7 +37,8 @@ def opened(item: Any, name: str) -> Iterator[Image.Image]:
 
     Only its header is read yet. What the user holds stays as it is: the position in an open file, and
     a Pillow image that is not loaded. Loading the user's own would fill memory with every image of
-    the list, and is not safe from two threads; so it is read again from its bytes.
+    the list, and is not safe from two threads; so it is read again from its bytes, unless the user has
+    asked it for another size, mode or orientation (``draft``, ``thumbnail``, ``getexif()[274] = 1``).
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def opened(item: Any, name: str) -> Iterator[Image.Image]:
     Yields
     ------
     Pillow image
-        Another than the user's, unless that is in memory anyway.
+        Another than the user's, unless that is in memory anyway, or altered.
     """
     with ExitStack() as stack:
         with naming(item, name):
@@ -66,7 +69,22 @@ def _open(item: Any, name: str, stack: ExitStack) -> Image.Image:
     twin = stack.enter_context(Image.open(BytesIO(encoded)))
     if item.tell():
         twin.seek(item.tell())
-    return twin
+    if not _is_altered(item, twin):
+        return twin
+    with READING:
+        item.load()
+    return item
+
+
+def _is_altered(image: Image.Image, twin: Image.Image) -> bool:
+    """Whether the user has changed what a lazily opened image will show: its file tells no more."""
+    with READING:
+        if (image.size, image.mode) != (twin.size, twin.mode):
+            return True
+        exif = image._exif
+        # Never asked for, it was never changed; to ask for that of a PNG may cost its decoding.
+        asked = exif is not None and exif._loaded
+        return asked and image.getexif().get(_ORIENTATION, 1) != orientation(twin)
 
 
 def count_pages(image: Image.Image) -> int:

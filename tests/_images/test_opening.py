@@ -9,7 +9,7 @@ from tempfile import SpooledTemporaryFile, TemporaryFile
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from skad._images import as_image_source
 
@@ -145,3 +145,65 @@ def test_a_pillow_image_that_was_loaded_needs_no_file(path):
     source = as_image_source([image])
     source.check()
     np.testing.assert_array_equal(source.load(0), PIXELS)
+
+
+# --------------------------------------------------------------------------- altered before it is loaded
+
+
+def turned(format, orientation=6):  # noqa: A002
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(np.kron(PIXELS, np.ones((4, 4, 1), np.uint8))).save(buffer, format, exif=exif)
+    return buffer.getvalue()
+
+
+def grey_draft(image):
+    image.draft("L", (24, 20))
+
+
+def thumbnail_that_stays_lazy(image):
+    image.thumbnail((48, 40))
+
+
+def laid_flat(image):
+    image.getexif()[0x0112] = 1
+
+
+def turned_otherwise(image):
+    image.getexif()[0x0112] = 3
+
+
+def other_mode(image):
+    image.draft("YCbCr", None)
+
+
+def seen_only(image):
+    image.getexif().get(0x0112)
+
+
+@pytest.mark.parametrize(
+    ("format", "alter"),
+    [
+        *[("JPEG", alter) for alter in (grey_draft, thumbnail_that_stays_lazy, laid_flat)],
+        *[("JPEG", alter) for alter in (turned_otherwise, other_mode, seen_only)],
+        *[("WEBP", alter) for alter in (laid_flat, turned_otherwise)],
+        ("PNG", laid_flat),
+    ],
+)
+def test_what_the_user_alters_is_what_is_looked_at(format, alter):  # noqa: A002
+    content = turned(format)
+    image, same = Image.open(io.BytesIO(content)), Image.open(io.BytesIO(content))
+    alter(image)
+    alter(same)
+    expected = ImageOps.exif_transpose(same).convert("RGB")
+    source = as_image_source([image])
+    source.check()
+    assert source.shape(0) == (expected.height, expected.width)
+    np.testing.assert_array_equal(source.load(0), np.asarray(expected))
+
+
+def test_what_is_only_looked_at_stays_on_the_disk():
+    image = Image.open(io.BytesIO(turned("JPEG")))
+    seen_only(image)
+    as_image_source([image]).load(0)
+    assert image.tile  # not loaded
