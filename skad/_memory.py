@@ -8,9 +8,12 @@ import os
 import re
 import shutil
 import tempfile
-from typing import IO
+from numbers import Real
+from typing import IO, Any
 
 import numpy as np
+
+from skad._text import shortened
 
 # More digits are nobody's memory.
 _MEMORY = re.compile(
@@ -43,17 +46,19 @@ def parse_bytes(limit: int | str, name: str = "max_memory") -> int:
     ValueError
         If it is neither.
     """
-    n_bytes = _read(limit) if isinstance(limit, str) else limit
+    n_bytes = _read(limit)
     if not 1 <= n_bytes < math.inf:
         raise ValueError(
-            f"{name}={limit!r} is neither a number of bytes nor like '4GB' or '500 MiB'; it must be "
-            "one byte at least."
+            f"{name}={shortened(repr(limit))} is neither a number of bytes nor like '4GB' or "
+            "'500 MiB'; it must be one byte at least."
         )
     return int(n_bytes)
 
 
-def _read(text: str) -> float:
-    match = _MEMORY.fullmatch(text)
+def _read(limit: Any) -> Any:
+    if isinstance(limit, Real) and not isinstance(limit, bool):
+        return limit if float(limit).is_integer() else math.nan  # such as 5e9
+    match = _MEMORY.fullmatch(limit) if isinstance(limit, str) else None
     if match is None:
         return math.nan
     base = 1024 if match[3] else 1000

@@ -8,6 +8,8 @@ import socket
 from functools import cache
 from pathlib import Path
 
+from skad._text import readable
+
 
 @cache
 def machine() -> str:
@@ -18,7 +20,8 @@ def machine() -> str:
     str
         Another one after the machine was started anew.
     """
-    parts = [socket.gethostname()]
+    # Names may hold bytes that no encoding can write again.
+    parts = [readable(socket.gethostname())]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
@@ -38,10 +41,11 @@ def start_of(process: int) -> str:
         In ticks since the machine did; empty where that cannot be had.
     """
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
+        status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return ""
-    state, *fields = status.rpartition(")")[2].split()
+    # The name of the process comes before: any bytes, brackets among them, cut after fifteen.
+    state, *fields = status.rpartition(b")")[2].decode("ascii").split()
     return "" if state in "ZX" else fields[18]
 
 

@@ -1,15 +1,17 @@
 """Who works on what: small files by which processes that share a folder keep out of each other's way.
 
-A claim names its process: machine, number and time of its start. That of a process of this machine
-which has ended is nobody's at once. What another machine does cannot be seen from here: its claim counts
-for a while, measured by the clock of the one who waits. Dates of files are never compared with it: the
-file server has a clock of its own. At worst two processes do the same work.
+A claim names its process: machine, number and time of its start; and its thread. That of a process of
+this machine, or a thread of this process, which has ended is nobody's at once, and so is what the asking
+thread itself has left behind when it was interrupted. What another machine does cannot be seen from
+here: its claim counts for a while, measured by the clock of the one who waits. Dates of files are never
+compared with it: the file server has a clock of its own. At worst two processes do the same work.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -32,8 +34,8 @@ class Claims:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "image.claim"
-    >>> Claims().take(path), Claims().take(path)
-    (True, False)
+    >>> Claims().take(path)
+    True
     """
 
     def __init__(self) -> None:
@@ -60,12 +62,12 @@ class Claims:
             except FileExistsError:
                 if not self.is_void(path):
                     return False
-                self.release(path)
+                self._remove(path)
                 continue
             try:
-                os.write(claim, _owner(os.getpid()).encode())
-            except OSError:
-                self.release(path)
+                os.write(claim, _this_thread().encode())
+            except BaseException:  # an interrupt as well: nobody would be known to hold it
+                self._remove(path)
                 raise
             finally:
                 os.close(claim)
@@ -73,7 +75,11 @@ class Claims:
         return False
 
     def release(self, path: Path) -> None:
-        """Take a claim away."""
+        """Take a claim away if it is of this thread."""
+        if _read(path) == _this_thread():
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
         self._seen.pop(path, None)
         with contextlib.suppress(OSError):
             path.unlink()
@@ -112,6 +118,11 @@ class Claims:
             self._silent.add(owner)
         return owner in self._silent
 
+    def is_left(self, path: Path) -> bool:
+        """Whether a claim that is old, by the clock of its file server, is of no use to anyone."""
+        owner = _read(path)
+        return owner is None or _lives(owner) is None or self.is_void(path)
+
     def _unchanged_for(self, path: Path, owner: str) -> float:
         """Seconds since a claim first looked as it does now, by the clock of this process."""
         try:
@@ -137,7 +148,7 @@ def _read(path: Path) -> str | None:
 
 def _described(owner: str) -> str:
     machine, _, process = owner.partition("\n")
-    if not process:
+    if not process.strip():
         return "another process"
     return f"process {process.split()[0]} on {machine.split('/')[0]}"
 
@@ -147,10 +158,23 @@ def _owner(process: int) -> str:
     return f"{machine()}\n{process} {start_of(process)}"
 
 
+def _this_thread() -> str:
+    return f"{_owner(os.getpid())}\n{threading.get_native_id()}"
+
+
 def _lives(owner: str) -> bool | None:
-    """Whether a process lives; None if that cannot be seen from here."""
-    where, _, process = owner.partition("\n")
+    """Whether somebody works on what a claim is of; None if that cannot be seen from here."""
+    where, process, thread, *_ = [*owner.split("\n"), "", ""]
     number, _, start = process.partition(" ")
     if where != machine() or not number.isdecimal():
         return None
-    return is_alive(int(number), start)
+    alive = is_alive(int(number), start)
+    if alive and thread and int(number) == os.getpid():
+        return thread in _other_threads()
+    return alive
+
+
+def _other_threads() -> set[str]:
+    """Numbers of the threads of this process, without the one that asks: it works on nothing else."""
+    own = threading.get_native_id()
+    return {str(t.native_id) for t in threading.enumerate() if t.native_id != own}

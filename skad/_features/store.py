@@ -1,8 +1,8 @@
 """A store of features on disk: the backbone sees an image once, whoever asks.
 
 One file an image, named by a hash of the pixels the network sees and of everything that turns them
-into features: the cells of `embedding.py`. Files are written under another name and then renamed, carry
-a checksum, and the ones that were not asked for longest are removed when the store grows too large.
+into features: the cells of `embedding.py`. Files are written under another name and then renamed, and
+carry a checksum that knows their own; `tidying.py` removes the ones that were not asked for longest.
 Several processes may share it: an image that one of them is working on is not sent through the backbone
 by another. A store saves time and nothing else: where it cannot be used, features are computed.
 """
@@ -23,15 +23,13 @@ import torch
 
 from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
+from skad._features.tidying import Tidier
 from skad._memory import parse_bytes
 from skad._warn import warn_user
 
-_MAGIC = b"skad-features-2\n"
+_MAGIC = b"skad-features-3\n"
 _CHECKSUM = 16  # bytes
-# What was begun so many seconds before the latest file and is not finished was left by a killed process.
-_LEFT_SECONDS = 600.0
-# Writes between two looks at the size of the store, which cost a listing of all files.
-_LOOK_EVERY = 64
+_HEADER = len(_MAGIC) + _CHECKSUM
 
 # Stores of which this process has said that they do not work.
 _troubled: set[str] = set()
@@ -58,7 +56,7 @@ class FeatureStore:
     -----
     A file holds every level at its own resolution: 0.6 MB an image of 224 px with ResNet-18, 2.4 MB with
     WideResNet-50. Features are read as they were written, bit by bit, so that scores with and without
-    a store are the same. A damaged file is made again.
+    a store are the same. A file that is damaged, of another image or of an older version is made again.
 
     Examples
     --------
@@ -77,10 +75,9 @@ class FeatureStore:
         if network is not None and (not isinstance(network, str) or not network):
             raise ValueError(f"network={network!r} must be a name, such as 'line3-encoder-v2'.")
         parse_bytes(max_size, "max_size")
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         self.max_size = max_size
         self.network = network
-        self._n_writes = 0
 
     def __repr__(self) -> str:
         network = "" if self.network is None else f", network={self.network!r}"
@@ -93,8 +90,9 @@ class FeatureStore:
         return hash(self.path)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Of an older version: a path object, and no name.
-        vars(self).update({"network": None, **state, "_n_writes": 0})
+        # Of an older version: a path object, no name, and a number of writes.
+        vars(self).update({"network": None, **state})
+        vars(self).pop("_n_writes", None)
         self.path = os.fspath(self.path)
 
     def _parameters(self) -> tuple[str, int | str, str | None]:
@@ -112,17 +110,19 @@ class FeatureStore:
 
     # ---------------------------------------------------------------- reading
 
-    def get(self, key: str) -> np.ndarray | None:
+    def get(self, key: str, n_values: int) -> np.ndarray | None:
         """Read the features of an image.
 
         Parameters
         ----------
         key : str
+        n_values : int
+            How many there must be.
 
         Returns
         -------
         ndarray of shape (n_values,), float32, or None
-            None if there is none, or its file is damaged.
+            None if there is none, or its file is damaged, of another image, or holds what is no number.
         """
         file = self._file(key)
         try:
@@ -132,7 +132,7 @@ class FeatureStore:
         except OSError as error:
             self._warn("read", error)
             return None
-        features = _unpack(content)
+        features = _unpack(key, n_values, content)
         if features is not None:
             with contextlib.suppress(OSError):
                 os.utime(file)  # "asked for now"
@@ -148,20 +148,17 @@ class FeatureStore:
         key : str
         features : ndarray of shape (n_values,), float32
         """
-        file = self._file(key)
+        file, content = self._file(key), _pack(key, features)
         unfinished = file.with_name(f"{uuid4().hex}.part")
+        _tidier(self.path).make_room(len(content), self._limit())
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(_pack(features))
+            unfinished.write_bytes(content)
             os.replace(unfinished, file)
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
             self._warn("written", error)
-            return
-        self._n_writes += 1
-        if self._n_writes % _LOOK_EVERY == 1:
-            self.reduce()
 
     def _warn(self, what: str, error: OSError) -> None:
         if self.path in _troubled:
@@ -175,28 +172,12 @@ class FeatureStore:
     def reduce(self) -> None:
         """Remove what was not asked for longest until the store is as small as it must be.
 
-        What killed processes have left behind goes as well. Dates come from one file server: they are
-        compared with each other alone.
+        What killed processes have left behind goes as well.
         """
-        limit, total = parse_bytes(self.max_size, "max_size"), 0
-        files = self._listing("features")
-        for _, size, file in files:
-            total += size
-            if total > limit:
-                _remove(file)  # or another process was faster
-        latest = files[0][0] if files else 0.0
-        for date, _, file in self._listing("part") + self._listing("claim"):
-            if latest - date > _LEFT_SECONDS:
-                _remove(file)
+        _tidier(self.path).reduce(self._limit())
 
-    def _listing(self, suffix: str) -> list[tuple[float, int, Path]]:
-        """Dates, sizes and paths of files, the latest first."""
-        found = []
-        for file in Path(self.path).glob(f"??/*.{suffix}"):
-            with contextlib.suppress(OSError):
-                status = file.stat()
-                found.append((status.st_mtime, status.st_size, file))
-        return sorted(found, reverse=True)
+    def _limit(self) -> int:
+        return parse_bytes(self.max_size, "max_size")
 
     # ----------------------------------------------------------------- claims
 
@@ -211,20 +192,24 @@ class FeatureStore:
             return True
 
     def release(self, key: str) -> None:
-        """Take an announcement back."""
+        """Take an announcement back, if this thread has made it."""
         _claims(self.path).release(self._claim_file(key))
 
-    def wait(self, key: str, tell: Callable[[str], None] | None = None) -> np.ndarray | None:
+    def wait(
+        self, key: str, n_values: int, tell: Callable[[str], None] | None = None
+    ) -> np.ndarray | None:
         """Wait for what another process has announced; None if it gave up.
 
         Parameters
         ----------
         key : str
+        n_values : int
+            How many there must be.
         tell : callable, optional
             Told who is waited for, should that take long.
         """
         _claims(self.path).wait(self._claim_file(key), tell)
-        return self.get(key)
+        return self.get(key, n_values)
 
     def _claim_file(self, key: str) -> Path:
         return self._file(key).with_suffix(".claim")
@@ -278,24 +263,29 @@ def _claims(path: str) -> Claims:
     return Claims()
 
 
-def _remove(file: Path) -> None:
-    with contextlib.suppress(OSError):
-        file.unlink()
+@lru_cache(maxsize=64)
+def _tidier(path: str) -> Tidier:
+    return Tidier(path, _claims(path))
 
 
-def _pack(features: np.ndarray) -> bytes:
+def _pack(key: str, features: np.ndarray) -> bytes:
     body = np.ascontiguousarray(features, dtype="<f4").tobytes()
-    return _MAGIC + hashlib.blake2b(body, digest_size=_CHECKSUM).digest() + body
+    return _MAGIC + _checksum(key, body) + body
 
 
-def _unpack(content: bytes) -> np.ndarray | None:
-    start = len(_MAGIC) + _CHECKSUM
-    body = content[start:]
-    sound = (
-        content.startswith(_MAGIC)
-        and hashlib.blake2b(body, digest_size=_CHECKSUM).digest() == content[len(_MAGIC) : start]
-    )
-    return np.frombuffer(body, "<f4") if sound else None
+def _unpack(key: str, n_values: int, content: bytes) -> np.ndarray | None:
+    body = content[_HEADER:]
+    if content[:_HEADER] != _MAGIC + _checksum(key, body) or len(body) != 4 * n_values:
+        return None
+    features = np.frombuffer(body, "<f4")
+    return features if np.isfinite(features).all() else None
+
+
+def _checksum(key: str, body: bytes) -> bytes:
+    """Digest a file: of another image, or another length, it is another one."""
+    digest = hashlib.blake2b(f"{key} {len(body)}\n".encode(), digest_size=_CHECKSUM)
+    digest.update(body)
+    return digest.digest()
 
 
 class StoredExtractor:
@@ -349,18 +339,18 @@ class StoredExtractor:
 
     def cells(self, pixels: np.ndarray) -> torch.Tensor:
         """Pooled features of a batch, as :meth:`PatchExtractor.cells` gives them."""
-        keys = [self.key(canvas) for canvas in pixels]
-        found: dict[str, np.ndarray | None] = {key: self._store.get(key) for key in keys}
+        keys, n_values = [self.key(canvas) for canvas in pixels], self._extractor.n_values
+        found = {key: self._store.get(key, n_values) for key in keys}
         absent = [key for key, features in found.items() if features is None]
-        mine = [key for key in absent if self._store.claim(key)]
         try:
+            mine = [key for key in absent if self._store.claim(key)]
             self._compute(pixels, keys, mine, found)
         finally:
-            for key in mine:
+            for key in absent:  # an interrupt may come before one is known to be mine
                 self._store.release(key)
         others = [key for key in absent if key not in set(mine)]
         for key in others:
-            found[key] = self._store.wait(key, self._tell)
+            found[key] = self._store.wait(key, n_values, self._tell)
         self._compute(pixels, keys, [key for key in others if found[key] is None], found)
         device = self._extractor.device
         return torch.stack([torch.tensor(found[key]) for key in keys]).to(device)
@@ -399,8 +389,8 @@ def _name_of_network(extractor: PatchExtractor, store: FeatureStore) -> tuple[st
 
 
 def _check_room(store: FeatureStore, n_values: int) -> None:
-    needed = len(_pack(np.empty(0))) + 4 * n_values
-    if parse_bytes(store.max_size, "max_size") < needed:
+    needed = _HEADER + 4 * n_values
+    if store._limit() < needed:
         raise ValueError(
             f"max_size={store.max_size!r} of the feature store {store.path!r} is less than the {needed} "
             "bytes that the features of one image take."

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,25 +27,75 @@ def ended():
     return owner
 
 
+@pytest.fixture
+def elsewhere():
+    """Call in another thread, which lives on."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda function, *args: pool.submit(function, *args)
+
+
 def seconds(function, *args):
     begun = time.monotonic()
     function(*args)
     return time.monotonic() - begun
 
 
-def test_one_holds_it_and_gives_it_back(path):
+def test_one_holds_it_and_gives_it_back(path, elsewhere):
     mine, other = Claims(), Claims()
-    assert mine.take(path)
+    assert elsewhere(mine.take, path).result()
     assert not other.take(path)
-    mine.release(path)
+    other.release(path)  # it is not its own
+    assert not other.take(path)
+    elsewhere(mine.release, path).result()
     assert other.take(path)
+
+
+def interrupted(monkeypatch, path, when):
+    """Lay a claim, and be interrupted before its owner is written, or after."""
+    write = os.write
+
+    def stopped(*args):
+        if when == "after":
+            write(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            Claims().take(path)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_leaves_no_claim(path, monkeypatch, when):
+    interrupted(monkeypatch, path, when)
+    assert not path.exists()
+
+
+def test_what_the_thread_itself_has_left_is_no_reason_to_wait(path):
+    assert Claims().take(path)
+    assert seconds(Claims().wait, path) < 0.1
+    assert Claims().take(path)
+
+
+def test_a_thread_that_has_ended_is_noticed_at_once(path):
+    thread = threading.Thread(target=Claims().take, args=(path,))
+    thread.start()
+    thread.join()
+    assert path.exists()
+    assert seconds(Claims().wait, path) < 0.1
+    assert Claims().take(path)
+
+
+@pytest.mark.parametrize("content", ["elsewhere\n ", "elsewhere\n\t\n", "\n\n\n\n"])
+def test_what_says_nothing_is_another_process(content):
+    assert claims._described(content) == "another process"
 
 
 def test_a_process_that_has_ended_is_noticed_at_once(path, ended):
     path.write_text(ended)
     assert seconds(Claims().wait, path) < 0.5
     assert Claims().take(path)
-    assert path.read_text() == claims._owner(os.getpid())
+    assert path.read_text().startswith(f"{claims._owner(os.getpid())}\n")
 
 
 def test_a_process_that_nobody_has_waited_for_has_ended(path):
@@ -63,13 +114,14 @@ def test_numbers_are_given_again(path):
     assert Claims().is_void(path)
 
 
-def test_a_process_that_lives_is_waited_for(path, monkeypatch):
+def test_a_process_that_lives_is_waited_for(path, monkeypatch, elsewhere):
     monkeypatch.setattr(claims, "_PATIENCE", 0.0)
-    Claims().take(path)
+    elsewhere(Claims().take, path).result()
     waiting = Claims()
-    threading.Timer(0.3, lambda: Claims().release(path)).start()
+    elsewhere(time.sleep, 0.3)
+    elsewhere(Claims().release, path)
     assert 0.2 < seconds(waiting.wait, path) < 5
-    Claims().take(path)
+    elsewhere(Claims().take, path).result()
     monkeypatch.setattr(claims, "_LONGEST", 0.1)  # it hangs
     assert seconds(waiting.wait, path) < 5
 
@@ -114,10 +166,11 @@ def test_who_watches_is_told_once(path, monkeypatch):
     assert told[1].startswith("waiting for another process at")
 
 
-def test_short_waits_are_not_told(path):
+def test_short_waits_are_not_told(path, elsewhere):
     told = []
-    Claims().take(path)
-    threading.Timer(0.1, lambda: Claims().release(path)).start()
+    elsewhere(Claims().take, path).result()
+    elsewhere(time.sleep, 0.1)
+    elsewhere(Claims().release, path)
     Claims().wait(path, told.append)
     assert not told
 

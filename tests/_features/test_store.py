@@ -1,11 +1,13 @@
 """The store of embeddings: same numbers, one extraction, no harm from others."""
 
 import copy
+import hashlib
 import os
 import pickle
-import threading
+import re
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import skad
 from skad import FeatureStore, ReConPatchDetector
-from skad._features import FeatureNet, as_feature_store, claims
+from skad._features import FeatureNet, as_feature_store, claims, tidying
 from skad._features import store as module
 
 
@@ -28,9 +30,12 @@ def store(tmp_path):
     return FeatureStore(tmp_path / "store")
 
 
+N = 128
+
+
 @pytest.fixture
 def embedding():
-    return np.random.default_rng(0).normal(size=128).astype(np.float32)
+    return np.random.default_rng(0).normal(size=N).astype(np.float32)
 
 
 @pytest.fixture
@@ -51,12 +56,17 @@ def files(store):
     return sorted(Path(store.path).glob("*/*.features"))
 
 
+def is_sound(store, file):
+    n_values = (file.stat().st_size - len(module._pack("", np.empty(0)))) // 4
+    return store.get(file.stem, n_values) is not None
+
+
 class TestFiles:
     def test_come_back_bit_by_bit(self, store, embedding):
-        assert store.get("aa1") is None
+        assert store.get("aa1", N) is None
         store.put("aa1", embedding)
-        np.testing.assert_array_equal(store.get("aa1"), embedding)
-        assert store.get("aa1").dtype == np.float32
+        np.testing.assert_array_equal(store.get("aa1", N), embedding)
+        assert store.get("aa1", N).dtype == np.float32
 
     @pytest.mark.parametrize(
         "damage",
@@ -73,7 +83,37 @@ class TestFiles:
         store.put("aa1", embedding)
         (file,) = files(store)
         file.write_bytes(damage(file.read_bytes()))
-        assert store.get("aa1") is None
+        assert store.get("aa1", N) is None
+
+    def test_a_file_belongs_to_its_image_and_length(self, store, embedding):
+        store.put("aa1", embedding)
+        for name in ("aa2", "aa11", "AA1", ""):
+            other = store._file(name)
+            other.parent.mkdir(exist_ok=True)
+            other.write_bytes(files(store)[0].read_bytes())
+            assert store.get(name, N) is None
+        for n_values in (0, N - 1, N + 1, 2 * N):
+            assert store.get("aa1", n_values) is None
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_what_is_no_number_is_damage(self, store, embedding, value):
+        embedding[7] = value
+        store.put("aa1", embedding)
+        assert store.get("aa1", N) is None
+
+    @pytest.mark.parametrize("n_bytes", [0, 1, 3, 4 * N - 1, 4 * N + 2])
+    def test_bodies_of_any_length_are_read(self, store, embedding, n_bytes):
+        store.put("aa1", embedding)
+        body = bytes(n_bytes)
+        files(store)[0].write_bytes(module._MAGIC + module._checksum("aa1", body) + body)
+        assert store.get("aa1", N) is None
+
+    def test_a_file_of_an_older_version_is_made_again(self, store, embedding):
+        store.put("aa1", embedding)
+        body = embedding.tobytes()
+        old = hashlib.blake2b(body, digest_size=16).digest()
+        files(store)[0].write_bytes(b"skad-features-2\n" + old + body)
+        assert store.get("aa1", N) is None
 
     def test_no_unfinished_file_is_left_by_a_failure(self, store, embedding, monkeypatch):
         def failing(*args):
@@ -89,24 +129,43 @@ class TestFiles:
         for i, key in enumerate(["aa1", "bb2", "cc3"]):
             store.put(key, embedding)
             os.utime(store._file(key), (1000 + i, 1000 + i))
-        assert store.get("aa1") is not None  # asked for: now the youngest
+        assert store.get("aa1", N) is not None  # asked for: now the youngest
         store.put("dd4", embedding)
         store.reduce()
-        assert store.get("bb2") is None
-        assert all(store.get(key) is not None for key in ("aa1", "cc3", "dd4"))
+        assert store.get("bb2", N) is None
+        assert all(store.get(key, N) is not None for key in ("aa1", "cc3", "dd4"))
 
     def test_its_size_is_bounded_as_it_grows(self, tmp_path, embedding, monkeypatch):
-        monkeypatch.setattr(module, "_LOOK_EVERY", 2)
         store = FeatureStore(tmp_path, max_size=1300)  # two files
         for i in range(11):
             store.put(f"{i:02d}", embedding)
-        assert len(files(store)) == 2
+            assert len(files(store)) == min(i + 1, 2)
+
+    @pytest.mark.parametrize("room", [5.5, 33.3, 70.1])
+    def test_it_is_never_larger_than_it_may_be(self, tmp_path, embedding, room):
+        """Not for a moment, with copies of it that write in turn, and few looks at the folder."""
+        limit, looks = int(room * (4 * N + 32)), [0]
+        stores = [FeatureStore(tmp_path, max_size=limit) for _ in range(3)]
+        listing = tidying.Tidier._listing
+
+        def counting(self, suffix):
+            looks[0] += suffix == "features"
+            return listing(self, suffix)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(tidying.Tidier, "_listing", counting)
+            for i in range(150):
+                stores[i % 3].put(f"{i:03d}", embedding)
+                assert sum(file.stat().st_size for file in files(stores[0])) <= limit
+        assert len(files(stores[0])) > 0.8 * room - 1
+        assert looks[0] <= 150 // max(1, room // 17) + 3
 
     @pytest.mark.parametrize("ahead", [0, 10**6, -(10**6)])
-    def test_remains_of_killed_processes_go(self, store, embedding, ahead):
+    def test_remains_of_killed_processes_go(self, store, embedding, ahead, monkeypatch):
         """By dates of the file server alone, whatever the time is there."""
         store.put("aa1", embedding)
         folder, now = files(store)[0].parent, time.time() + ahead
+        monkeypatch.setattr(tidying, "_clock_of", lambda folder: now)
         for name, age in {
             "aa1.features": 5, "x.part": 1000, "y.part": 1, "aa9.claim": 1000, "aa8.claim": 1,
         }.items():  # fmt: skip
@@ -115,10 +174,47 @@ class TestFiles:
         store.reduce()
         assert {p.name for p in folder.iterdir()} == {"aa1.features", "y.part", "aa8.claim"}
 
-    @pytest.mark.parametrize("size", ["plenty", -1, 0, "-1GB", "0B"])
+    @pytest.mark.parametrize("name", ["aa1.features", "bb2.features", "c.part", "d.claim"])
+    def test_one_date_in_the_future_harms_no_other_file(self, store, embedding, name):
+        """Of a restore, or of a machine whose clock is wrong."""
+        store.put("aa1", embedding)
+        folder, now = files(store)[0].parent, time.time()
+        (folder / name).touch()
+        os.utime(folder / name, (now + 10**6,) * 2)
+        store.claim("aa7")
+        for fresh in ("x.part", "aa8.claim"):
+            (folder / fresh).touch()
+        store.reduce()
+        left = {"c.part", "d.claim"} & {name}  # nobody works on them in the future
+        expected = {"aa1.features", name, "aa7.claim", "x.part", "aa8.claim"} - left
+        assert {p.name for p in folder.iterdir()} == expected
+        assert all(file.stat().st_mtime < now + 1000 for file in folder.iterdir())
+
+    def test_an_old_claim_of_a_process_that_lives_stays(self, store, embedding):
+        store.put("aa1", embedding)
+        with ThreadPoolExecutor(1) as another:
+            another.submit(store.claim, "aa7").result()
+            claim = store._claim_file("aa7")
+            os.utime(claim, (1000, 1000))
+            store.reduce()
+            assert claim.exists()
+        store.reduce()  # its thread has ended
+        assert not claim.exists()
+
+    @pytest.mark.parametrize(
+        "size",
+        ["plenty", -1, 0, "-1GB", "0B", None, b"1GB", True, 1.5, float("nan"), [1], "9" * 5000],
+        ids=lambda size: repr(size)[:12],
+    )
     def test_sizes_that_are_none(self, tmp_path, size):
-        with pytest.raises(ValueError, match=f"max_size='?{size}'? is neither a number of bytes"):
+        message = rf"^max_size={re.escape(repr(size)[:90])}.* is neither a number of bytes"
+        with pytest.raises(ValueError, match=message) as raised:
             FeatureStore(tmp_path, max_size=size)
+        assert len(str(raised.value)) < 400
+
+    @pytest.mark.parametrize("size", [np.int64(5000), 5000, "5 kB", "5000"])
+    def test_sizes(self, tmp_path, size):
+        assert FeatureStore(tmp_path, max_size=size)._limit() == 5000
 
     @pytest.mark.parametrize("name", ["", 3, b"a"])
     def test_names_that_are_none(self, tmp_path, name):
@@ -144,21 +240,41 @@ class TestFiles:
 class TestClaims:
     def test_one_process_makes_it_the_others_wait(self, store, embedding):
         assert store.claim("aa1")
-        assert not store.claim("aa1")
-        found = []
-        waiting = threading.Thread(target=lambda: found.append(store.wait("aa1")))
-        waiting.start()
-        time.sleep(0.05)
-        assert not found
-        store.put("aa1", embedding)
-        store.release("aa1")
-        waiting.join()
-        np.testing.assert_array_equal(found[0], embedding)
+        with ThreadPoolExecutor(1) as another:
+            assert not another.submit(store.claim, "aa1").result()
+            found = another.submit(store.wait, "aa1", N)
+            time.sleep(0.05)
+            assert not found.done()
+            store.put("aa1", embedding)
+            store.release("aa1")
+            np.testing.assert_array_equal(found.result(), embedding)
 
     def test_a_process_that_gave_up(self, store):
         assert store.claim("aa1")
         store.release("aa1")
-        assert store.wait("aa1") is None
+        assert store.wait("aa1", N) is None
+
+    @pytest.mark.parametrize("at", [1, 2, 4])
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_an_interrupt_while_a_batch_is_claimed(self, store, good, monkeypatch, at, when):
+        """Ctrl-C leaves nothing behind for which this process, or another one, would wait."""
+        detector, claim, n = make_detector(memory=store).fit(good), FeatureStore.claim, [0]
+
+        def interrupted(self, key):
+            n[0] += 1
+            taken = (n[0] == at and when == "before") or claim(self, key)
+            if n[0] == at:
+                raise KeyboardInterrupt
+            return taken
+
+        with monkeypatch.context() as patched:
+            patched.setattr(FeatureStore, "claim", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                detector.score_samples(255 - good[:4])
+        assert not list(Path(store.path).glob("*/*.claim"))
+        begun = time.monotonic()
+        detector.score_samples(255 - good[:4])
+        assert time.monotonic() - begun < 5
 
 
 class TestDetectors:
@@ -220,7 +336,39 @@ class TestDetectors:
             file.write_bytes(file.read_bytes()[:-9])
         again, plain = make_detector(memory=store).fit(good), make_detector().fit(good)
         np.testing.assert_array_equal(again.score_samples(good), plain.score_samples(good))
-        assert all(store.get(file.stem) is not None for file in files(store))
+        assert all(is_sound(store, file) for file in files(store))
+
+    def exchanged(self, contents):
+        return contents[1:] + contents[:1]
+
+    def not_a_number(self, contents):
+        # Whoever makes a checksum can make any, but a file without numbers is damaged all the same.
+        body = np.full((len(contents[0]) - module._HEADER) // 4, np.nan, "f4")
+        return [
+            module._MAGIC + module._checksum(key, body.tobytes()) + body.tobytes()
+            for key in self.keys
+        ]
+
+    def short(self, contents):
+        return [module._pack(key, np.ones(5)) for key in self.keys]
+
+    def empty(self, contents):
+        return [module._pack(key, np.empty(0)) for key in self.keys]
+
+    def of_odd_length(self, contents):
+        return [module._MAGIC + module._checksum(key, b"abc") + b"abc" for key in self.keys]
+
+    @pytest.mark.parametrize("change", [exchanged, not_a_number, short, empty, of_odd_length])
+    def test_files_of_others_change_no_score(self, store, good, change):
+        """As a restore, a copy by hand or another program leaves them."""
+        det = make_detector(memory=store).fit(good)
+        expected = det.score_samples(good)
+        self.keys = [file.stem for file in files(store)]
+        changed = change(self, [file.read_bytes() for file in files(store)])
+        for file, content in zip(files(store), changed, strict=True):
+            file.write_bytes(content)
+        np.testing.assert_array_equal(det.score_samples(good), expected)
+        assert all(is_sound(store, file) for file in files(store))
 
     def test_search_extracts_every_image_once(self, store, good, defective, counted):
         """Twelve candidates, three folds and the refit; the next search extracts nothing."""
