@@ -595,7 +595,10 @@ class ReContrastDetector(BaseImageDetector):
         return self._backbone()
 
     def _find_backbone(self) -> FeatureNet:
-        return load_backbone(self.backbone, self.weights, _LEVELS, resolve_device(self.device))
+        device = resolve_device(self.device)
+        return load_backbone(
+            self.backbone, self.weights, _LEVELS, device, image_size=int(self.image_size)
+        )
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:
         """Build the network on the CPU, around the frozen encoder that this process shares."""

@@ -1,4 +1,4 @@
-"""Names of files as text that any encoding can hold."""
+"""Words of users in messages and files: as short, and in such characters, as those can hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 # Python reads bytes of file names that are not UTF-8 as these, which no encoding can write.
 _FIRST, _LAST = 0xDC80, 0xDCFF
+_LONGEST = 200
 
 
 def readable(text: str) -> str:
@@ -32,3 +33,23 @@ def readable(text: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code & 0xFF:02x}" if _FIRST <= code <= _LAST else f"\\u{code:04x}"
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """Leave out the middle of a long text: what users hold may be long, messages must not be.
+
+    Parameters
+    ----------
+    text : str
+    longest : int, default=200
+        Number of characters.
+
+    Returns
+    -------
+    str
+        Begin and end of the text: of a path, both tell something.
+    """
+    if len(text) <= longest:
+        return text
+    kept = (longest - 5) // 2
+    return f"{text[:kept]} ... {text[-kept:]}"

@@ -1,8 +1,8 @@
-"""Names that no encoding can write."""
+"""Long words, and names that no encoding can write."""
 
 import pytest
 
-from skad._text import readable
+from skad._text import readable, shortened
 
 
 @pytest.mark.parametrize("text", ["", "plain.png", "caf\u00e9/\u4e2d\u6587.png", "\U0001f600\n"])
@@ -22,3 +22,11 @@ def test_any_surrogate():
     text = readable("a\ud800b\udfff\udc7f")
     assert text == r"a\ud800b\udfff\udc7f"
     assert text.encode("utf-8")
+
+
+def test_long_texts_lose_their_middle():
+    assert shortened("a" * 200) == "a" * 200
+    text = shortened("begin" + "x" * 5000 + "end", 50)
+    assert len(text) <= 50
+    assert text.startswith("begin")
+    assert text.endswith("end")

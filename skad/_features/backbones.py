@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from skad._convolutions import pin_convolutions
 from skad._devices import exact_convolutions
@@ -34,15 +35,19 @@ from skad._features.weight_files import (
     content_of,
     hub_file,
     load_weights,
+    quoted,
     read_state_dict,
     weights_digest,
 )
 from skad._forks import LOADING, survive_forks
+from skad._text import shortened
 
 _N_CACHED = 4
 # Sides of the images, in pixels, that networks without a description are asked about.
 _PROBES = (64, 224)
 _RANDOM_WEIGHTS_SEED = 0
+# Characters that are shown of what a network says.
+_SHOWN = 400
 
 # Everything that is alive, so that what a detector holds is never built again; and the latest, which
 # stay alive by themselves.
@@ -101,10 +106,11 @@ class FeatureNet(nn.Module):
         self.shared: dict[object, Any] = {}  # what others derive from this network, built once
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
-        body.requires_grad_(False).eval()
+        body.eval()
+        _freeze(body)
         self.body = fuse_convolutions(body) if fuse else body
         pin_convolutions(self.body)
-        self.requires_grad_(False)
+        _freeze(self)
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
@@ -119,8 +125,7 @@ class FeatureNet(nn.Module):
         -------
         list of torch.Tensor of shape (B, C_j, h_j, w_j)
         """
-        # Colours last in memory, as they come.
-        maps = _listed(self.body(self._normalised(pixels).permute(0, 3, 1, 2)))
+        maps = _maps(self.body, pixels, self.mean, self.std)
         return [self._channels_first(level, j) for j, level in enumerate(maps)]
 
     def identity(self, size: int) -> BackboneIdentity | None:
@@ -155,16 +160,31 @@ class FeatureNet(nn.Module):
             return self.shared["identity", size]
 
     def _answered(self, configuration: str, size: int) -> BackboneIdentity:
-        image = probe_image(size).to(self.mean.device)
-        with torch.inference_mode(), exact_convolutions(image.device), naming_the_size(size):
+        with _asking(size, self.mean.device) as image:
             return BackboneIdentity.of(configuration, self(image))
 
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Subtract the mean, divide by the deviation; by rows, since three colours fill no register."""
-        rows = pixels.flatten(2)
-        rows = rows.float().div_(255) if pixels.dtype == torch.uint8 else rows.clone()
-        mean, std = (colour.flatten().repeat(pixels.shape[2]) for colour in (self.mean, self.std))
-        return rows.sub_(mean).div_(std).view(pixels.shape)
+    def is_up_to_date(self, network: nn.Module, size: int) -> bool:
+        """Whether a network of the user's own still answers as when it was built into this one.
+
+        What it reads from outside (variables of the environment, files, libraries) may have changed,
+        without anything of itself.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            As the user has it.
+        size : int
+            Side of the images that it is asked about, in pixels.
+        """
+        noted = self.identity(size)
+        if noted is None:
+            return True
+        # It is asked without leaving a trace in it; large weights are not copied for that.
+        asked = _copied(network, shared=network.parameters()).eval()
+        colours = [colour.to(_device_of(network)) for colour in (self.mean, self.std)]
+        with _asking(size, colours[0].device) as image:
+            answer = _maps(asked, image, *colours)
+        return noted.difference(BackboneIdentity.of(noted.configuration, answer)) is None
 
     def trainable_copy(self) -> FeatureNet:
         """Copy the network for training; the original stays frozen."""
@@ -189,6 +209,7 @@ def load_backbone(
     levels: Sequence[int],
     device: torch.device,
     fuse: bool = False,
+    image_size: int | None = None,
 ) -> FeatureNet:
     """Return the frozen backbone, built once in this process.
 
@@ -205,6 +226,9 @@ def load_backbone(
     device : torch.device
     fuse : bool, default=False
         As for :class:`FeatureNet`: faster, and for looking only.
+    image_size : int or None, default=None
+        Side of the images, in pixels, that a network of the user's own is asked about: what answers
+        otherwise than before is built anew. None: it is not asked.
 
     Returns
     -------
@@ -214,7 +238,8 @@ def load_backbone(
     Raises
     ------
     ValueError
-        Unknown name, untagged pretrained name, level out of range, weights of another network.
+        Unknown name, untagged pretrained name, level out of range, weights of another network; a
+        network that cannot be used.
     MissingWeightsError
         Weights that cannot be had.
     """
@@ -227,7 +252,7 @@ def load_backbone(
             content = _content_of_network(backbone) if own else _content_of_name(backbone, weights)
             key = (fuse, str(device), content, () if own else tuple(levels))
             net = _alive.get(key)
-            if net is None:
+            if net is None or _is_outdated(net, backbone, image_size):
                 net = _build(backbone, weights, tuple(levels), fuse).to(device)
                 net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             # A file that was replaced while it was read is read again.
@@ -264,7 +289,7 @@ def _answers(network: nn.Module) -> object:
     for size in _PROBES:
         try:
             with torch.inference_mode():
-                maps = FeatureNet(copy.deepcopy(network))(probe_image(size).to(_device_of(network)))
+                maps = FeatureNet(_copied(network))(probe_image(size).to(_device_of(network)))
         except (
             Exception
         ):  # whatever a network of the user's own may do with an image of another size
@@ -275,6 +300,56 @@ def _answers(network: nn.Module) -> object:
 
 def _device_of(network: nn.Module) -> torch.device:
     return next(network.parameters(), torch.empty(0)).device
+
+
+def _is_outdated(net: FeatureNet, backbone: Any, image_size: int | None) -> bool:
+    if not isinstance(backbone, nn.Module) or image_size is None:
+        return False
+    return not net.is_up_to_date(backbone, image_size)
+
+
+def _copied(network: nn.Module, shared: Iterable[torch.Tensor] = ()) -> nn.Module:
+    """Copy a network of the user's own, all but tensors that are shared."""
+    try:
+        return copy.deepcopy(network, {id(tensor): tensor for tensor in shared})
+    except Exception as error:  # whatever the parts of a network raise
+        raise ValueError(
+            f"the backbone cannot be copied, which is done before it is used ({_said(error)}): take out "
+            "of it what copy.deepcopy refuses, such as locks, open files and tensors computed from "
+            "parameters (torch.nn.utils.weight_norm; the one of parametrizations can be copied)."
+        ) from error
+
+
+def _freeze(network: nn.Module) -> None:
+    # Compiled networks have no `requires_grad_`, and copies of them parameters that are computed.
+    for parameter in network.parameters():
+        parameter.detach_()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(' '.join(str(error).split()), _SHOWN)}"
+
+
+def _maps(
+    body: nn.Module, pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
+) -> list[torch.Tensor]:
+    # Colours last in memory, as they come.
+    return _listed(body(_normalised(pixels, mean, std).permute(0, 3, 1, 2)))
+
+
+def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Subtract the mean, divide by the deviation; by rows, since three colours fill no register."""
+    rows = pixels.flatten(2)
+    rows = rows.float().div_(255) if pixels.dtype == torch.uint8 else rows.clone()
+    means, deviations = (colour.flatten().repeat(pixels.shape[2]) for colour in (mean, std))
+    return rows.sub_(means).div_(deviations).view(pixels.shape)
+
+
+@contextmanager
+def _asking(size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Hand out the image by whose answers networks are compared."""
+    with torch.inference_mode(), exact_convolutions(device), naming_the_size(size):
+        yield probe_image(size).to(device)
 
 
 def _listed(maps: Any) -> list[torch.Tensor]:
@@ -288,6 +363,17 @@ def _listed(maps: Any) -> list[torch.Tensor]:
         raise NoFeatureMapsError(
             f"the backbone returned {_kind_of(maps)}; it must return a list of feature maps, shallow "
             "to deep."
+        )
+    if not listed or any(level.ndim != 4 or not level.numel() for level in listed):
+        raise NoFeatureMapsError(
+            "the backbone must return feature maps of shape (batch, channels, height, width), none of "
+            "them empty, shallow to deep; it returned "
+            f"{shortened(str([tuple(level.shape) for level in listed]))}."
+        )
+    if any(level.is_complex() for level in listed):
+        raise NoFeatureMapsError(
+            "the backbone returned complex feature maps, which no distance is made for; return real "
+            "ones, e.g. torch.view_as_real or abs of them."
         )
     return list(listed)
 
@@ -307,15 +393,15 @@ def naming_the_size(size: int) -> Iterator[None]:
         raise
     except Exception as error:  # networks raise what they like
         raise ValueError(
-            f"the backbone cannot take images of {size} x {size} pixels: "
-            f"{type(error).__name__}: {error}"
+            f"the backbone cannot take images of {size} x {size} pixels: {_said(error)}"
         ) from error
 
 
 def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> FeatureNet:
     if isinstance(backbone, nn.Module):
+        _check_has_weights(backbone)
         configuration, _ = fingerprint(backbone, exact=False)
-        return FeatureNet(copy.deepcopy(backbone), fuse=fuse, configuration=configuration)
+        return FeatureNet(_copied(backbone), fuse=fuse, configuration=configuration)
     _check_name(backbone)
     # The file is found before the network is built: its absence is the commoner error.
     file = _pretrained_file(backbone) if weights == "pretrained" else weights
@@ -324,7 +410,7 @@ def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> 
     if file is not None:
         # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one level down.
         network = getattr(model, "model", model)
-        load_weights(network, read_state_dict(file), f"weights={os.fspath(file)!r}")
+        load_weights(network, read_state_dict(file), f"weights={quoted(file)}")
     return FeatureNet(
         model,
         mean=config.get("mean", IMAGENET_MEAN),
@@ -335,12 +421,21 @@ def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> 
     )
 
 
+def _check_has_weights(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if any(map(is_lazy, (*module.parameters(False), *module.buffers(False)))):
+            raise ValueError(
+                f"layer {name!r} of the backbone has no weights yet ({type(module).__name__}): pass an "
+                "image through the network before it is used, so that they are made."
+            )
+
+
 def _create(name: str, levels: tuple[int, ...]) -> Any:
     timm = import_timm()
     if list(levels) != sorted(set(levels)) or not levels or min(levels) < 0:
         raise ValueError(
-            f"levels={levels!r} must be distinct, non-negative and go from shallow to deep, "
-            "e.g. (2, 3): the first level fixes the patch grid."
+            f"levels={shortened(repr(levels))} must be distinct, non-negative and go from shallow to "
+            "deep, e.g. (2, 3): the first level fixes the patch grid."
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_RANDOM_WEIGHTS_SEED)
@@ -349,7 +444,8 @@ def _create(name: str, levels: tuple[int, ...]) -> Any:
         except (IndexError, AssertionError, ValueError) as error:
             last = max(timm.create_model(name, features_only=True).feature_info.out_indices)
             raise ValueError(
-                f"levels={levels!r} do not all exist in {name!r}: its last level is {last}."
+                f"levels={shortened(repr(levels))} do not all exist in {name!r}: its last level is "
+                f"{last}."
             ) from error
 
 
@@ -358,9 +454,9 @@ def _check_name(name: str) -> None:
     if timm.is_model(name):
         return
     architecture = name.split(".")[0]
-    similar = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+    similar = difflib.get_close_matches(shortened(architecture), timm.list_models(), n=3)
     hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""
-    raise ValueError(f"backbone={name!r} is not a model that timm knows.{hint}")
+    raise ValueError(f"backbone={shortened(name)!r} is not a model that timm knows.{hint}")
 
 
 def _pretrained_config(name: str) -> dict[str, Any]:
@@ -368,7 +464,9 @@ def _pretrained_config(name: str) -> dict[str, Any]:
         config = import_timm().models.get_pretrained_cfg(name)
     except RuntimeError as error:  # a tag that does not exist
         tagged = import_timm().list_pretrained(f"{name.split('.')[0]}.*")
-        raise ValueError(f"backbone={name!r}: {error} Its tags: {', '.join(tagged)}.") from error
+        raise ValueError(
+            f"backbone={shortened(name)!r}: {shortened(str(error))} Its tags: {', '.join(tagged)}."
+        ) from error
     return config.to_dict() if config is not None else {}
 
 

@@ -4,18 +4,24 @@ Two networks with equal weights may compute different things: another activation
 hook. A description tells them apart without running them. It has two degrees:
 
 - *exact*, to find a network again in this process: every tensor by its bits, private attributes, the
-  code of classes. What differs in nothing but a cache counts as another network: a second build.
+  code of classes and functions and what of their modules these refer to. What differs in nothing but a
+  cache counts as another network: a second build.
 - otherwise, to recognise a network on another day and machine: tensors by their shapes, floats by nine
   digits, code of local functions alone. What two processors may compute differently is not in it.
 
+Libraries stay as they are while a process runs: of those, names suffice where others refer to them.
 What has no description (an object of a C library, say) is left to the network's outputs.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
+import inspect
+import logging
 import os
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -32,6 +38,10 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 # Of a traced network, its code says it all.
 _OF_GRAPHS = frozenset({"_graph", "_code", "_codegen", "_tracer_cls", "_tracer_extras", "meta"})
 _PLAIN = (type(None), bool, int, str, bytes, complex)
+# What functions and classes hold, and compute nothing with.
+_IDLE = (logging.Logger, types.ModuleType)
+# Flag of classes: those in C have none.
+_MADE_IN_PYTHON = 1 << 9
 _UNREADABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -123,6 +133,8 @@ class _Description:
         if isinstance(module, fx.GraphModule | torch.jit.ScriptModule):
             yield str(module.code)
             self.complete &= isinstance(module, fx.GraphModule)
+        if self.exact and isinstance(module, fx.GraphModule):
+            yield from (self.of(node.target) for node in module.graph.nodes)
         left_out = _INTERNAL | _OF_GRAPHS if isinstance(module, fx.GraphModule) else _INTERNAL
         yield from self._attributes(vars(module), left_out)
         for kind in ("_parameters", "_buffers", "_modules"):
@@ -170,13 +182,13 @@ class _Description:
 
     def _code_of_class(self, kind: type) -> Iterator[str]:
         for cls in kind.__mro__:
-            if cls.__module__.split(".")[0] in ("builtins", "torch", "abc", "typing"):
+            if _is_in_c(cls) or cls.__module__.split(".")[0] in ("torch", "abc", "typing"):
                 continue
+            own = not _is_of_a_library(cls.__module__)
             for name, value in sorted(vars(cls).items()):
-                function = getattr(value, "__func__", getattr(value, "fget", value))
-                counts = isinstance(function, (types.FunctionType, *_PLAIN, float))
-                if counts and (not name.startswith("__") or name == "__call__"):
-                    yield f"{name} {self.of(function)}"
+                held = getattr(value, "__func__", getattr(value, "fget", value))
+                if _counts(name, held, own):
+                    yield f"{name} {self.of(held)}"
 
     def _function(self, function: types.FunctionType) -> Iterator[str]:
         yield f"function {_name(function)}"
@@ -189,13 +201,27 @@ class _Description:
         if self.exact or "<" in function.__qualname__:
             yield self.of(function.__code__)
             yield from self._globals(function)
+            yield from self._attributes(vars(function) if self.exact else {})
 
     def _globals(self, function: types.FunctionType) -> Iterator[str]:
-        """Describe the settings of a function's module that it may read."""
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
+        """Describe what a function reads of its module."""
+        code, of_module = function.__code__, function.__globals__
+        if self.exact and not _is_of_a_library(of_module.get("__name__")):
+            for name in _names_of_globals(code):
+                yield from self._referred(name, of_module.get(name), _names(code))
+            return
+        for name in code.co_names:
+            value = of_module.get(name)
             if isinstance(value, (*_PLAIN, float, tuple)):
                 yield f"{name} {self.of(value)}"
+
+    def _referred(self, name: str, value: Any, read: frozenset[str]) -> Iterator[str]:
+        """Describe what a name stands for; of a module, those of its names that may be read."""
+        if not isinstance(value, _IDLE):
+            yield f"{name} {self.of(value)}"
+        elif isinstance(value, types.ModuleType) and not _is_of_a_library(value.__name__):
+            for part in sorted(read & vars(value).keys()):
+                yield from self._referred(f"{name}.{part}", vars(value)[part], read - {part})
 
     def _code(self, code: types.CodeType) -> Iterator[str]:
         yield code.co_code.hex()
@@ -219,20 +245,22 @@ class _Description:
 
     def _mapping(self, mapping: Mapping) -> Iterator[str]:
         yield _name(type(mapping))
-        for key, value in mapping.items():
+        for key, value in list(mapping.items()):  # another thread may add to it
             yield f"{self.of(key)} {self.of(value)}"
 
     def _sequence(self, items: list | tuple) -> Iterator[str]:
         yield _name(type(items))
-        for item in items:
+        for item in list(items):
             yield self.of(item)
 
     def _set(self, items: set | frozenset) -> Iterator[str]:
         yield _name(type(items))
-        yield from sorted(self.of(item) for item in items)
+        yield from sorted(self.of(item) for item in list(items))
 
     def _object(self, value: Any) -> Iterator[str]:
         yield _name(type(value))
+        if self.exact and not _is_of_a_library(type(value).__module__):
+            yield from self._code_of_class(type(value))
         if isinstance(value, os.PathLike):
             yield os.fsdecode(value)
         elif isinstance(value, Enum):
@@ -242,6 +270,51 @@ class _Description:
         else:
             text = repr(value) if type(value).__repr__ is not object.__repr__ else " at 0x"
             yield self._unknown(value) if " at 0x" in text else text
+
+
+def _counts(name: str, held: Any, own: bool) -> bool:
+    """Whether an attribute of a class may change what its objects compute."""
+    if isinstance(held, types.FunctionType):
+        return own or not name.startswith("__") or name == "__call__"
+    if name.startswith("__"):
+        return False
+    if not own:
+        return isinstance(held, (*_PLAIN, float))
+    # What describes slots and fields holds nothing; nor does what abc keeps.
+    field = inspect.isdatadescriptor(held) and _is_in_c(type(held))
+    return not field and not isinstance(held, _IDLE) and name != "_abc_impl"
+
+
+def _is_in_c(cls: type) -> bool:
+    return not cls.__flags__ & _MADE_IN_PYTHON
+
+
+@functools.cache
+def _is_of_a_library(module: str | None) -> bool:
+    """Whether a module is Python's or installed, not written for the network at hand."""
+    top = (module or "").partition(".")[0]
+    if top in ("builtins", "__main__"):  # what is executed without a name counts as builtins'
+        return False
+    if top in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep))
+
+
+@functools.lru_cache(4096)
+def _names(code: types.CodeType) -> frozenset[str]:
+    """Names in a function and in those within it."""
+    inner = (_names(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return frozenset(code.co_names).union(*inner)
+
+
+@functools.lru_cache(4096)
+def _names_of_globals(code: types.CodeType) -> tuple[str, ...]:
+    found = {step.argval for step in dis.get_instructions(code) if "GLOBAL" in step.opname}
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            found.update(_names_of_globals(part))
+    return tuple(sorted(found))
 
 
 def _state(value: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
 from skad._forks import LOADING
+from skad._text import shortened
 
 # Raised when cells change in their last digits: what a store holds is then made again.
 ARITHMETIC = 5
@@ -68,7 +69,9 @@ def patch_extractor(
     -------
     PatchExtractor
     """
-    net = load_backbone(backbone, weights, spec.levels, device, fuse=True)
+    net = load_backbone(
+        backbone, weights, spec.levels, device, fuse=True, image_size=spec.image_size
+    )
     with LOADING:
         if spec not in net.shared:
             net.shared[spec] = PatchExtractor(spec, net, device)
@@ -124,22 +127,15 @@ class PatchExtractor:
         if net.strides is not None and self.spec.image_size < max(net.strides):
             raise ValueError(
                 f"image_size={self.spec.image_size} is smaller than the stride {max(net.strides)} of "
-                f"the deepest level of levels={self.spec.levels}: nothing would be left of the image. "
-                "Use a larger image_size or shallower levels."
+                f"the deepest level of levels={shortened(repr(self.spec.levels))}: nothing would be "
+                "left of the image. Use a larger image_size or shallower levels."
             )
 
     def _first_maps(self) -> list[torch.Tensor]:
         size = self.spec.image_size
         black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self.device)
         with naming_the_size(size):
-            maps = self._maps(black)
-        if not maps or any(level.ndim != 4 for level in maps):
-            shapes = [tuple(level.shape) for level in maps]
-            raise ValueError(
-                "the backbone must return feature maps of shape (batch, channels, height, width), "
-                f"shallow to deep; it returned {shapes}."
-            )
-        return maps
+            return self._maps(black)
 
     def _make_embedding(self, channels: list[int]) -> ConcatEmbedding | AdaptiveEmbedding:
         spec = self.spec

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load, load_file
 
-# Normalisation of RGB values in 0..1 that goes with ImageNet weights.
+from skad._forks import LOADING
+from skad._text import shortened
+
 # Weights of a backbone inside a saved detector.
 BACKBONE_PREFIX = "backbone."
+# Normalisation of RGB values in 0..1 that goes with ImageNet weights.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -22,6 +26,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _OLD_DENSENET_KEY = re.compile(r"\.(norm|conv)\.([12])\.")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 _PROBE_SECONDS = 5.0
+# Bytes that tell what a file is that holds no weights.
+_BEGIN = 512
 
 # Seconds: no file system's clock is coarser; and a file that rests so long is not being replaced.
 _TICK, _AT_REST = 2.0, 86400.0
@@ -62,18 +68,25 @@ def hub_file(hub_id: str) -> Path:
         If the file is not in the local cache and the hub does not answer. The hub's own client
         retries for most of a minute before it says so; one short request decides here.
     """
-    import huggingface_hub
+    with LOADING:  # the hub's client loads its parts when they are first named
+        from huggingface_hub import (
+            constants,
+            get_session,
+            hf_hub_download,
+            hf_hub_url,
+            try_to_load_from_cache,
+        )
 
     filename = "model.safetensors"
-    cached = huggingface_hub.try_to_load_from_cache(hub_id, filename)
+    cached = try_to_load_from_cache(hub_id, filename)
     if isinstance(cached, str):
         return Path(cached)
-    url = huggingface_hub.hf_hub_url(hub_id, filename)
+    url = hf_hub_url(hub_id, filename)
     try:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
-        huggingface_hub.get_session().head(url, timeout=_PROBE_SECONDS)
-        return Path(huggingface_hub.hf_hub_download(hub_id, filename))
+        get_session().head(url, timeout=_PROBE_SECONDS)
+        return Path(hf_hub_download(hub_id, filename))
     except Exception as error:  # every HTTP client has its own hierarchy of errors
         raise MissingWeightsError(_offline_message(hub_id, filename, error)) from error
 
@@ -101,9 +114,7 @@ def content_of(path: str | os.PathLike[str]) -> str:
     MissingWeightsError
         If there is no such file.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise MissingWeightsError(f"weights={os.fspath(path)!r}: {_absence(file)}")
+    file = _present(path)
     status, now = file.stat(), time.monotonic()
     signs = (*_SIGNS(status), os.path.realpath(file))
     met = _met.get(os.fspath(path))
@@ -116,8 +127,37 @@ def content_of(path: str | os.PathLike[str]) -> str:
     return met.content
 
 
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Quote a path in an error message."""
+    return repr(shortened(os.fspath(path)))
+
+
+def _present(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    if not os.fspath(path):
+        raise MissingWeightsError("weights='' names no file.")
+    if not _is_file(file):
+        raise MissingWeightsError(f"weights={quoted(path)}: {_absence(file)}")
+    return file
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return False
+
+
 def _absence(file: Path) -> str:
-    return "it is a folder; name a file in it." if file.is_dir() else "there is no such file."
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return "there is no such file."
+    except (OSError, ValueError) as error:
+        return (
+            f"there is no such file, or it is out of reach ({getattr(error, 'strerror', error)})."
+        )
+    return "it is a folder; name a file in it." if file.is_dir() else "it is no regular file."
 
 
 def _hashed(file: Path) -> str:
@@ -132,13 +172,15 @@ def _hashed(file: Path) -> str:
 
 
 def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
-    from huggingface_hub import constants
+    with LOADING:
+        from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}" / "snapshots"
     return (
         f"The pretrained weights of {hub_id.split('/')[-1]!r} are not on this machine and cannot be "
-        f"downloaded ({type(error).__name__}: {error}). Either use backbone='skad_nano', whose "
-        f"weights come with skad; or pass weights='/path/to/{filename}' (a .safetensors or .pth "
+        f"downloaded ({type(error).__name__}: {shortened(str(error))}). Either use "
+        "backbone='skad_nano', whose weights come with skad; or pass "
+        f"weights='/path/to/{filename}' (a .safetensors or .pth "
         "file); or run the same call once on a machine that can download: the file then lies at "
         f"{folder / '<revision>' / filename} and can be copied to the same place here, or anywhere "
         "for weights=."
@@ -164,17 +206,15 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     ValueError
         If the file is not what its name says, or holds no tensors.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise MissingWeightsError(f"weights={os.fspath(path)!r}: {_absence(file)}")
+    file = _present(path)
     try:
         if file.suffix in (".safetensors", ".skad"):
             content = _load_safetensors(file)
             if file.suffix == ".skad":
-                content = _of_backbone(content)
+                content = _of_backbone(content, file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, _NoBackboneError):
         raise
     except Exception as error:  # a foreign file makes torch and safetensors raise anything
         raise ValueError(_unreadable(file, error)) from error
@@ -182,8 +222,6 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def _load_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load, load_file
-
     try:
         os.fspath(file).encode()
     except UnicodeEncodeError:
@@ -191,23 +229,45 @@ def _load_safetensors(file: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def _of_backbone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+class _NoBackboneError(ValueError):
+    """A saved detector that does not carry its backbone."""
+
+
+def _of_backbone(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
     """Pick the weights of the backbone out of a saved detector."""
-    return {
+    found = {
         name.removeprefix(BACKBONE_PREFIX): tensor
         for name, tensor in tensors.items()
         if name.startswith(BACKBONE_PREFIX)
     }
+    if not found:
+        raise _NoBackboneError(
+            f"weights={quoted(file)} holds no backbone: save the detector with "
+            "skad.save(det, path, include_backbone=True)."
+        )
+    return found
 
 
 def _unreadable(file: Path, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    if "weights_only" in reason:  # torch's advice is to execute what the file holds
-        reason = "it is no file of torch's, or holds more than tensors"
+    # What torch says of foreign files tells nothing, or advises to execute what they hold.
+    refused = isinstance(error, OSError) and error.errno is not None
+    reason = f"{type(error).__name__}: {error.strerror}" if refused else _looks_like(file)
     return (
-        f"weights={str(file)!r} cannot be read as weights: {reason}. "
+        f"weights={quoted(file)} cannot be read as weights: {reason}. "
         "It must be a .safetensors file, or a .pth/.pt state dict of tensors alone."
     )
+
+
+def _looks_like(file: Path) -> str:
+    with file.open("rb") as stream:
+        begin = stream.read(_BEGIN).lstrip().lower()
+    if begin.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git LFS, not the file itself: run git lfs pull"
+    if begin.startswith((b"<!doctype", b"<html")):
+        return "it is a web page: download the file itself"
+    if not begin:
+        return "it is empty"
+    return "it is no file of weights, is incomplete, or holds more than tensors"
 
 
 def _tensors(content: object, file: Path) -> dict[str, torch.Tensor]:
@@ -218,7 +278,7 @@ def _tensors(content: object, file: Path) -> dict[str, torch.Tensor]:
     if isinstance(content, dict):
         tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not tensors:
-        raise ValueError(f"weights={str(file)!r} holds no tensors: expected a state dict.")
+        raise ValueError(f"weights={quoted(file)} holds no tensors: expected a state dict.")
     return {str(key).removeprefix("module."): value for key, value in tensors.items()}
 
 
@@ -239,7 +299,8 @@ def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], or
     Raises
     ------
     ValueError
-        If a needed tensor is missing or has another shape; the message names it.
+        If a needed tensor is missing, has another shape, or holds what a network cannot compute with;
+        the message names it.
     """
     given = {_plain(key): value for key, value in state_dict.items()}
     needed = {
@@ -260,7 +321,37 @@ def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], or
     ]
     if misfits:
         raise ValueError(f"{origin} holds tensors of other shapes: {_some(misfits)}.")
+    faults = [
+        f"{key} ({fault})"
+        for key, tensor in needed.items()
+        if (fault := _fault(key, given[_plain(key)], tensor.dtype))
+    ]
+    if faults:
+        raise ValueError(
+            f"{origin} holds tensors that no trained network has: {_some(faults)}. Save it again as "
+            "plain floats, or take another file."
+        )
     model.load_state_dict({key: given[_plain(key)] for key in needed}, strict=False)
+
+
+def _fault(key: str, tensor: torch.Tensor, dtype: torch.dtype) -> str:
+    """Say why a network cannot compute with a tensor; nothing if it can."""
+    if tensor.is_meta:
+        return "without numbers, on the device meta"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_quantized:
+        return "quantised"
+    if not dtype.is_floating_point:
+        return ""
+    if not tensor.is_floating_point():
+        return f"{str(tensor.dtype).removeprefix('torch.')} instead of floats"
+    values = tensor.to(dtype)  # where a large number may become infinite
+    if not bool(values.isfinite().all()):
+        return "NaN or infinite"
+    if key.endswith("running_var") and bool((values < 0).any()):
+        return "a negative variance"
+    return ""
 
 
 def _plain(key: str) -> str:

@@ -65,8 +65,13 @@ def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
     Raises
     ------
     ValueError
-        If it is no ResNet with basic or bottleneck blocks.
+        If it is no ResNet with basic or bottleneck blocks, or does not return three levels.
     """
+    if len(channels) != 3:
+        raise ValueError(
+            "ReContrast's backbone must return three feature maps, of layer1 to layer3; it returned "
+            f"{len(channels)}."
+        )
     body = getattr(body, "model", body)
     stages = [getattr(body, f"layer{i}", None) for i in (1, 2, 3)]
     block = next(iter(stages[0]), None) if isinstance(stages[0], nn.Sequential) else None

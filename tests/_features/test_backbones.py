@@ -17,7 +17,7 @@ from torch import nn
 
 import skad._features.backbones as home
 from skad._features import weight_files
-from skad._features.backbones import load_backbone
+from skad._features.backbones import FeatureNet, load_backbone
 
 CPU = torch.device("cpu")
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
@@ -239,6 +239,145 @@ class Own0(nn.Module):
         return [x]
 
 
+class Environment(nn.Module):
+    """Asks the process, of which no description tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return [self.norm(self.conv(x)) * float(os.environ["SKAD_TEST_FACTOR"])]
+
+
+class TestWhatANetworkReadsFromOutside:
+    @pytest.mark.parametrize("fuse", [False, True])
+    def test_what_answers_otherwise_is_built_anew(self, monkeypatch, built, fuse):
+        """Fused, its first factor is part of it."""
+        network, levels = Environment(), []
+        for factor in ("1", "1", "2", "1"):
+            monkeypatch.setenv("SKAD_TEST_FACTOR", factor)
+            net = load_backbone(network, None, (), CPU, fuse=fuse, image_size=32)
+            net.identity(32)
+            levels.append(net(PIXELS)[0])
+        assert len(built) == 3
+        assert torch.equal(levels[0], levels[1])
+        torch.testing.assert_close(levels[2], 2 * levels[0])
+        assert torch.equal(levels[3], levels[0])
+
+    def test_it_is_asked_without_leaving_a_trace(self, monkeypatch, built):
+        monkeypatch.setenv("SKAD_TEST_FACTOR", "1")
+        network = Environment().train()
+        network.register_buffer("seen", torch.zeros(1))
+        network.register_forward_hook(lambda module, *_: module.seen.add_(1) and None)
+        state = copy.deepcopy(network.state_dict())
+        for _ in range(3):
+            load_backbone(network, None, (), CPU, image_size=32)
+        assert len(built) == 1
+        assert network.training
+        assert all(parameter.requires_grad for parameter in network.parameters())
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+    def test_large_weights_are_not_copied_to_ask(self, monkeypatch):
+        monkeypatch.setenv("SKAD_TEST_FACTOR", "1")
+        network = Environment()
+        copied = home._copied(network, shared=network.parameters())
+        assert copied is not network
+        assert copied.conv.weight is network.conv.weight
+        assert copied.norm.running_mean is not network.norm.running_mean
+
+
+class Clamped(nn.Module):
+    def __init__(self, least: float):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.least = nn.Conv2d(3, 4, 3), least
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.conv(x).clamp(min=self.least)]
+
+
+class Locked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def with_computed_weights():
+    network = Own()
+    network.conv.table = network.conv.weight * 2
+    return network
+
+
+class TestNetworksOfOtherKinds:
+    @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+    @pytest.mark.parametrize("compiled", ["scripted", "traced", "part"])
+    def test_compiled(self, compiled):
+        found = []
+        for least in (0.0, -1.0):
+            network = Clamped(least)
+            if compiled == "traced":
+                made = torch.jit.trace(network, torch.zeros(1, 3, 64, 64), strict=False)
+            else:
+                made = torch.jit.script(network)
+            made = nn.Sequential(nn.Identity(), made) if compiled == "part" else made
+            net = load_backbone(made, None, (), CPU, fuse=True, image_size=64)
+            assert load_backbone(made, None, (), CPU, fuse=True, image_size=64) is net
+            expected = load_backbone(network, None, (), CPU)(PIXELS)[0]
+            torch.testing.assert_close(net(PIXELS)[0], expected)
+            assert not any(parameter.requires_grad for parameter in net.parameters())
+            assert all(parameter.requires_grad for parameter in made.parameters())
+            found.append(expected)
+        assert not torch.equal(*found)
+
+    @pytest.mark.parametrize("make", [Locked, with_computed_weights])
+    def test_that_cannot_be_copied(self, make):
+        with pytest.raises(ValueError, match=r"cannot be copied.*\(\w+Error: .*take out of it"):
+            load_backbone(make(), None, (), CPU)
+
+    @pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+    @pytest.mark.parametrize(
+        ("layer", "name"),
+        [(lambda: nn.LazyConv2d(4, 3), "LazyConv2d"), (nn.LazyBatchNorm2d, "Lazy")],
+    )
+    def test_without_weights_yet(self, layer, name):
+        with pytest.raises(
+            ValueError, match=rf"layer '0\.1' .* has no weights yet \({name}.*: pass"
+        ):
+            load_backbone(nn.Sequential(nn.Sequential(Own0(), layer())), None, (), CPU)
+
+    @pytest.mark.parametrize(
+        ("answer", "message"),
+        [
+            (lambda x: [x[:, :0]], r"none of them empty.*\(1, 0, 6, 6\)"),
+            (lambda x: [x, x[..., :0]], r"none of them empty.*\(1, 4, 6, 0\)"),
+            (lambda x: [], r"it returned \[\]"),
+            (lambda x: [x, x.flatten(2)], r"\(1, 4, 36\)"),
+            (lambda x: [x.flatten()] * 5000, r"^.{100,400}$"),
+            (lambda x: [x, torch.fft.fft2(x)], "complex feature maps.*return real ones"),
+        ],
+    )
+    def test_maps_that_are_of_no_use(self, answer, message):
+        net = FeatureNet(nn.Conv2d(3, 4, 3))
+        net.body = nn.Sequential(net.body, Answering(answer))
+        with pytest.raises(ValueError, match=message):
+            net(PIXELS[:1, :8, :8])
+
+    def test_what_a_network_says_at_length_is_shortened(self):
+        def wordy(x):
+            raise RuntimeError("begin " + "and\nso on " * 1000 + "end")
+
+        net = load_backbone(Own(wordy), None, (), CPU)
+        with pytest.raises(ValueError, match=r"^.{1,100}RuntimeError: begin .{1,400} end$"):
+            net.identity(32)
+
+
+class Answering(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.forward = answer
+
+
 # ---- files of weights ---------------------------------------------------------------------------------
 
 
@@ -369,6 +508,12 @@ def test_pretrained_weights_on_disk_are_files_too(file, tmp_path, monkeypatch):
         ("resnet18.nope", "pretrained", (2, 3), r"Its tags: .*resnet18\.tv_in1k"),
         ("resnet18", None, (2, 7), "last level is 4"),
         ("resnet18", None, (-1, 2), "non-negative"),
+        ("b" * 5000, None, (2,), "^.{1,300}$"),
+        ("resnet18." + "b" * 5000, "pretrained", (2,), "^.{1,900}$"),
+        ("resnet18", "b" * 5000, (2,), "^.{1,300}there is no such file.*name too long"),
+        ("resnet18", "b/" * 5000, (2,), "^.{1,300}there is no such file.*name too long"),
+        ("resnet18", None, (1,) * 5000, "^.{1,400}$"),
+        ("resnet18", None, tuple(range(5000)), "^.{1,300}last level is 4"),
     ],
 )
 def test_refusals(backbone, weights, levels, message):

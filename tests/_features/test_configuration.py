@@ -240,3 +240,144 @@ class TestWhatHasNoDescription:
             node.replace_all_uses_with(tanh.graph.call_function(torch.tanh, (node.args[0],)))
         tanh.recompile()
         assert not alike(relu, tanh, exact=False)
+
+
+CELL = """
+import types, logging
+import torch, numpy as np
+import torch.nn.functional as F
+from torch import nn
+
+LOG = logging.getLogger("a network")
+{setting}
+
+class Net(nn.Module):
+    {attribute}
+
+    def forward(self, x):
+        LOG.debug("called")
+        return [{answer}]
+
+network = Net()
+"""
+
+# What a forward pass reads; and how it is set in two runs of a cell.
+REFERRED = {
+    "function": ("def after(x): return F.{}(x)", "after(x)", ("elu", "silu")),
+    "function of a function": (
+        "def inner(x): return F.{}(x)\ndef after(x): return inner(x)",
+        "after(x)",
+        ("elu", "silu"),
+    ),
+    "function within a function": (
+        "def inner(x): return F.{}(x)",
+        "(lambda y: inner(y))(x)",
+        ("elu", "silu"),
+    ),
+    "function of torch": ("after = torch.{}", "after(x)", ("sin", "cos")),
+    "attribute of a function": (
+        "def after(x): return x * after.factor\nafter.factor = {}",
+        "after(x)",
+        (2, 3),
+    ),
+    "class": (
+        "class Block(nn.Module):\n    def forward(self, x): return x {} 2",
+        "Block()(x)",
+        "+-",
+    ),
+    "class of torch": ("Kind = nn.{}", "Kind()(x)", ("ELU", "SiLU")),
+    "class of settings": ("class Settings:\n    size = [{}]", "x * Settings.size[0]", (2, 3)),
+    "inherited": (
+        "class Base:\n    factors = {{'a': {}}}\nclass Settings(Base): pass",
+        "x * Settings.factors['a']",
+        (2, 3),
+    ),
+    "operator of a class": (
+        "class Number:\n    def __init__(self): self.a = 1\n"
+        "    def __rmul__(self, x): return x {} self.a\n"
+        "NUMBER = Number()",
+        "NUMBER.__rmul__(x)",
+        "+-",
+    ),
+    "mapping": ("TABLE = {{'a': [{}]}}", "x * TABLE['a'][0]", (2, 3)),
+    "set": ("CHOSEN = {{'{}'}}", "x * len(CHOSEN)", "ab"),
+    "tensor": ("SCALE = torch.tensor({})", "x * SCALE", (1.0, 1.0000001)),
+    "array": ("SCALE = np.float32([{}])", "x * float(SCALE[0])", (2, 3)),
+    "namespace": ("SETTINGS = types.SimpleNamespace(a={})", "x * SETTINGS.a", (2, 3)),
+    "module of the user's": (
+        "tools = types.ModuleType('tools')\ntools.part = types.ModuleType('part')\n"
+        "tools.part.factor = {}",
+        "x * tools.part.factor",
+        (2, 3),
+    ),
+}
+HELD_BY_CLASS = {
+    "list": ("[{}]", "x * self.held[0]", (2, 3)),
+    "tensor": ("torch.tensor({})", "x * self.held", (2.0, 3.0)),
+    "class": ("nn.{}", "self.held()(x)", ("ELU", "SiLU")),
+    "builtin function": ("staticmethod(torch.{})", "self.held(x)", ("sin", "cos")),
+    "namespace": ("types.SimpleNamespace(a=[{}])", "x * self.held.a[0]", (2, 3)),
+}
+
+
+def run_cell(answer, setting="", attribute="pass", name=None):
+    names = {} if name is None else {"__name__": name}
+    exec(CELL.format(setting=setting, attribute=attribute, answer=answer), names)
+    return names["network"]
+
+
+class TestWhatAForwardPassRefersTo:
+    """A cell of a notebook that is run again leaves the classes of its networks as they were."""
+
+    @pytest.mark.parametrize("name", [None, "__main__"])
+    @pytest.mark.parametrize("kind", REFERRED)
+    def test_of_its_module(self, kind, name):
+        setting, answer, values = REFERRED[kind]
+        one, again, other = (
+            run_cell(answer, setting.format(value), name=name)
+            for value in (values[0], values[0], values[1])
+        )
+        assert fingerprint(one, exact=True)[1]
+        assert alike(one, again)
+        assert not alike(one, other)
+
+    @pytest.mark.parametrize("kind", HELD_BY_CLASS)
+    def test_of_its_class(self, kind):
+        held, answer, values = HELD_BY_CLASS[kind]
+        one, again, other = (
+            run_cell(answer, attribute=f"held = {held.format(value)}")
+            for value in (values[0], values[0], values[1])
+        )
+        assert fingerprint(one, exact=True)[1]
+        assert alike(one, again)
+        assert not alike(one, other)
+
+    def test_changes_in_place(self):
+        network = run_cell("x * TABLE['a'][0]", "TABLE = {'a': [2]}")
+        before = fingerprint(network, exact=True)
+        type(network).forward.__globals__["TABLE"]["a"][0] = 3
+        assert fingerprint(network, exact=True) != before
+
+    def test_what_it_does_not_read_does_not_count(self):
+        one, other = (run_cell("self.data(x)", f"data = [{i}]\ndef unused(): pass") for i in (1, 2))
+        assert alike(one, other)
+
+    def test_circles_end(self):
+        circle = "def one(x): return two(x)\ndef two(x): return x if x is None else one(x {} 1)"
+        assert alike(*(run_cell("one(x)", circle.format("+")) for _ in range(2)))
+        assert not alike(*(run_cell("one(x)", circle.format(sign)) for sign in "+-"))
+
+    @pytest.mark.parametrize("value", ["iter([1])", "object()", "torch.Generator()"])
+    def test_what_has_no_description(self, value):
+        assert not fingerprint(run_cell("thing(x)", f"thing = {value}"), exact=True)[1]
+
+    def test_functions_that_a_trace_calls(self):
+        networks = []
+        for name in ("elu", "silu", "elu"):
+            names = {"__name__": "cell"}
+            exec(f"import torch.nn.functional as F\ndef after(x): return F.{name}(x)", names)
+            graph = fx.Graph()
+            graph.output([graph.call_function(names["after"], (graph.placeholder("x"),))])
+            networks.append(fx.GraphModule(nn.Module(), graph))
+        assert alike(networks[0], networks[2])
+        assert not alike(networks[0], networks[1])
