@@ -335,3 +335,11 @@ def test_training_gets_the_norms():
 def test_transformers_have_nothing_to_fuse():
     model = import_timm().create_model("vit_tiny_patch16_224", features_only=True).eval()
     assert fuse_convolutions(model) is model
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_maps_that_are_not_finite_leave_the_network_as_it_is(value):
+    net = Net().eval().requires_grad_(False)
+    net.conv1.weight.fill_(value)
+    net.bn1.weight.fill_(1e30)
+    assert fuse_convolutions(net) is net

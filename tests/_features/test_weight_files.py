@@ -248,3 +248,100 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(state, tmp_path):
     assert online.stdout.strip() == expected, online.stderr
     offline = run_with_hub(code, tmp_path, "http://127.0.0.1:9")
     assert offline.stdout.strip() == expected, offline.stderr
+
+
+def altered(state, key, change):
+    return {k: change(v) if k == key else v for k, v in state.items()}
+
+
+def with_one(value):
+    def change(tensor):
+        tensor = tensor.double()
+        tensor.view(-1)[-1] = value
+        return tensor
+
+    return change
+
+
+FAULTS = [
+    ("layer1.0.conv2.weight", with_one(float("nan")), "NaN or infinite"),
+    ("layer2.0.bn1.bias", with_one(float("-inf")), "NaN or infinite"),
+    # In float32, which skad computes in.
+    ("layer2.0.bn1.weight", with_one(1e300), "NaN or infinite"),
+    ("layer2.0.bn2.running_mean", with_one(float("nan")), "NaN or infinite"),
+    ("layer1.0.bn1.running_var", with_one(-1e-3), "a negative variance"),
+    ("layer1.0.conv1.weight", torch.Tensor.short, "int16 instead of floats"),
+    ("layer1.0.bn1.weight", torch.Tensor.bool, "bool instead of floats"),
+    ("layer1.0.conv1.weight", lambda t: t.to(torch.complex128), "complex128 instead of floats"),
+    ("layer1.0.conv1.weight", lambda t: t.to("meta"), "without numbers, on the device meta"),
+    ("layer1.0.bn1.bias", torch.Tensor.to_sparse, "sparse"),
+]
+
+
+@pytest.mark.parametrize(("key", "change", "fault"), FAULTS)
+def test_numbers_that_no_network_computes_with_are_named(state, tmp_path, key, change, fault):
+    file = save(altered(state, key, change), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"w\.pth' holds .*{key} \(.*({fault})") as caught:
+        load_backbone("resnet10t", file, (1, 2), CPU)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+def test_quantised_weights_are_named(state, tmp_path):
+    def quantised(tensor):
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.quint8)
+
+    file = save(altered(state, "conv1.0.weight", quantised), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth' holds .*conv1\.0\.weight \(quantised\)"):
+        load_backbone("resnet10t", file, (1,), CPU)
+
+
+def test_what_the_backbone_does_not_need_may_hold_anything(state, tmp_path):
+    state = altered(state, "layer4.0.conv1.weight", with_one(float("nan")))
+    state = altered(state, "fc.weight", torch.Tensor.int)
+    load_backbone("resnet10t", save(state, tmp_path / "w.pth"), (1, 2), CPU)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.skad", "w.bin"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\n", "run git lfs pull"),
+        (b"\n<!DOCTYPE HTML PUBLIC><html>", "it is a web page"),
+        (b"<HTML lang=en>sign in", "it is a web page"),
+        (b"", "it is empty"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "it is no file of weights, is incomplete, or"),
+        (b"\x1f\x8b" + bytes(50), "it is no file of weights, is incomplete, or"),
+        (b"cut", "it is no file of weights, is incomplete, or"),
+        (pickle.dumps([1]), "it is no file of weights, is incomplete, or|holds no tensors"),
+    ],
+)
+def test_one_sentence_for_all_that_is_no_file_of_weights(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said) as caught:
+        read_state_dict(tmp_path / name)
+    foreign = ("Error", "miniz", "\x1b", "can still be loaded")
+    assert not [word for word in foreign if word in str(caught.value)]
+
+
+def test_whole_modules_and_cut_files_get_that_sentence(state, tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    whole = save(state, tmp_path / "w.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    for name in ("module.pth", "cut.pth"):
+        with pytest.raises(
+            ValueError, match=f"{name}' cannot be read as weights: it is no file of"
+        ):
+            read_state_dict(tmp_path / name)
+
+
+def test_a_saved_detector_without_its_backbone(state, tmp_path):
+    save_file({"bank": torch.zeros(3, 2)}, tmp_path / "line.skad")
+    with pytest.raises(ValueError, match=r"line\.skad' holds no backbone: .*include_backbone=True"):
+        read_state_dict(tmp_path / "line.skad")
+
+
+def test_an_empty_name():
+    with pytest.raises(MissingWeightsError, match=r"weights='' names no file\."):
+        read_state_dict("")
