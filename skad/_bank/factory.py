@@ -27,17 +27,28 @@ _UNSAFE = (
 _LEAST = {"nprobe": 1, "efSearch": 1, "efConstruction": 1, "k_factor": 1, "k_factor_rf": 1}
 _FRACTIONS = frozenset({"k_factor", "k_factor_rf"})
 _MOST = 2**31 - 1
+# Room for so many vectors is made for every query; more than the bank holds finds nothing more, but up
+# to so many cost little.
+_ROOM = frozenset({"efSearch", "efConstruction", "k_factor", "k_factor_rf"})
+_MUCH_ROOM = 1024
+# Search parameters that pass over vectors without looking at their distance.
+_BLIND = frozenset({"max_codes", "ht"})
+_MOST_LINKS = 512
+# Times the length of the vectors that a transform may give; more is zeros or repeats.
+_WIDENING = 4
 # Centroids that OPQ learns whatever follows it.
 _OPQ = 256
 
 
-def check_factory(index: str) -> None:
+def check_factory(index: str, n_vectors: int | None = None) -> None:
     """Refuse a factory string that faiss would take and should not.
 
     Parameters
     ----------
     index : str
         Factory string; search parameters follow a semicolon.
+    n_vectors : int, optional
+        Number of vectors in the bank, where known.
 
     Raises
     ------
@@ -56,6 +67,10 @@ def check_factory(index: str) -> None:
     for pattern, reason in _UNSAFE:
         if re.search(pattern, factory):
             raise ValueError(f"index={index!r}: {reason}.")
+    if any(int(links) > _MOST_LINKS for links in re.findall(r"HNSW(\d+)", factory)):
+        raise ValueError(
+            f"index={index!r}: a graph has {_MOST_LINKS} links a vector at most, such as HNSW32."
+        )
     for setting in filter(None, parameters.split(",")):
         name, _, value = setting.partition("=")
         known = name.strip().removeprefix("quantizer_")
@@ -64,6 +79,50 @@ def check_factory(index: str) -> None:
         if not (least <= number <= _MOST and whole):
             kind = "number" if known in _FRACTIONS else "whole number"
             raise ValueError(f"index={index!r}: {name} must be a {kind} of {least} at least.")
+        if known in _BLIND and number > 0:
+            raise ValueError(
+                f"index={index!r}: {name} passes over the nearest vectors: leave it out, and set nprobe."
+            )
+        if n_vectors is not None and known in _ROOM and number > max(n_vectors, _MUCH_ROOM):
+            raise ValueError(
+                f"index={index!r}: {name} must be {max(n_vectors, _MUCH_ROOM)} at most for a bank of "
+                f"{n_vectors} vectors."
+            )
+
+
+def check_transforms(faiss: ModuleType, made: Any, index: str) -> None:
+    """Refuse an index whose transforms make the vectors longer than they can, or should.
+
+    Parameters
+    ----------
+    faiss : module
+    made : faiss.Index
+        As faiss has made it, untrained.
+    index : str
+        Its factory string, for the message.
+
+    Raises
+    ------
+    ValueError
+    """
+    for step in _transforms(faiss, faiss.downcast_index(made)):
+        # Only to turn and to pad vectors makes sense where the result is longer; OPQ writes beyond it.
+        times = _WIDENING if isinstance(step, _widening(faiss)) else 1
+        if step.d_out > times * step.d_in:
+            raise ValueError(
+                f"index={index!r}: makes vectors of length {step.d_out} of those of length "
+                f"{step.d_in}; {times * step.d_in} is the most."
+            )
+
+
+def _widening(faiss: ModuleType) -> tuple[type, ...]:
+    return faiss.RemapDimensionsTransform, faiss.RandomRotationMatrix
+
+
+def _transforms(faiss: ModuleType, index: Any) -> list[Any]:
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    return [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
 
 
 def _number(value: str) -> float:
@@ -87,10 +146,8 @@ def fewest_vectors(faiss: ModuleType, index: Any) -> int:
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        chain = [
-            faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())
-        ]
-        return max([fewest_vectors(faiss, index.index), *(_fewest(faiss, step) for step in chain)])
+        steps = [_fewest(faiss, step) for step in _transforms(faiss, index)]
+        return max([fewest_vectors(faiss, index.index), *steps])
     needed = [1]
     if hasattr(index, "pq"):
         needed.append(index.pq.ksub)

@@ -20,7 +20,7 @@ from skad._bank._distances import (
     rows_per_product,
     squared_norms,
 )
-from skad._bank.factory import check_factory, fewest_vectors
+from skad._bank.factory import check_factory, check_transforms, fewest_vectors
 from skad._forks import LOADING
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -147,14 +147,14 @@ class FaissSearch:
     def __init__(self, vectors: NDArray[np.float32], index: str) -> None:
         faiss = _import_faiss()
         self._factory = index
-        self._index = _make_index(faiss, index, vectors.shape[1])
+        self._index = _make_index(faiss, index, vectors.shape[1], len(vectors))
         # Both training and the building of graphs depend on the number of threads.
         n_threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
             self._index.train(vectors)
             self._index.add(vectors)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise ValueError(
                 f"faiss cannot build index={index!r} from {len(vectors)} vectors of length "
                 f"{vectors.shape[1]}; choose a simpler one, such as 'Flat'"
@@ -166,7 +166,7 @@ class FaissSearch:
         """Row numbers of the k vectors the index finds, shape (q, k); -1 where it finds fewer."""
         try:
             return self._index.search(queries, k)[1]
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise ValueError(
                 f"faiss cannot search index={self._factory!r}; choose a simpler one, such as 'Flat'"
             ) from error
@@ -215,7 +215,7 @@ def check_index(index: str, n_features: int | None = None, n_vectors: int | None
     if index != "auto":
         # 960 is a multiple of every usual number of sub-quantisers.
         faiss = _import_faiss()
-        made = _make_index(faiss, index, 960 if n_features is None else n_features)
+        made = _make_index(faiss, index, 960 if n_features is None else n_features, n_vectors)
         fewest = fewest_vectors(faiss, made)
         if n_vectors is not None and n_vectors < fewest:
             raise ValueError(
@@ -318,15 +318,16 @@ def _import_faiss() -> ModuleType:
     return faiss
 
 
-def _make_index(faiss: ModuleType, index: str, n_features: int) -> Any:
+def _make_index(faiss: ModuleType, index: str, n_features: int, n_vectors: int | None) -> Any:
     """Empty faiss index for Euclidean distances from a factory string."""
-    check_factory(index)
+    check_factory(index, n_vectors)
     factory, _, parameters = index.partition(";")
     try:
         made = faiss.index_factory(n_features, factory, faiss.METRIC_L2)
+        check_transforms(faiss, made, index)
         if parameters:
             faiss.ParameterSpace().set_index_parameters(made, parameters)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise ValueError(
             f"faiss does not accept index={index!r} for vectors of length {n_features}; "
             "use 'auto', 'Flat' or another factory string of faiss, such as 'IVF64,Flat'"

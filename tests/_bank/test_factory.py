@@ -122,3 +122,78 @@ def test_no_string_that_is_let_through_ends_the_process():
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "alive", result.stderr
+
+
+@pytest.mark.parametrize("index", ["IVF4,Flat;max_codes=20", "IVF4,PQ4x4;nprobe=4,max_codes=1"])
+def test_what_passes_over_the_nearest_is_refused(index):
+    with pytest.raises(ValueError, match=r"index='.*max_codes passes over the nearest vectors"):
+        check_index(index, 24)
+
+
+def test_a_hamming_threshold_is_refused():
+    with pytest.raises(ValueError, match=r"index='PQ4x8;ht=3': ht passes over the nearest"):
+        check_index("PQ4x8;ht=3", 24)
+
+
+@pytest.mark.parametrize(
+    ("index", "longest"),
+    [
+        *(("OPQ4_28,PQ4x4", 24), ("OPQ8_1000,PQ8x4", 24), ("OPQ2_26,IVF4,Flat", 24)),
+        *(("PCA25,Flat", 24), ("ITQ48,LSH", 24), ("PCAR96,SQ8", 24)),
+        *(("Pad97,Flat", 96), ("RR1000,SQ8", 96), ("Pad100000000,IVF4,Flat", 96)),
+    ],
+)
+def test_longer_vectors_than_a_transform_can_give_are_refused(index, longest):
+    with pytest.raises(ValueError, match=f"of those of length 24; {longest} is the most"):
+        check_index(index, 24)
+    with pytest.raises(ValueError, match=r"index='"):
+        FaissSearch(np.zeros((40, 24), np.float32), index)
+
+
+@pytest.mark.parametrize("index", ["Pad32,Flat", "RR48,SQ8", "Pad96,PQ4x4"])
+def test_some_widening_works(index):
+    check_index(index, 24, 40)
+    vectors = np.random.default_rng(0).normal(3, 1, (40, 24)).astype(np.float32)
+    assert FaissSearch(vectors, index).candidates(vectors, 2).shape == (40, 2)
+
+
+@pytest.mark.parametrize("index", ["HNSW513", "IVF4_HNSW2000000,Flat", "HNSW1000,SQ8"])
+def test_more_links_than_memory_holds_are_refused(index):
+    with pytest.raises(ValueError, match="512 links a vector at most"):
+        check_index(index, 24)
+
+
+@pytest.mark.parametrize("setting", ["efSearch", "efConstruction", "quantizer_efSearch"])
+def test_more_room_than_the_bank_needs_is_refused(setting):
+    index = f"IVF4_HNSW8,Flat;{setting}=" if "_" in setting else f"HNSW8;{setting}="
+    check_index(index + "1024", 24, 40)
+    check_index(index + "2000", 24, 2000)
+    check_index(index + "2000", 24)
+    with pytest.raises(
+        ValueError, match=f"{setting} must be 1024 at most for a bank of 40 vectors"
+    ):
+        check_index(index + "2000", 24, 40)
+    with pytest.raises(
+        ValueError, match=f"{setting} must be 1024 at most for a bank of 40 vectors"
+    ):
+        FaissSearch(np.zeros((40, 24), np.float32), index + "2000000000")
+
+
+def test_a_factor_of_refining_has_the_same_bound():
+    with pytest.raises(ValueError, match=r"k_factor_rf must be 1024 at most for a bank of 40"):
+        check_index("PQ4x4,RFlat;k_factor_rf=1e9", 24, 40)
+
+
+def test_a_lack_of_memory_names_the_index(monkeypatch):
+    vectors = np.random.default_rng(0).normal(3, 1, (40, 24)).astype(np.float32)
+    search = FaissSearch(vectors, "Flat")
+
+    def greedy(*args):
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(search, "_index", type("Index", (), {"search": greedy})())
+    with pytest.raises(ValueError, match="cannot search index='Flat'"):
+        search.candidates(vectors, 1)
+    monkeypatch.setattr(faiss.IndexFlat, "add", greedy)
+    with pytest.raises(ValueError, match="cannot build index='Flat' from 40 vectors"):
+        FaissSearch(vectors, "Flat")
