@@ -14,6 +14,7 @@ from skad._forks import ObjectLock
 from skad._numbers import refuse_masked
 
 from .items import (
+    WANTED,
     Element,
     Slice,
     Strip,
@@ -24,7 +25,9 @@ from .items import (
     is_path,
     is_tensor,
     n_dims,
+    type_name,
 )
+from .strangers import is_missing, problem_of, refuse_strangers
 from .words import shortened
 
 
@@ -47,7 +50,8 @@ def is_rows(X: Any) -> bool:
     Raises
     ------
     TypeError
-        If X is one path, one encoded image or one Pillow image, or can only be iterated over.
+        If X is one path, one encoded image or one Pillow image, can only be iterated over, or holds
+        what stands for images and is none (uploads, records, None).
     ValueError
         If X is a table of several columns with images in it, or something in it is masked.
     """
@@ -61,8 +65,13 @@ def is_rows(X: Any) -> bool:
         return True
     if isinstance(items, Elements) or len(items) == 0 or any(map(is_image_item, items)):
         return False
+    if all(map(is_missing, items)):
+        raise TypeError(f"image 0 ({type_name(items[0])}): {WANTED}.")
     for i, row in enumerate(items):
         refuse_masked(row, f"row {i} of X")
+        problem = problem_of(row)
+        if problem is not None:
+            raise TypeError(f"image {i}: {problem}.")
     return True
 
 
@@ -175,6 +184,7 @@ def refuse_single(X: Any) -> None:
     TypeError
         See `is_rows`.
     """
+    refuse_strangers(X)
     if is_path(X) and os.fspath(X):
         name = describe(X)
         if (
@@ -195,7 +205,7 @@ def refuse_single(X: Any) -> None:
     by_number = ("__getitem__", "__array__", "shape")
     if hasattr(X, "__iter__") and not any(hasattr(X, name) for name in by_number):
         raise TypeError(
-            f"X is a {type(X).__name__}, of which images cannot be taken by number: wrap it in "
+            f"X is a {type_name(X)}, of which images cannot be taken by number: wrap it in "
             "list(X). Of a DataLoader pass the data set: its images, one by one."
         )
 

@@ -29,11 +29,13 @@ from .items import (
     is_path,
     is_tensor,
     n_dims,
+    type_name,
 )
 from .notes import listening
 from .opening import count_pages, naming, opened
 from .orientation import orientation, upright, upright_shape
 from .pixels import canonical, check_layout, check_pixels, strip
+from .strangers import problem_of
 from .words import shortened
 
 # Pillow modes by the way their pixels are fetched. What has a palette or alpha goes through RGBA,
@@ -194,13 +196,13 @@ def _read_element(item: Any, name: str) -> tuple[Any, str]:
         found = item.read()
     if isinstance(found, (tuple, list)):
         raise TypeError(
-            f"{name}: is a {type(found).__name__} of {len(found)}, but X must hold images alone. "
+            f"{name}: is a {type_name(found)} of {len(found)}, but X must hold images alone. "
             "Take them out of it: [element[0] for element in X]."
         )
     if hasattr(found, "keys"):
         keys = shortened(", ".join(repr(key) for key in found), 60)
         raise TypeError(
-            f"{name}: is a {type(found).__name__} with {keys}, but X must hold images alone. "
+            f"{name}: is a {type_name(found)} with {keys}, but X must hold images alone. "
             "Pass the column of images: X['image'], or [element['image'] for element in X]."
         )
     return found, f"{name}, {describe(found)}"
@@ -208,6 +210,9 @@ def _read_element(item: Any, name: str) -> tuple[Any, str]:
 
 def as_ndarray(item: Any, name: str) -> np.ndarray:
     """Take an array or tensor as one of NumPy's; reads what is not in memory."""
+    problem = problem_of(item)
+    if problem is not None:
+        raise TypeError(f"{name}: {problem}.")
     if isinstance(item, np.ndarray):
         refuse_masked(item, name)
         return np.asarray(item)
@@ -235,7 +240,7 @@ def _naming_numbers(name: str) -> Iterator[None]:
 @contextmanager
 def _opened(item: Any, name: str) -> Iterator[Image.Image]:
     if not (is_path(item) or is_encoded(item) or isinstance(item, Image.Image)):
-        raise TypeError(f"{name}: {WANTED}.")
+        raise TypeError(f"{name}: {problem_of(item) or WANTED}.")
     # Whatever Pillow warns of is heard, and told once by those who check.
     with listening(), opened(item, name) as image:
         yield image

@@ -45,7 +45,7 @@ class Element:
         self._dataset, self._i, self._lock = dataset, i, lock
 
     def __repr__(self) -> str:
-        return f"{type(self._dataset).__name__}[{self._i}]"
+        return f"{type_name(self._dataset)}[{self._i}]"
 
     def read(self) -> Any:
         """Read the element; one thread at a time, as those who write data sets expect."""
@@ -115,6 +115,11 @@ def is_image_item(item: object) -> bool:
     )
 
 
+def type_name(item: Any) -> str:
+    """Name the type of what a user holds, in short."""
+    return shortened(type(item).__name__, 60)
+
+
 def describe(item: Any) -> str:
     """Say in a few words what an item is, for error messages.
 
@@ -132,7 +137,8 @@ def describe(item: Any) -> str:
         origin = f" {shortened(repr(filename))}" if filename else ""
         return f"Pillow image{origin}, mode {item.mode}, {item.width} x {item.height}"
     if is_array(item):
-        return f"array of shape {tuple(item.shape)}, {getattr(item, 'dtype', 'of unknown type')}"
+        dtype = shortened(str(getattr(item, "dtype", "of unknown type")), 60)
+        return f"array of shape {tuple(item.shape)}, {dtype}"
     if isinstance(item, (bytes, bytearray, memoryview)):
         return f"{len(item)} bytes"
     if is_encoded(item):
@@ -140,4 +146,4 @@ def describe(item: Any) -> str:
         return (
             f"file {shortened(repr(filename))}" if isinstance(filename, str) else "file in memory"
         )
-    return repr(item) if isinstance(item, Element) else type(item).__name__
+    return repr(item) if isinstance(item, Element) else type_name(item)

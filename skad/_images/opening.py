@@ -20,6 +20,7 @@ from .words import shortened
 # Formats in which further images are previews or layers of the first.
 _ONE_PAGE = frozenset({"MPO", "PSD"})
 _REDUCED, _IS_REDUCED = 254, 1  # tag of TIFF
+_LONGEST_PATH = 4096
 _ORIENTATION = ExifTags.Base.Orientation
 
 
@@ -159,8 +160,7 @@ def naming(item: Any, name: str) -> Iterator[None]:
         raise MissingImageError(f"{name}: no such file.") from error
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            f"{name}: is not an image that Pillow can read. Leave it out, convert it to PNG, or "
-            "pass its pixels as an array."
+            f"{name}: is not an image that Pillow can read. {_other_than_image(item)}"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(
@@ -169,6 +169,12 @@ def naming(item: Any, name: str) -> Iterator[None]:
     except Exception as error:
         # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError, struct.error.
         raise UnreadableImageError(f"{name}: {_remedy(item, error)}") from error
+
+
+def _other_than_image(item: Any) -> str:
+    if isinstance(item, bytes) and 0 < len(item) < _LONGEST_PATH and min(item) >= ord(" "):
+        return "If it is a path, pass it as text: os.fsdecode(path)."
+    return "Leave it out, convert it to PNG, or pass its pixels as an array."
 
 
 def _remedy(item: Any, error: Exception) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .words import shortened
+
 _CHANNELS = (1, 3, 4)
 # Resizing and colour conversion leave floats a few ulps outside 0..1.
 _OVERSHOOT = 1e-6
@@ -133,13 +135,15 @@ def _layout_problem(shape: tuple[int, ...]) -> str:
     return f"{wanted}; got {shape}."
 
 
-def check_batch_layout(shape: tuple[int, ...]) -> None:
+def check_batch_layout(shape: tuple[int, ...], *, of_tensor: bool = False) -> None:
     """Check the shape of many images in one array.
 
     Parameters
     ----------
     shape : tuple of int
         (n, H, W) is grey, (n, H, W, C) has 1, 3 or 4 channels.
+    of_tensor : bool, default=False
+        Of a torch tensor: (3, H, W) and (4, H, W) are one colour image there, more often than not.
 
     Raises
     ------
@@ -162,6 +166,12 @@ def check_batch_layout(shape: tuple[int, ...]) -> None:
             f"{wanted} (NHWC); got {shape}, which looks like one colour image: wrap it in a "
             "list, [image]."
         )
+    if of_tensor and shape[0] in (3, 4):
+        raise ValueError(
+            f"X is a tensor of the shape {shape}, which is one colour image with channels first to "
+            f"torch, and {shape[0]} grey images by its shape. Pass [X.permute(1, 2, 0)] for the one "
+            "image, list(X) for the grey ones."
+        )
 
 
 def _has_pixel_range(dtype: np.dtype[Any]) -> bool:
@@ -174,7 +184,9 @@ def _check_numbers(array: np.ndarray, name: str) -> None:
     if _has_pixel_range(array.dtype):
         return
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: pixels must be numbers or bool; got dtype {array.dtype}.")
+        raise ValueError(
+            f"{name}: pixels must be numbers or bool; got dtype {shortened(str(array.dtype), 60)}."
+        )
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"{name}: contains NaN or infinity.")

@@ -6,7 +6,7 @@ and a subset is an index into the same list, so errors name an image by its plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -18,6 +18,7 @@ from .items import Strip, describe, is_array, is_late, is_tensor, n_dims
 from .pixels import check_batch_layout
 from .remarks import say_pages, say_remarks
 from .threads import ordered_map
+from .words import shortened
 
 # Checking files waits for the disk (often one across the network), not for the CPU.
 _CHECK_WORKERS = 8
@@ -252,7 +253,9 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
     if items is None and (is_array(X) or (n_dims(X) or 0) >= 3):
         items = _rows(X, image_shape) if n_dims(X) == 2 else _batch(X)
     if items is None:
-        raise TypeError(f"X must hold images: paths, Pillow images or arrays; got {type(X)}.")
+        raise TypeError(
+            f"X must hold images: paths, Pillow images or arrays; got {shortened(repr(type(X)), 100)}."
+        )
     if len(items) == 0:
         raise ValueError("no images: found 0 sample(s) in X, while a minimum of 1 is required.")
     return ImageSource(items)
@@ -260,22 +263,28 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
 
 def _batch(X: Any) -> Any:
     """Take an array or tensor of images as a sequence of images."""
-    check_batch_layout(tuple(X.shape))
+    check_batch_layout(tuple(X.shape), of_tensor=is_tensor(X))
     return X if isinstance(X, np.ndarray) or is_tensor(X) else Slices(X)
 
 
 def _rows(X: np.ndarray, image_shape: Sequence[int] | None) -> Rows:
     if image_shape is None:
         return Rows(np.asarray(X), None)
-    sides = tuple(image_shape)
-    valid = all(isinstance(side, Integral) and side >= 1 for side in sides)
+    sides = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    valid = all(_is_side(side) for side in sides)
     if not valid or len(sides) not in (2, 3) or (len(sides) == 3 and sides[2] not in (1, 3, 4)):
         raise ValueError(
-            f"image_shape must be (H, W) or (H, W, C) with C 1, 3 or 4; got {image_shape!r}."
+            "image_shape must be (H, W) or (H, W, C), of positive integers, with C 1, 3 or 4; got "
+            f"{shortened(repr(image_shape))}."
         )
+    sides = tuple(int(side) for side in sides)
     expected = int(np.prod(sides, dtype=np.int64))
     if X.shape[1] != expected:
         raise ValueError(
             f"X has {X.shape[1]} columns, but images of image_shape={sides} have {expected} values."
         )
     return Rows(np.asarray(X), sides)
+
+
+def _is_side(side: object) -> bool:
+    return isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1

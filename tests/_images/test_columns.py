@@ -49,7 +49,6 @@ def encoded(pixels=PIXELS, format="PNG"):  # noqa: A002
         torch.zeros(4),
         3.0,
         None,
-        {"a": 1},
     ],
     ids=lambda X: type(X).__name__,
 )
