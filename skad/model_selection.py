@@ -239,7 +239,7 @@ class OneClassShuffleSplit(_OneClassSplitter):
 
 def _numbered(groups: Any) -> np.ndarray:
     """Give groups numbers as they come, whatever they are called by and whatever holds them."""
-    column = groups if isinstance(groups, list | tuple) else np.asarray(groups)
+    column: Any = groups if isinstance(groups, list | tuple) else np.asarray(groups)
     if getattr(column, "ndim", 1) == 2 and column.shape[1] == 1:
         column = column[:, 0]
     numbers: dict[Any, int] = {}
