@@ -10,6 +10,8 @@ import re
 from types import ModuleType
 from typing import Any
 
+from skad._text import shortened
+
 _UNSAFE = (
     (r"NSG|NNDescent", "its graphs end the process on small or repetitive banks: use HNSW32"),
     (r"HNSW1(?!\d)", "a graph needs two links a vector at least, such as HNSW32"),
@@ -66,28 +68,35 @@ def check_factory(index: str, n_vectors: int | None = None) -> None:
     factory, _, parameters = index.partition(";")
     for pattern, reason in _UNSAFE:
         if re.search(pattern, factory):
-            raise ValueError(f"index={index!r}: {reason}.")
+            raise ValueError(f"index={quoted(index)}: {reason}.")
     if any(int(links) > _MOST_LINKS for links in re.findall(r"HNSW(\d+)", factory)):
         raise ValueError(
-            f"index={index!r}: a graph has {_MOST_LINKS} links a vector at most, such as HNSW32."
+            f"index={quoted(index)}: a graph has {_MOST_LINKS} links a vector at most, such as HNSW32."
         )
     for setting in filter(None, parameters.split(",")):
         name, _, value = setting.partition("=")
         known = name.strip().removeprefix("quantizer_")
+        name = shortened(name, 60)
         least, number = _LEAST.get(known, 0), _number(value)
         whole = number.is_integer() or known in _FRACTIONS
         if not (least <= number <= _MOST and whole):
             kind = "number" if known in _FRACTIONS else "whole number"
-            raise ValueError(f"index={index!r}: {name} must be a {kind} of {least} at least.")
+            raise ValueError(f"index={quoted(index)}: {name} must be a {kind} of {least} at least.")
         if known in _BLIND and number > 0:
             raise ValueError(
-                f"index={index!r}: {name} passes over the nearest vectors: leave it out, and set nprobe."
+                f"index={quoted(index)}: {name} passes over the nearest vectors: leave it out, "
+                "and set nprobe."
             )
         if n_vectors is not None and known in _ROOM and number > max(n_vectors, _MUCH_ROOM):
             raise ValueError(
-                f"index={index!r}: {name} must be {max(n_vectors, _MUCH_ROOM)} at most for a bank of "
-                f"{n_vectors} vectors."
+                f"index={quoted(index)}: {name} must be {max(n_vectors, _MUCH_ROOM)} at most for a "
+                f"bank of {n_vectors} vectors."
             )
+
+
+def quoted(index: str) -> str:
+    """Quote a factory string in an error message, however long it is."""
+    return shortened(repr(index))
 
 
 def check_transforms(faiss: ModuleType, made: Any, index: str) -> None:
@@ -110,7 +119,7 @@ def check_transforms(faiss: ModuleType, made: Any, index: str) -> None:
         times = _WIDENING if isinstance(step, _widening(faiss)) else 1
         if step.d_out > times * step.d_in:
             raise ValueError(
-                f"index={index!r}: makes vectors of length {step.d_out} of those of length "
+                f"index={quoted(index)}: makes vectors of length {step.d_out} of those of length "
                 f"{step.d_in}; {times * step.d_in} is the most."
             )
 

@@ -20,7 +20,7 @@ from skad._bank._distances import (
     rows_per_product,
     squared_norms,
 )
-from skad._bank.factory import check_factory, check_transforms, fewest_vectors
+from skad._bank.factory import check_factory, check_transforms, fewest_vectors, quoted
 from skad._forks import LOADING
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -156,7 +156,7 @@ class FaissSearch:
             self._index.add(vectors)
         except (RuntimeError, MemoryError) as error:
             raise ValueError(
-                f"faiss cannot build index={index!r} from {len(vectors)} vectors of length "
+                f"faiss cannot build index={quoted(index)} from {len(vectors)} vectors of length "
                 f"{vectors.shape[1]}; choose a simpler one, such as 'Flat'"
             ) from error
         finally:
@@ -168,7 +168,8 @@ class FaissSearch:
             return self._index.search(queries, k)[1]
         except (RuntimeError, MemoryError) as error:
             raise ValueError(
-                f"faiss cannot search index={self._factory!r}; choose a simpler one, such as 'Flat'"
+                f"faiss cannot search index={quoted(self._factory)}; choose a simpler one, such as "
+                "'Flat'"
             ) from error
 
 
@@ -219,7 +220,7 @@ def check_index(index: str, n_features: int | None = None, n_vectors: int | None
         fewest = fewest_vectors(faiss, made)
         if n_vectors is not None and n_vectors < fewest:
             raise ValueError(
-                f"index={index!r} is trained on {fewest} vectors at least, and the bank holds "
+                f"index={quoted(index)} is trained on {fewest} vectors at least, and the bank holds "
                 f"{n_vectors}: raise coreset_size, or choose a simpler one, such as 'Flat'."
             )
 
@@ -329,7 +330,7 @@ def _make_index(faiss: ModuleType, index: str, n_features: int, n_vectors: int |
             faiss.ParameterSpace().set_index_parameters(made, parameters)
     except (RuntimeError, MemoryError) as error:
         raise ValueError(
-            f"faiss does not accept index={index!r} for vectors of length {n_features}; "
+            f"faiss does not accept index={quoted(index)} for vectors of length {n_features}; "
             "use 'auto', 'Flat' or another factory string of faiss, such as 'IVF64,Flat'"
         ) from error
     return made

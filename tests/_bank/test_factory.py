@@ -197,3 +197,13 @@ def test_a_lack_of_memory_names_the_index(monkeypatch):
     monkeypatch.setattr(faiss.IndexFlat, "add", greedy)
     with pytest.raises(ValueError, match="cannot build index='Flat' from 40 vectors"):
         FaissSearch(vectors, "Flat")
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["NSG32," + "Flat" * 5000, "IVF64,Flat;" + "x" * 9000 + "=-1", "HNSW999," + "Flat" * 5000],
+)
+def test_messages_do_not_quote_all_of_a_long_string(index):
+    with pytest.raises(ValueError, match=r"^index=") as info:
+        check_factory(index)
+    assert len(str(info.value)) < 450
