@@ -14,6 +14,8 @@ servers that fork after loading a model, do.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import sys
 import threading
@@ -86,5 +88,6 @@ def _work_in_one_thread() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # With this module, whose locks nobody can hold before.
+    # With this module, whose locks nobody can hold before; and after the modules above, which take locks
+    # of their own at a fork: the last to register takes its locks first, and who loads may need theirs.
     os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_begin_as_child)

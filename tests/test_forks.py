@@ -52,7 +52,6 @@ def test_imports_inside_functions_hold_the_lock(source):
 WORK = {
     "save": "skad.save(det, folder + name + '.skad')",
     "report": "skad.inspection.report(det, good[:2], path=folder + name + '.html')",
-    "picture": "skad.inspection.HeatmapDisplay.from_estimator(det, good[:2]).plot()",
 }
 
 
@@ -82,6 +81,38 @@ if not pid:
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 thread.join()
+print("alive")
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip() == "alive", result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize(
+    "need", ["logging.getLogger('a new one')", "ThreadPoolExecutor(1).submit(int).result()"]
+)
+def test_who_loads_may_need_locks_that_other_libraries_take_at_a_fork(need):
+    code = f"""
+import os, signal, threading, time
+from skad._forks import LOADING
+import logging
+from concurrent.futures import ThreadPoolExecutor
+started = threading.Event()
+def work():
+    with LOADING:
+        started.set()
+        time.sleep(0.2)
+        {need}
+threading.Thread(target=work, daemon=True).start()
+started.wait()
+signal.alarm(10)
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
 print("alive")
 """
     result = subprocess.run(
