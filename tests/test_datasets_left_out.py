@@ -1,5 +1,6 @@
 """What a folder holds and its loader leaves out is told, with numbers and an example."""
 
+import os
 import re
 import warnings
 
@@ -151,3 +152,73 @@ def test_folders_of_masks_and_links(folder, tmp_path):
         warnings.simplefilter("error")
         data = load_folder(folder)
     assert names(data.masks_test) == [None, "000_mask.png", "001"]
+
+
+def remarks(folder):
+    with pytest.warns(UserWarning, match=re.escape(str(folder))) as caught:
+        load_folder(folder)
+    (warning,) = caught
+    return str(warning.message)
+
+
+@pytest.mark.parametrize("name", ["groundtruth", "Ground Truth", "gt", "GT", "masks", "labels"])
+def test_masks_in_a_folder_of_another_name(folder, name):
+    (folder / "ground_truth").rename(folder / name)
+    said = f"name of their folder: 1, such as '{name}/scratch/000_mask.png'; rename the folder to"
+    assert said in remarks(folder)
+
+
+@pytest.mark.parametrize("ending", ["_mask", "-mask", "_GT", ".label", "_ground_truth"])
+def test_masks_beside_the_images(folder, ending):
+    (folder / "ground_truth/scratch/000_mask.png").unlink()
+    plant(folder, f"test/scratch/000{ending}.png", f"test/scratch/001{ending}.png")
+    said = f"masks of those beside them: 2, such as 'test/scratch/000{ending}.png'; masks lie in"
+    assert said in remarks(folder)
+
+
+def test_a_name_that_ends_like_a_mask_but_stands_alone(folder):
+    plant(folder, "test/scratch/face_mask.png", "test/scratch/label.png", "train/good/gas_mask.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("other", ["000.png", "000_mask.png", "000.bmp"])
+def test_a_mask_that_fits_two_images_is_an_error(folder, other):
+    plant(folder, "ground_truth/scratch/000_mask.png", f"test/scratch/{other}")
+    with pytest.raises(ValueError, match=r"000_mask\.png' fits two images, '000\.\w+'|'000_mask"):
+        load_folder(folder)
+
+
+def test_good_images_may_share_a_name(folder):
+    plant(folder, "test/good/000.jpg", "ground_truth/good/000_mask.png", "train/good/001.jpg")
+    load_folder(folder)
+
+
+def test_masks_that_few_images_lack(folder):
+    plant(folder, *(f"test/dent/{i}.png" for i in range(5)))
+    plant(folder, *(f"ground_truth/dent/{i}.png" for i in range(3)))
+    said = "Images without a mask though most of 'dent' have one: 2, such as 'test/dent/3.png'."
+    assert said in remarks(folder)
+
+
+def test_an_empty_folder_is_no_mask(folder):
+    (folder / "ground_truth/scratch/001").mkdir()
+    (folder / "ground_truth/scratch/001/notes.txt").write_text("to do")
+    assert names(load_folder(folder).masks_test) == [None, "000_mask.png", None]
+
+
+def test_a_kind_that_is_a_link_to_another(folder):
+    (folder / "test/zlink").symlink_to("scratch", target_is_directory=True)
+    said = (
+        "there twice: 2, in 'test/zlink', which is a link to 'test/scratch' or the other way round"
+    )
+    assert said in remarks(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_pipes_are_left_out(folder):
+    os.mkfifo(folder / "train/good/9.png")
+    (folder / "test/scratch/null.png").symlink_to(os.devnull)
+    said = "Pipes, devices or broken links not used: 2, such as 'train/good/9.png'."
+    assert said in remarks(folder)

@@ -24,8 +24,8 @@ def images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     Returns
     -------
     list of Path
-        In the order of their names. Hidden files and other files are left out; links that lead
-        nowhere are not, so that whoever reads them complains.
+        In the order of their names. Hidden files, pipes, devices and other files are left out; links
+        that lead nowhere are not, so that whoever reads them complains.
     """
     if not folder.is_dir():
         return []
@@ -35,7 +35,7 @@ def images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
             for entry in entries
             if not entry.name.startswith(".")
             and os.path.splitext(entry.name)[1].lower() in suffixes
-            and not entry.is_dir()
+            and (entry.is_file() or not os.path.exists(entry.path))
         )
     return [folder / name for name in names]
 

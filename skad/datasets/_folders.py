@@ -103,14 +103,16 @@ def load_folder(path: str | os.PathLike[str], category: str | None = None) -> Bu
     FileNotFoundError
         If the folder, its training or its test images are missing; the message shows the layout.
     ValueError
-        If `path` is a file, or for a category that does not exist or is not said.
+        If `path` is a file, for a category that does not exist or is not said, or if a mask fits two
+        images.
 
     Warns
     -----
     UserWarning
-        If masks match no image, images have other suffixes or lie elsewhere (in deeper folders, say),
-        or a folder beside ``test/good`` seems to hold good images ("ok", "normal"): with their number,
-        an example and the remedy.
+        If masks match no image, lie beside the images or in a folder of another name, or are there for
+        most images of a kind but not for all; if images have other suffixes, lie elsewhere (in deeper
+        folders, say), or are there twice by a link; or if a folder beside ``test/good`` seems to hold
+        good images ("ok", "normal"): with their number, an example and the remedy.
 
     Examples
     --------
@@ -320,10 +322,12 @@ def load_layout(
     for folder in subfolders(root / "test"):
         kind = GOOD if folder.name == good else folder.name
         truth = _truth(root / "ground_truth" / folder.name)
-        samples += [
+        found_here = [
             Sample(file, kind, "test", truth.get(f"{file.stem}_mask", truth.get(file.stem)))
             for file in images(folder)
         ]
+        _check_claimed_once(found_here)
+        samples += found_here
     for part, place in (("train", f"train/{good}"), ("test", "test")):
         if not any(sample.split == part for sample in samples):
             what = f"no images in {os.path.relpath(root / place, path)}"
@@ -370,7 +374,20 @@ def _is_category(folder: Path) -> bool:
     return (folder / "train").is_dir() or (folder / "test").is_dir()
 
 
+def _check_claimed_once(samples: list[Sample]) -> None:
+    claimed: dict[Path, Path] = {}
+    for sample in samples:
+        if sample.mask is None or sample.kind == GOOD:
+            continue
+        other = claimed.setdefault(sample.mask, sample.image)
+        if other != sample.image:
+            raise ValueError(
+                f"the mask {os.fspath(sample.mask)!r} fits two images, {other.name!r} and "
+                f"{sample.image.name!r}: rename one of them, or take it away if it is a mask itself."
+            )
+
+
 def _truth(folder: Path) -> dict[str, Path]:
     """Masks of a kind by name: files, and folders with the several masks of one image."""
-    several = {mask.name: mask for mask in subfolders(folder)}
+    several = {mask.name: mask for mask in subfolders(folder) if images(mask)}
     return several | {mask.stem: mask for mask in images(folder)}
