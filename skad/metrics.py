@@ -249,8 +249,10 @@ def threshold_report(y: np.ndarray, scores: np.ndarray, threshold: float) -> Thr
 
     Raises
     ------
+    TypeError
+        If `threshold` is not a number.
     ValueError
-        As :func:`image_auroc`.
+        As :func:`image_auroc`, or if `threshold` is NaN.
 
     Examples
     --------
@@ -259,11 +261,12 @@ def threshold_report(y: np.ndarray, scores: np.ndarray, threshold: float) -> Thr
     (0.0, 0.5, 1)
     """
     y, scores = _checked(y, scores)
+    threshold = _checked_threshold(threshold)
     called, defective = scores < threshold, y == -1
     found, alarms = int((called & defective).sum()), int((called & ~defective).sum())
     missed = int(defective.sum()) - found
     return ThresholdReport(
-        threshold=float(threshold),
+        threshold=threshold,
         f1=2 * found / (2 * found + alarms + missed),
         accuracy=1 - (alarms + missed) / len(y),
         false_alarm_rate=alarms / int((~defective).sum()),
@@ -383,6 +386,17 @@ def _checked(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     if np.isnan(scores).any():
         raise ValueError(f"scores holds NaN, first at {int(np.isnan(scores).argmax())}.")
     return y, scores
+
+
+def _checked_threshold(threshold: float) -> float:
+    given = np.asarray(threshold)
+    if given.ndim or given.dtype.kind not in "iuf":
+        raise TypeError(
+            f"threshold must be a number, such as det.offset_; got {type(threshold).__name__}."
+        )
+    if np.isnan(given):
+        raise ValueError("threshold is NaN: no score is below it, or above.")
+    return float(given)
 
 
 def _just_above(level: float, scores: np.ndarray) -> float:

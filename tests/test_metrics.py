@@ -321,3 +321,25 @@ def test_aupro_is_what_anomalib_computes(seed, theirs):
         maps.append((noise * 3 + mask * rng.random()).astype(np.float32))
         masks.append(mask)
     assert aupro(masks, maps) == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "threshold", [None, "2.0", [2.0], np.array([1.0, 2.0]), True, 1j, object()]
+)
+def test_a_threshold_that_is_no_number(threshold):
+    with pytest.raises(TypeError, match=r"threshold must be a number, such as det\.offset_; got"):
+        threshold_report([1, 1, -1], [3.0, 2.0, 1.0], threshold)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), np.float32("nan"), np.array(np.nan)])
+def test_a_threshold_that_is_nan(threshold):
+    with pytest.raises(ValueError, match="threshold is NaN"):
+        threshold_report([1, 1, -1], [3.0, 2.0, 1.0], threshold)
+
+
+@pytest.mark.parametrize("threshold", [2, np.float32(2), np.array(2.0), np.uint8(2), float("inf")])
+def test_numbers_of_any_kind_are_thresholds(threshold):
+    report = threshold_report([1, 1, -1], [3.0, 2.0, 1.0], threshold)
+    assert type(report.threshold) is float
+    assert report.threshold == threshold
+    assert report.false_positives == (2 if threshold == float("inf") else 0)

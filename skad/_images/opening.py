@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO, TextIOBase
@@ -60,6 +61,7 @@ def opened(item: Any, name: str) -> Iterator[Image.Image]:
 
 def _open(item: Any, name: str, stack: ExitStack) -> Image.Image:
     if is_path(item):
+        _refuse_streams(item, name)
         # Not by its name: Pillow would map the file, and then mixes up the lines of a turned TIFF.
         return stack.enter_context(Image.open(stack.enter_context(open(item, "rb"))))
     if not isinstance(item, Image.Image):
@@ -75,6 +77,16 @@ def _open(item: Any, name: str, stack: ExitStack) -> Image.Image:
     with READING:
         item.load()
     return item
+
+
+def _refuse_streams(path: Any, name: str) -> None:
+    """Refuse pipes and devices: opening or reading one may never end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UnreadableImageError(
+            f"{name}: is no regular file, but a pipe, a socket or a device. Leave it out, or pass its "
+            "content as bytes."
+        )
 
 
 def _is_altered(image: Image.Image, twin: Image.Image) -> bool:

@@ -207,3 +207,22 @@ def test_what_is_only_looked_at_stays_on_the_disk():
     seen_only(image)
     as_image_source([image]).load(0)
     assert image.tile  # not loaded
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+@pytest.mark.parametrize("kind", ["pipe", "endless", "empty", "linked"])
+def test_what_is_no_regular_file_is_refused_unread(tmp_path, kind):
+    path = {"endless": "/dev/zero", "empty": os.devnull}.get(kind, str(tmp_path / "part.png"))
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "linked":
+        os.mkfifo(tmp_path / "pipe")
+        os.symlink("pipe", path)
+    source = as_image_source([path])
+    with pytest.raises(ValueError, match=r"image 0 \('/.*'\): is no regular file"):
+        source.load(0)
+
+
+def test_links_to_files_are_read(path, tmp_path):
+    (tmp_path / "link.png").symlink_to(path)
+    np.testing.assert_array_equal(as_image_source([tmp_path / "link.png"]).load(0), PIXELS)
