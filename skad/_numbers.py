@@ -53,7 +53,8 @@ def marked(mask: Any, name: str) -> np.ndarray:
     if numbers.dtype.kind not in "biuf":
         raise ValueError(
             f"{name}: must hold numbers or bool, non-zero = defective; got dtype "
-            f"{str(numbers.dtype)[:40]}. Convert it: mask.astype(float) != 0."
+            f"{str(numbers.dtype)[:40]}. Convert it, mask.astype(float) != 0, or read it if it is a "
+            "path, skad.datasets.read_mask(path)."
         )
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise ValueError(
