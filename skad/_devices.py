@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from skad._text import shortened
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -36,12 +38,13 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
-            f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:<number>'."
+            f"device={shortened(repr(device))} is not a torch device; use 'auto', 'cpu', 'cuda' or "
+            "'cuda:<number>'."
         ) from error
     if not _is_available(resolved):
         raise ValueError(
-            f"device={device!r} is not available on this machine; use device='auto' or 'cpu' "
-            "(set_params(device='cpu') also works on a fitted detector)."
+            f"device={shortened(repr(device))} is not available on this machine; use device='auto' "
+            "or 'cpu' (set_params(device='cpu') also works on a fitted detector)."
         )
     return resolved
 

@@ -33,6 +33,13 @@ def test_a_device_that_is_missing(monkeypatch):
         resolve_device("gpu")
 
 
+@pytest.mark.parametrize("device", ["x" * 5000, "cuda:" + "9" * 4000, "cpu\n" * 900])
+def test_names_of_devices_may_be_long(device):
+    with pytest.raises(ValueError, match=r"^device='") as raised:
+        resolve_device(device)
+    assert len(str(raised.value)) < 500
+
+
 def test_precision_is_never_chosen_silently():
     product = torch.ones(2, 2)
     with autocast(torch.device("cpu"), "float32"):

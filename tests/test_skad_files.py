@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import rewriting
 import torch
 from conftest import make_detector, make_reconpatch, make_recontrast
 from safetensors import safe_open
@@ -191,6 +192,40 @@ class TestRefusals:
         monkeypatch.undo()
         with pytest.raises(ValueError, match="has format '99'"):
             skad.load(tmp_path / "det.skad")
+
+    @pytest.mark.parametrize(
+        "text", ["9" * 10_000, "9\n" * 5000, "\x1b[31m" * 2000, "\u202e" * 300]
+    )
+    @pytest.mark.parametrize("name", ["__version__", "_FORMAT"])
+    def test_what_a_header_says_is_shown_in_one_line(
+        self, simple, tmp_path, monkeypatch, name, text
+    ):
+        monkeypatch.setattr(persistence, name, text)
+        skad.save(simple, tmp_path / "det.skad")
+        monkeypatch.undo()
+        if name == "_FORMAT":
+            with pytest.raises(ValueError, match="has format") as raised:
+                skad.load(tmp_path / "det.skad")
+            message = str(raised.value)
+        else:
+            with pytest.warns(UserWarning, match="written by skad") as caught:
+                skad.load(tmp_path / "det.skad")
+            message = str(caught[0].message)
+        assert len(message) < 300 + len(str(tmp_path))
+        assert message.isprintable()
+
+    @pytest.mark.parametrize(
+        "parameter", ["contamination", "geometry", "coreset_method", "unknown" * 999]
+    )
+    def test_what_a_content_says_is_shown_in_a_few_lines(self, simple, tmp_path, parameter):
+        skad.save(simple, tmp_path / "det.skad")
+        content, tensors = rewriting.parts(tmp_path / "det.skad")
+        pairs = [pair for pair in content["state"] if pair[0] != parameter]
+        content["state"] = [*pairs, [parameter, "x" * 10_000]]
+        rewriting.write(tmp_path / "det.skad", content, tensors)
+        with pytest.raises(ValueError, match=parameter[:7]) as raised:
+            skad.load(tmp_path / "det.skad")
+        assert len(str(raised.value)) < 700 + len(str(tmp_path))
 
     def test_a_failure_leaves_the_old_file(self, simple, good, tmp_path, monkeypatch):
         skad.save(simple, tmp_path / "det.skad")

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad._contract import BaseDetector
 from skad._features.weight_files import BACKBONE_PREFIX
+from skad._text import shortened
 from skad._version import __version__
 from skad._warn import warn_user
 from skad.persistence._archive import read, write
@@ -27,6 +28,8 @@ from skad.persistence._declared import DETECTORS
 __all__ = ["load", "save"]
 
 _FORMAT = "1"
+# Characters that a message quotes of what is wrong with a file, whose author chooses them.
+_LONGEST = 500
 
 
 def save(
@@ -77,7 +80,9 @@ def save(
     try:
         Reader(writer.tensors).read(content)
     except ValueError as error:
-        raise ValueError(f"this detector could not be read from a file: {error}.") from error
+        raise ValueError(
+            f"this detector could not be read from a file: {shortened(str(error), _LONGEST)}."
+        ) from error
     metadata = {
         "skad_format": _FORMAT,
         "skad_version": __version__,
@@ -99,7 +104,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     -------
     detector
         Fitted; scores as it did. Where the file holds the weights of the backbone, its `weights` is
-        `path`.
+        `path`, made absolute.
 
     Raises
     ------
@@ -125,20 +130,23 @@ def load(path: str | os.PathLike[str]) -> Any:
     path = _checked_path(path)
     metadata, tensors = read(path)
     name = repr(os.fspath(path))
+    version = _word(metadata["skad_version"])
     if metadata.get("skad_format") != _FORMAT:
         raise ValueError(
-            f"{name} has format {metadata.get('skad_format')!r}; this skad ({__version__}) reads "
-            f"{_FORMAT!r}. Install the version it was written with: {metadata.get('skad_version')}."
+            f"{name} has format '{_word(metadata.get('skad_format', ''))}'; this skad ({__version__}) "
+            f"reads {_FORMAT!r}. Install the version it was written with: {version}."
         )
     if metadata["skad_version"] != __version__:
         warn_user(
-            f"{name} was written by skad {metadata['skad_version']}, this is {__version__}: compare "
-            "its scores with known ones before you rely on it."
+            f"{name} was written by skad {version}, this is {__version__}: compare its scores with "
+            "known ones before you rely on it."
         )
     try:
         detector = _detector(metadata["content"], tensors)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the content of {name} is not what skad writes: {error}.") from error
+        raise ValueError(
+            f"the content of {name} is not what skad writes: {shortened(str(error), _LONGEST)}."
+        ) from error
     find_inside(detector, path, tensors)
     return detector
 
@@ -149,6 +157,11 @@ def _detector(content: str, tensors: dict[str, Any]) -> Any:
     if not isinstance(detector, DETECTORS) or not hasattr(detector, "_params_at_fit"):
         raise ValueError("it is no fitted detector")
     return detector
+
+
+def _word(text: str) -> str:
+    """Show what a file says in one short line."""
+    return shortened(repr(text)[1:-1], 60)
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:

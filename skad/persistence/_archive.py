@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from skad._files import replacing
+from skad._text import shortened
 
 # How safetensors passes on what the system says.
 _SYSTEM_ERROR = re.compile(r"(?:os error |code: )(\d+)")
@@ -70,8 +71,15 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{damaged}: {error}") from error
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:
+        raise ValueError(f"{damaged}: {shortened(str(error))}") from error
     if not {"content", "checksum", "skad_version"} <= metadata.keys():
         raise ValueError(f"{damaged}: it lacks skad's header.")
     if metadata["checksum"] != checksum(metadata, tensors):

@@ -69,7 +69,7 @@ class Writer:
             return {"object": name, "state": self._items(_state(value, where), where)}
         if isinstance(value, dict):
             return {"dict": self._items(value, where)}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple | range):
             items = [self.encode(item, f"{where}[{i}]") for i, item in enumerate(value)]
             return {"list" if isinstance(value, list) else "tuple": items}
         raise ValueError(

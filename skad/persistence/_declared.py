@@ -32,6 +32,7 @@ from skad.persistence._rules import (
     instance,
     integer,
     integers,
+    is_bounded,
     nothing,
     number,
     optional,
@@ -109,7 +110,7 @@ def _is_pair(value: Any) -> bool:
 # ---- fitted attributes -------------------------------------------------------------------------------
 
 _OF_ALL: Table = {
-    "n_images_": integer(1),
+    "n_images_": integer(1, 2**31),
     "offset_": number(),
     "heatmap_threshold_": number(),
     "calibration_scores_": optional(array("float64", "n_calibration", ascending=True)),
@@ -183,6 +184,47 @@ def _knows_index(index: str, bank: MemoryBank) -> bool:
     return True
 
 
+def _is_cover_of(s: SimpleNamespace) -> Any:
+    """Whether a cover is that of the bank; only the greedy rule has one, and always."""
+    if not hasattr(s, "_cover"):
+        return True
+    if s.fit.coreset_method != "greedy":
+        return s._cover is None and s.coreset_radius_ is None
+    return (
+        s._cover is not None
+        and s._cover.net_size <= len(s.bank_)
+        and s._cover.radius == s.coreset_radius_
+    )
+
+
+def _chose_from(n_patches: int, s: SimpleNamespace) -> bool:
+    """Whether the bank was chosen from so many patches of all images."""
+    size, n_chosen = s.fit.coreset_size, len(s.bank_)
+    per_image, rest = divmod(n_patches, s.n_images_)
+    return (
+        n_chosen <= n_patches
+        and per_image <= s.geometry_.image_size**2
+        and (rest == 0 or s.geometry_.mode == "pad")
+        and (n_chosen == size if isinstance(size, int) else n_chosen >= int(n_patches * size))
+    )
+
+
+def _ends_now(log: CalibrationLog, s: SimpleNamespace) -> Any:
+    """Whether a log is of the images up to now: more than a third of them count, the latest."""
+    return (
+        log.n_images[-1] == s.n_images_
+        and (np.diff(log.n_images) >= 0).all()
+        and len(log.peaks) <= s.n_images_ < 3 * len(log.peaks)
+        and (s.fit.contamination == "auto" or log.in_sample is not None)
+    )
+
+
+def _is_left_out(log: SimpleNamespace) -> Any:
+    """Whether images were scored without their own vectors; the first, if it was alone, cannot be."""
+    alone = len(log.n_images) == 1 and log.n_images[0] == 1
+    return is_bounded(log.out_of_sample) or (alone and np.isnan(log.out_of_sample).all())
+
+
 _RELATED_ALL = (
     Relation(
         "calibration_scores_",
@@ -222,16 +264,18 @@ _RELATED_BANKS = (
     ),
     Relation(
         "_cover",
-        "be that of the bank, and coreset_radius_ its radius",
-        lambda s: (
-            getattr(s, "_cover", None) is None
-            or (s._cover.net_size <= len(s.bank_) and s._cover.radius == s.coreset_radius_)
-        ),
+        "be that of the bank, as coreset_method asks for, and coreset_radius_ its radius",
+        _is_cover_of,
+    ),
+    Relation(
+        "_n_patches",
+        "be of n_images_ images, and so many that coreset_size gives the bank",
+        lambda s: not hasattr(s, "_n_patches") or _chose_from(s._n_patches, s),
     ),
     Relation(
         "_log",
-        "know images up to n_images_",
-        lambda s: not hasattr(s, "_log") or s._log.n_images.max() <= s.n_images_,
+        "know a third of the images up to n_images_, with what contamination asks for",
+        lambda s: not hasattr(s, "_log") or _ends_now(s._log, s),
     ),
 )
 _RELATED_NETWORK = (
@@ -369,9 +413,7 @@ DECLARED: Mapping[type, Declared] = {
         },
         relations=(
             Relation("peaks", "hold a value at least", lambda s: len(s.peaks)),
-            Relation(
-                "out_of_sample", "be finite, or one NaN", lambda s: _is_left_out(s.out_of_sample)
-            ),
+            Relation("out_of_sample", "be bounded, or NaN of a single image", _is_left_out),
         ),
     ),
     RobustScale: Declared({"median": number(), "spread": number(0, above=True)}),
@@ -430,8 +472,3 @@ DECLARED: Mapping[type, Declared] = {
     ),
 }
 CLASSES = {cls.__name__: cls for cls in DECLARED}
-
-
-def _is_left_out(scores: np.ndarray) -> bool:
-    unknown = np.isnan(scores)
-    return not unknown.any() or (len(scores) == 1 and not np.isinf(scores).any())

@@ -174,7 +174,7 @@ def array(
             return False
         if any(lengths.setdefault(a, n) != n for a, n in zip(axes, value.shape, strict=True)):
             return False
-        if finite and not _is_bounded(value):
+        if finite and not is_bounded(value):
             return False
         if math.isfinite(low) and not (value >= low).all():
             return False
@@ -183,7 +183,8 @@ def array(
     return Rule(says, holds)
 
 
-def _is_bounded(array: np.ndarray) -> bool:
+def is_bounded(array: np.ndarray) -> bool:
+    """Whether all numbers of an array are such as occur."""
     # Without a copy, since a bank may be large; NaN compares as False.
     return array.size == 0 or bool(array.min() >= -_LARGEST and array.max() <= _LARGEST)
 
@@ -207,7 +208,7 @@ def arrays(*dtypes: str) -> Rule:
         lambda value, _: (
             isinstance(value, dict)
             and all(
-                isinstance(item, np.ndarray) and str(item.dtype) in dtypes and _is_bounded(item)
+                isinstance(item, np.ndarray) and str(item.dtype) in dtypes and is_bounded(item)
                 for item in value.values()
             )
         ),

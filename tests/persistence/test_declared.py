@@ -318,6 +318,81 @@ class TestRelations:
 
         refuses("fusion", "_members", lambda *parts: change(*parts))
 
+    @pytest.mark.parametrize(
+        "value",
+        [np.inf, -np.inf, 1e308, -1e16, np.nan],
+        ids=["inf", "-inf", "huge", "large", "NaN"],
+    )
+    @pytest.mark.parametrize("which", [slice(None), 0, -1], ids=["all", "first", "last"])
+    def test_scores_that_a_threshold_would_be_made_of(self, refuses, value, which):
+        """After partial_fit everything would be good."""
+
+        def change(content, tensors):
+            key = array_of(content, tensors, "_log.out_of_sample")
+            tensors[key] = tensors[key].copy()
+            tensors[key][which] = value
+
+        refuses("patchcore", "_log", change)
+
+    def test_a_score_that_cannot_be_is_that_of_a_single_image(self, good, tmp_path, load):
+        alone = make_detector(contamination=0.1).fit(good[:1])
+        skad.save(alone, tmp_path / "alone.skad")
+        loaded = skad.load(tmp_path / "alone.skad")
+        assert np.isnan(loaded._log.out_of_sample).all()
+        content, tensors = rewriting.parts(tmp_path / "alone.skad")
+        key = array_of(content, tensors, "_log.n_images")
+        tensors[key] = tensors[key] + 1
+        entry(content, "n_images_")[1] = 2
+        rewriting.write(tmp_path / "alone.skad", content, tensors)
+        with pytest.raises(ValueError, match="NaN of a single image"):
+            skad.load(tmp_path / "alone.skad")
+
+    @pytest.mark.parametrize(
+        ("attribute", "value", "named"),
+        [
+            ("_cover", None, "_cover"),
+            ("n_images_", 2**31 + 1, "n_images_"),
+            ("n_images_", 2**31, "_n_patches"),
+            ("n_images_", 24, "_log"),
+            ("n_images_", 48, "_log"),
+            ("_n_patches", 5, "_n_patches"),
+            ("_n_patches", 12 * 16 + 1, "_n_patches"),
+            ("_n_patches", 12 * 32**2 + 12, "_n_patches"),
+            ("_n_patches", 2**53, "_n_patches"),
+            ("coreset_size", 7, "_n_patches"),
+            ("contamination", 0.2, "_log"),
+            ("coreset_method", "random", "_cover"),
+            ("coreset_method", "approximate", "_cover"),
+        ],
+    )
+    def test_numbers_that_belong_together(self, refuses, attribute, value, named):
+        """Each alone could be: partial_fit would fail by it, or go on from what never was."""
+
+        def change(content, _):
+            entry(content, attribute)[1] = value
+            if not attribute.startswith("_") and not attribute.endswith("_"):
+                entry(content, f"_params_at_fit.{attribute}")[1] = value
+
+        refuses("patchcore", named, change)
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"coreset_method": "random", "coreset_size": 0.3},
+            {"coreset_method": "approximate", "coreset_size": 12},
+            {"geometry": "pad", "contamination": 0.2},
+            {"coreset_size": 1.0},
+        ],
+        ids=str,
+    )
+    def test_states_that_are_reached_are_read(self, good, tmp_path, params):
+        """By one image at a time, and many at once."""
+        detector = make_detector(**{"contamination": 0.1, **params})
+        for some in (good[:1], good[1:2], good[2:9], good[9:10], good[10:]):
+            detector.partial_fit(some)
+            skad.save(detector, tmp_path / "det.skad")
+            assert skad.load(tmp_path / "det.skad").n_images_ == detector.n_images_
+
     def test_an_unfitted_detector_is_none(self, refuses):
         def change(content, tensors):
             names = {"PatchCoreDetector": make_detector().get_params()}["PatchCoreDetector"]
