@@ -33,7 +33,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : path-like
-        A link is followed. A file that is there keeps its mode; a new one has what the umask leaves.
+        A link is followed. A file that is there keeps its mode, and its owner and group where this
+        process may give a file to them; a new one has what the umask leaves.
 
     Yields
     ------
@@ -47,12 +48,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     with _named(path, target.parent):
-        mode = _mode_of(target)
+        old = _status_of(target)
         workshop = _open_workshop(target.parent)
         try:
             unfinished = workshop / "content"
             yield unfinished
-            os.chmod(unfinished, _new_mode(workshop) if mode is None else mode)
+            if old is None:
+                os.chmod(unfinished, _new_mode(workshop))
+            else:
+                _give_to(unfinished, old)
+                os.chmod(unfinished, stat.S_IMODE(old.st_mode))  # the last: a new owner takes bits
             _flush(unfinished)
             os.replace(unfinished, target)
             with contextlib.suppress(OSError):  # Windows, and some file systems, know no such thing
@@ -80,8 +85,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _mode_of(target: Path) -> int | None:
-    """Mode of the file that will be replaced; an error if it must not be."""
+def _status_of(target: Path) -> os.stat_result | None:
+    """Look at the file that will be replaced; an error if it must not be."""
     try:
         status = target.stat()
     except FileNotFoundError:
@@ -92,7 +97,18 @@ def _mode_of(target: Path) -> int | None:
         raise OSError(errno.EINVAL, "this is no regular file and cannot be replaced", str(target))
     if not os.access(target, os.W_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(target))
-    return stat.S_IMODE(status.st_mode)
+    return status
+
+
+def _give_to(path: Path, old: os.stat_result) -> None:
+    """Give a file to the owner and group of another one; to the group alone where no more is allowed."""
+    new = path.stat()
+    if not hasattr(os, "chown") or (new.st_uid, new.st_gid) == (old.st_uid, old.st_gid):
+        return
+    for owner in (old.st_uid, -1):
+        with contextlib.suppress(OSError):  # not allowed, or nobody has that number here
+            os.chown(path, owner, old.st_gid)
+            return
 
 
 def _new_mode(workshop: Path) -> int:

@@ -29,10 +29,10 @@ consists of are yours to add.
 
 
 def portable(value: Any) -> Any:
-    """Turn a path into text, also inside an object that holds one.
+    """Turn a path into text, and a range into a tuple, also inside an object that holds one.
 
     A path object can be unpickled only where paths are written the same way: none of Windows is read on
-    Linux.
+    Linux. A range is a class that skops must be told to trust.
 
     Parameters
     ----------
@@ -42,10 +42,16 @@ def portable(value: Any) -> Any:
     Returns
     -------
     object
-        The value itself, unless it is a path, or a feature store or ``joblib.Memory`` at a path.
+        The value itself, unless it is a path or a range, a feature store or ``joblib.Memory`` at a
+        path, or a dict of parameters that holds such.
     """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, range):
+        return tuple(value)
+    if isinstance(value, dict):
+        items = {name: portable(item) for name, item in value.items()}
+        return value if all(items[name] is item for name, item in value.items()) else items
     attributes = getattr(value, "__dict__", {})
     if attributes.keys().isdisjoint({"location", "path"}):
         return value

@@ -52,6 +52,70 @@ class TestMode:
 
 
 @posix
+class TestOwner:
+    """A user's file that somebody else replaces, root for example, stays the user's."""
+
+    @pytest.fixture
+    def given(self, monkeypatch):
+        """Who a file was given to; nobody may give it to a user above 5000."""
+        found = []
+
+        def chown(path, owner, group):
+            if owner > 5000:
+                raise PermissionError(1, "Operation not permitted")
+            found.append((owner, group, mode(path)))
+
+        monkeypatch.setattr(os, "chown", chown)
+        return found
+
+    def owned(self, path, owner, group, monkeypatch):
+        """Make a file seem somebody's."""
+        path.write_text("old")
+        path.chmod(0o640)
+        status = list(path.stat())
+        status[4:6] = owner, group
+        real = _files._status_of
+        monkeypatch.setattr(
+            _files, "_status_of", lambda target: real(target) and os.stat_result(status)
+        )
+
+    @pytest.mark.parametrize(
+        ("owner", "group", "expected"), [(4321, 4322, (4321, 4322)), (6000, 4322, (-1, 4322))]
+    )
+    def test_stays(self, tmp_path, given, monkeypatch, owner, group, expected):
+        path = tmp_path / "a.txt"
+        self.owned(path, owner, group, monkeypatch)
+        write_text(path, "new")
+        assert [found[:2] for found in given] == [expected]
+        assert (mode(path), path.read_text()) == (0o640, "new")
+
+    def test_what_may_not_be_given_is_written_all_the_same(self, tmp_path, monkeypatch):
+        def refused(*args):
+            raise PermissionError(1, "Operation not permitted")
+
+        path = tmp_path / "a.txt"
+        self.owned(path, 4321, 4322, monkeypatch)
+        monkeypatch.setattr(os, "chown", refused)
+        write_text(path, "new")
+        assert (mode(path), path.read_text()) == (0o640, "new")
+
+    @pytest.mark.skipif(
+        getattr(os, "geteuid", lambda: 1)() != 0, reason="only root may give files away"
+    )
+    def test_stays_on_the_disk(self, tmp_path):
+        path = tmp_path / "a.txt"
+        path.write_text("old")
+        path.chmod(0o640)
+        try:
+            os.chown(path, 1234, 1235)
+        except OSError:
+            pytest.skip("not even root may give files away here")
+        write_text(path, "new")
+        status = path.stat()
+        assert (status.st_uid, status.st_gid, mode(path)) == (1234, 1235, 0o640)
+
+
+@posix
 class TestLinks:
     def test_are_followed(self, tmp_path):
         for name in ("store", "here"):

@@ -91,7 +91,7 @@ def find_inside(detector: Any, path: Path, names: Iterable[str]) -> None:
     """
     if any(name.startswith(BACKBONE_PREFIX) for name in names):
         for member in _members(detector) + _given(detector):
-            member.weights = os.fspath(path)
+            member.weights = os.path.abspath(path)  # the working folder may change
 
 
 def _members(detector: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """Weights inside a detector's own file: saving over it never loses them."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,21 @@ def test_saving_over_it(line, good, way):
     skad.save(loaded, way(path))
     np.testing.assert_array_equal(scores(path, good), expected)
     np.testing.assert_array_equal(loaded.score_samples(good), expected)
+
+
+@pytest.mark.parametrize("way", [relative, through_a_link, other_folder])
+def test_it_is_found_from_another_folder(line, good, tmp_path, monkeypatch, way):
+    """By the name that was given, whatever the working folder is when it first scores."""
+    path, expected = line
+    given = way(path)
+    (tmp_path / "elsewhere").mkdir()
+    forget_backbones()
+    loaded = skad.load(given)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(loaded.score_samples(good), expected)
+    copied = pickle.loads(pickle.dumps(loaded))
+    forget_backbones()
+    np.testing.assert_array_equal(copied.score_samples(good), expected)
 
 
 def test_under_another_name_it_stays_where_it_was(line, good, tmp_path):
