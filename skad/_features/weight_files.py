@@ -250,8 +250,10 @@ def _of_backbone(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torc
 
 def _unreadable(file: Path, error: Exception) -> str:
     # What torch says of foreign files tells nothing, or advises to execute what they hold.
-    refused = isinstance(error, OSError) and error.errno is not None
-    reason = f"{type(error).__name__}: {error.strerror}" if refused else _looks_like(file)
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = f"{type(error).__name__}: {error.strerror}"
+    else:
+        reason = _looks_like(file)
     return (
         f"weights={quoted(file)} cannot be read as weights: {reason}. "
         "It must be a .safetensors file, or a .pth/.pt state dict of tensors alone."
