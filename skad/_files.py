@@ -53,12 +53,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             unfinished = workshop / "content"
             yield unfinished
-            if old is None:
-                os.chmod(unfinished, _new_mode(workshop))
-            else:
-                _give_to(unfinished, old)
-                os.chmod(unfinished, stat.S_IMODE(old.st_mode))  # the last: a new owner takes bits
+            mode = _new_mode(workshop) if old is None else stat.S_IMODE(old.st_mode)
+            os.chmod(unfinished, mode)
             _flush(unfinished)
+            if old is not None:
+                _give_to(unfinished, old)
             os.replace(unfinished, target)
             with contextlib.suppress(OSError):  # Windows, and some file systems, know no such thing
                 _flush(target.parent)
@@ -108,6 +107,8 @@ def _give_to(path: Path, old: os.stat_result) -> None:
     for owner in (old.st_uid, -1):
         with contextlib.suppress(OSError):  # not allowed, or nobody has that number here
             os.chown(path, owner, old.st_gid)
+            # Which may have cost bits; who gave a file away need not be allowed any more with it.
+            os.chmod(path, stat.S_IMODE(old.st_mode))
             return
 
 

@@ -89,6 +89,22 @@ class TestOwner:
         assert [found[:2] for found in given] == [expected]
         assert (mode(path), path.read_text()) == (0o640, "new")
 
+    def test_who_gave_it_away_need_not_touch_it_again(self, tmp_path, given, monkeypatch):
+        """As in a container whose root may change owners and nothing else."""
+        path = tmp_path / "a.txt"
+        self.owned(path, 4321, 4322, monkeypatch)
+        for name in ("chmod", "open"):
+            real = getattr(os, name)
+
+            def refused(file, *args, real=real):
+                if given and os.path.basename(file) == "content":
+                    raise PermissionError(1, "Operation not permitted")
+                return real(file, *args)
+
+            monkeypatch.setattr(os, name, refused)
+        write_text(path, "new")
+        assert path.read_text() == "new"
+
     def test_what_may_not_be_given_is_written_all_the_same(self, tmp_path, monkeypatch):
         def refused(*args):
             raise PermissionError(1, "Operation not permitted")
