@@ -210,15 +210,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     try:
         if file.suffix in (".safetensors", ".skad"):
             content = _load_safetensors(file)
-            if file.suffix == ".skad":
-                content = _of_backbone(content, file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (MemoryError, _NoBackboneError):
+    except MemoryError:
         raise
     except Exception as error:  # a foreign file makes torch and safetensors raise anything
         raise ValueError(_unreadable(file, error)) from error
-    return _tensors(content, file)
+    return _tensors(_of_backbone(content, file) if file.suffix == ".skad" else content, file)
 
 
 def _load_safetensors(file: Path) -> dict[str, torch.Tensor]:
@@ -229,10 +227,6 @@ def _load_safetensors(file: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-class _NoBackboneError(ValueError):
-    """A saved detector that does not carry its backbone."""
-
-
 def _of_backbone(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
     """Pick the weights of the backbone out of a saved detector."""
     found = {
@@ -241,7 +235,7 @@ def _of_backbone(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torc
         if name.startswith(BACKBONE_PREFIX)
     }
     if not found:
-        raise _NoBackboneError(
+        raise ValueError(
             f"weights={quoted(file)} holds no backbone: save the detector with "
             "skad.save(det, path, include_backbone=True)."
         )
