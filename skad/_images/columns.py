@@ -12,6 +12,7 @@ from PIL import Image
 
 from skad._forks import ObjectLock
 from skad._numbers import refuse_masked
+from skad._text import shortened
 
 from .items import (
     WANTED,
@@ -28,7 +29,6 @@ from .items import (
     type_name,
 )
 from .strangers import is_missing, problem_of, refuse_strangers
-from .words import shortened
 
 
 def is_rows(X: Any) -> bool:

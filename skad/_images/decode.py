@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from skad._numbers import refuse_masked
+from skad._text import shortened
 
 from .depth import check_depth
 from .items import (
@@ -36,7 +37,6 @@ from .opening import count_pages, naming, opened
 from .orientation import orientation, upright, upright_shape
 from .pixels import canonical, check_layout, check_pixels, strip
 from .strangers import problem_of
-from .words import shortened
 
 # Pillow modes by the way their pixels are fetched. What has a palette or alpha goes through RGBA,
 # because Pillow warns about palettes with transparency on the straight way to RGB.

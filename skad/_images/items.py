@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from skad._forks import ObjectLock
-
-from .words import shortened
+from skad._text import shortened
 
 WANTED = (
     "an image must be a path, a Pillow image, an array, or an encoded image as bytes or as a file "

@@ -13,10 +13,10 @@ from typing import IO, Any
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from skad._forks import READING
+from skad._text import shortened
 
 from .items import WANTED, is_path
 from .orientation import orientation
-from .words import shortened
 
 # Formats in which further images are previews or layers of the first.
 _ONE_PAGE = frozenset({"MPO", "PSD"})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from skad._text import shortened
 from skad.exceptions import ImageFileWarning
 
 from .decode import Checked
 from .notes import say
-from .words import shortened
 
 _Found = Sequence[tuple[str, Checked]]
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from skad._text import shortened
+
 from . import decode
 from .columns import Rows, Slices, as_items
 from .items import Strip, describe, is_array, is_late, is_tensor, n_dims
 from .pixels import check_batch_layout
 from .remarks import say_pages, say_remarks
 from .threads import ordered_map
-from .words import shortened
 
 # Checking files waits for the disk (often one across the network), not for the CPU.
 _CHECK_WORKERS = 8

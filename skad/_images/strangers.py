@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from skad._text import shortened
+
 from .items import is_array, is_encoded, is_file, is_path, is_tensor, type_name
-from .words import shortened
 
 # PNG, JPEG, GIF, TIFF of both byte orders, WebP, JPEG 2000 as a file and as a stream.
 _SIGNATURES = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from skad._text import shortened
 from skad.exceptions import TabularDataWarning
 
 from .notes import say
-from .words import shortened
 
 _LONGEST_MESSAGE = 1000
 
