@@ -12,7 +12,7 @@ demo: $(STAMP)
 
 # Several processes of one thread each; their own children may take more.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Slow checks on real images and weights; needs SKAD_SHARED (see CONTRIBUTING in docs/).
 test-real: $(STAMP)

@@ -76,7 +76,7 @@ thread.start()
 time.sleep(0.003)
 pid = os.fork()
 if not pid:
-    signal.alarm(15)
+    signal.alarm(60)
     work("child")
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
@@ -85,7 +85,7 @@ print("alive")
 """
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "alive", result.stderr
 
@@ -108,7 +108,7 @@ def work():
         {need}
 threading.Thread(target=work, daemon=True).start()
 started.wait()
-signal.alarm(10)
+signal.alarm(30)
 pid = os.fork()
 if not pid:
     os._exit(0)
@@ -117,6 +117,6 @@ print("alive")
 """
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "alive", result.stderr

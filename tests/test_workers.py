@@ -97,7 +97,7 @@ def test_children_forked_after_work_do_not_hang():
     """
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "alive", result.stderr
 
@@ -119,7 +119,7 @@ for i in range({times}):
     time.sleep(0.03 * i)
     pid = os.fork()
     if not pid:
-        signal.alarm(20)
+        signal.alarm(60)
         {child}
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0, i
@@ -128,7 +128,7 @@ print("alive")
 """
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert result.stdout.strip() == "alive", result.stderr
 
