@@ -59,12 +59,12 @@ def good_images(y: Any, n: int) -> np.ndarray:
         return np.arange(n)
     labels = _read(y, n)
     found = np.unique(labels)
-    if np.isin(found, (-1, 1)).all() or (-1 in found and 1 not in found):
-        if 1 not in found:
-            raise ValueError(
-                f"y holds {_some(found)}: no image is labelled +1 (good), and good images are what "
-                f"is learned from. Add good images, or recode y: {_RECODING}."
-            )
+    if -1 in found and 1 not in found:
+        raise ValueError(
+            f"y holds {_some(found)}: no image is labelled +1 (good), and good images are what is "
+            f"learned from. Add good images, or recode y: {_RECODING}."
+        )
+    if np.isin(found, (-1, 1)).all():
         return np.flatnonzero(labels == 1)
     warn_user(
         f"y holds {_some(found)} and is not used: all {n} images count as good and are learned from, "

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import textwrap
 import traceback
 import warnings
 from pathlib import Path
@@ -22,6 +23,15 @@ def run_apart(script, *arguments, cwd=None):
         [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=cwd, capture_output=True,
         text=True, timeout=300, check=False, env={**os.environ, "MPLBACKEND": "Agg"},
     )  # fmt: skip
+
+
+def assert_alive(code):
+    """Run code in a process of its own, which must come to its end, where it prints "alive"."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip() == "alive", result.stderr
 
 
 def run(script, *arguments, cwd=None):

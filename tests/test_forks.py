@@ -2,11 +2,11 @@
 
 import ast
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from scripts import assert_alive
 
 import skad
 
@@ -83,11 +83,7 @@ assert os.waitpid(pid, 0)[1] == 0
 thread.join()
 print("alive")
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    assert result.stdout.strip() == "alive", result.stderr
+    assert_alive(code)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -115,8 +111,4 @@ if not pid:
 os.waitpid(pid, 0)
 print("alive")
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    assert result.stdout.strip() == "alive", result.stderr
+    assert_alive(code)

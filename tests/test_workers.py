@@ -1,9 +1,6 @@
 """Searches in several processes: the sequential result, no process that waits for ever."""
 
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import torch
 from conftest import make_detector, make_reconpatch, make_recontrast
 from joblib import parallel_config
+from scripts import assert_alive
 from sklearn.model_selection import GridSearchCV
 
 from skad.model_selection import OneClassKFold
@@ -95,11 +93,7 @@ def test_children_forked_after_work_do_not_hang():
     assert torch.get_num_threads() == 2
     print("alive")
     """
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert result.stdout.strip() == "alive", result.stderr
+    assert_alive(code)
 
 
 def forked_while(work, child, times=4, setup=""):
@@ -126,11 +120,7 @@ for i in range({times}):
     thread.join()
 print("alive")
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert result.stdout.strip() == "alive", result.stderr
+    assert_alive(code)
 
 
 LOADER = "import torch\nfrom skad._features import load_backbone"
