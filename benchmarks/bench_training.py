@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from skad import ReContrastDetector
-from skad._devices import training_precision
+from skad._torch.devices import training_precision
 from skad._features._timm import import_timm
 from skad._learning import ReConPatchSettings, ReContrastTraining
 from skad._learning.linear_embedding import LinearPair, _Training

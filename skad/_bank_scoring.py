@@ -24,7 +24,6 @@ from skad._bank import (
 )
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance
-from skad._devices import images_at_once
 from skad._features import (
     PatchExtractor,
     StoredExtractor,
@@ -33,8 +32,9 @@ from skad._features import (
     inside,
     largest_of,
 )
-from skad._heatmaps import fill_padding, render, weights_at
 from skad._images import ImageBatch, ImageSource
+from skad._scoring.heatmaps import fill_padding, render, weights_at
+from skad._torch.devices import images_at_once
 
 # Training images are searched together, to read the bank less often: as many as have so many numbers,
 # or so many times those of the bank, since a small bank costs little to read.

@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import validate_data
 
-from skad._callbacks import FitProgress, with_callbacks
+from skad._callbacks import FitProgress
 from skad._contract import BaseDetector
-from skad._devices import PRECISIONS
 from skad._images import (
     Geometry,
     ImageBatch,
@@ -35,7 +32,9 @@ from skad._images import (
     short_errors,
     warn_of_rows,
 )
-from skad._labels import good_images
+from skad._sklearn_compat import Interval, Options, StrOptions, _fit_context, with_callbacks
+from skad._torch.devices import PRECISIONS
+from skad._validation.labels import good_images
 from skad.exceptions import FeatureError
 
 if TYPE_CHECKING:

@@ -1,9 +1,4 @@
-"""Progress of long steps: scikit-learn's callback protocol where it exists, and ``verbose``.
-
-scikit-learn 1.9 introduced callbacks (``sklearn.callback``, experimental). Everything that depends
-on them stands in this file; with an older scikit-learn the same code runs and only ``verbose``
-reports.
-"""
+"""Progress of long steps: scikit-learn's callbacks where they exist, and ``verbose``."""
 
 from __future__ import annotations
 
@@ -13,17 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:  # scikit-learn < 1.9
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in for scikit-learn's mixin where that does not exist yet."""
-
-    def with_callbacks(method: Callable) -> Callable:
-        """Return the method itself: there are no callbacks to tear down."""
-        return method
-
+from skad._sklearn_compat import callback_context
 
 # Told how many units of a stage are done.
 Advance = Callable[[int], None]
@@ -52,9 +37,7 @@ class FitProgress:
     def __init__(self, estimator: Any, n_stages: int, X: Any = None, y: Any = None) -> None:
         self.estimator = estimator
         self._data = {"X": X, "y": y}
-        self._context = None
-        if hasattr(estimator, "_init_callback_context"):
-            self._context = estimator._init_callback_context(max_subtasks=n_stages)
+        self._context = callback_context(estimator, n_stages)
 
     @contextmanager
     def fitting(self) -> Iterator[None]:

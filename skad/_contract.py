@@ -23,15 +23,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from skad._callbacks import CallbackSupportMixin
 from skad._images import refuse_single
-from skad._labels import CodingError, OneClassError, read_both_labels
-from skad._pickles import portable
+from skad._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, _num_samples
+from skad._system.pickles import portable
+from skad._validation.labels import CodingError, OneClassError, read_both_labels
+from skad._validation.warn import warn_user
 from skad._version import __version__
-from skad._warn import warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,22 +7,22 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
-from sklearn.base import _fit_context, clone
+from sklearn.base import clone
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.metaestimators import _BaseComposition
 
 from skad._base import BaseImageDetector, TrainingScores
-from skad._callbacks import FitProgress, with_callbacks
+from skad._callbacks import FitProgress
 from skad._contract import BaseDetector
-from skad._heatmaps import render
 from skad._images import ImageSource, one_call
-from skad._labels import good_images
-
-try:
-    from sklearn.utils._repr_html.estimator import _VisualBlock
-except ImportError:  # scikit-learn < 1.8
-    from sklearn.utils._estimator_html_repr import _VisualBlock
+from skad._scoring.heatmaps import render
+from skad._sklearn_compat import (
+    StrOptions,
+    _BaseComposition,
+    _fit_context,
+    _VisualBlock,
+    with_callbacks,
+)
+from skad._validation.labels import good_images
 
 if TYPE_CHECKING:
     from typing_extensions import Self

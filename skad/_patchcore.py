@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
 from skad._bank import (
     Coreset,
@@ -26,9 +24,7 @@ from skad._bank import (
 )
 from skad._bank_scoring import ScoredByBank
 from skad._base import TrainingScores, naming
-from skad._calibration import CalibrationLog
-from skad._callbacks import FitProgress, say, with_callbacks
-from skad._devices import resolve_device
+from skad._callbacks import FitProgress, say
 from skad._features import (
     FeatureSpec,
     FeatureStore,
@@ -42,7 +38,17 @@ from skad._features import (
     patch_extractor,
 )
 from skad._images import ImageSource
-from skad._memory import parse_bytes
+from skad._scoring.calibration import CalibrationLog
+from skad._sklearn_compat import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    _fit_context,
+    with_callbacks,
+)
+from skad._system.memory import parse_bytes
+from skad._torch.devices import resolve_device
 
 
 class PatchCoreDetector(ScoredByBank):

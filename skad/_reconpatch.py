@@ -8,15 +8,15 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from skad._bank import Score
 from skad._callbacks import FitProgress
-from skad._devices import resolve_device
 from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
 from skad._images import ImageSource
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._patchcore import PatchCoreDetector
+from skad._sklearn_compat import Interval, StrOptions
+from skad._torch.devices import resolve_device
 
 
 class ReConPatchDetector(PatchCoreDetector):

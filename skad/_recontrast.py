@@ -11,17 +11,11 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from skad._base import BaseImageDetector, BatchScores, TrainingScores
 from skad._callbacks import Advance, FitProgress
-from skad._convolutions import pin_convolutions
-from skad._cuda_graphs import Graphed
-from skad._devices import autocast, resolve_device, training_precision
 from skad._features import BatchInvariant, FeatureNet, load_backbone
-from skad._heatmaps import render
 from skad._images import CanvasCache, ImageBatch, ImageSource, iter_batches
-from skad._interrupts import Interrupt, deferred_interrupt
 from skad._learning import (
     ReContrastNetwork,
     ReContrastSettings,
@@ -31,8 +25,14 @@ from skad._learning import (
     make_stable,
     mirrored_design,
 )
-from skad._memory import parse_bytes, temporary_array
-from skad._warn import warn_user
+from skad._scoring.heatmaps import render
+from skad._sklearn_compat import Interval, StrOptions
+from skad._system.interrupts import Interrupt, deferred_interrupt
+from skad._system.memory import parse_bytes, temporary_array
+from skad._torch.convolutions import pin_convolutions
+from skad._torch.cuda_graphs import Graphed
+from skad._torch.devices import autocast, resolve_device, training_precision
+from skad._validation.warn import warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
+
+from skad._sklearn_compat import _safe_indexing
 
 # Images whose heat maps are in memory together, where all of a long list are looked at.
 _PORTION = 16

@@ -12,9 +12,9 @@ from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skad._images import as_ndarray, column_values, is_encoded, one_call
-from skad._labels import read_labels
-from skad._numbers import marked
 from skad._route import route_to_detector
+from skad._validation.labels import read_labels
+from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.datasets._masks import marked_pixels
 from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc

@@ -10,8 +10,8 @@ from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils.validation import column_or_1d
 
-from skad._labels import read_both_labels
-from skad._numbers import marked, refuse_masked
+from skad._validation.labels import read_both_labels
+from skad._validation.numbers import marked, refuse_masked
 
 # Pixels that touch at a corner belong to one region, as in the MVTec reference.
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _num_samples
 
-from skad._labels import read_labels
 from skad._scorers import (
     HeatmapScorer,
     aupro_scorer,
@@ -20,7 +18,9 @@ from skad._scorers import (
     image_auroc_scorer,
     pixel_auroc_scorer,
 )
-from skad._warn import warn_user
+from skad._sklearn_compat import _num_samples
+from skad._validation.labels import read_labels
+from skad._validation.warn import warn_user
 
 __all__ = [
     "HeatmapScorer",

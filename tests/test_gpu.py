@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from conftest import make_detector, make_reconpatch, make_recontrast
 
-import skad._cuda_graphs
+import skad._torch.cuda_graphs
 from skad._bank import MemoryBank, greedy_k_center
-from skad._cuda_graphs import Graphed
 from skad._features import load_backbone
 from skad._features.embedding import ConcatEmbedding
-from skad._features.fusing import FusedConvolution
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._learning.linear_embedding import LinearPair, _Training
+from skad._torch.cuda_graphs import Graphed
+from skad._torch.fusing import FusedConvolution
 
 pytestmark = [
     pytest.mark.gpu,
@@ -278,7 +278,7 @@ class TestReConPatch:
 
     def test_recorded_steps_are_steps(self, monkeypatch):
         found = self.learn("cuda")
-        monkeypatch.setattr(skad._cuda_graphs, "_PLAIN", 10**9)
+        monkeypatch.setattr(skad._torch.cuda_graphs, "_PLAIN", 10**9)
         plain = self.learn("cuda")
         np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-5)
         np.testing.assert_allclose(found.weight, plain.weight, atol=1e-5)
@@ -302,7 +302,7 @@ class TestReContrast:
         monkeypatch.setattr("skad._learning.recontrast_training.RESET_EVERY", 7)
         params = {"device": "cuda", "image_size": 64, "max_iter": 15, **params}
         found = make_recontrast(**params).fit(good)
-        monkeypatch.setattr(skad._cuda_graphs, "_PLAIN", 10**9)
+        monkeypatch.setattr(skad._torch.cuda_graphs, "_PLAIN", 10**9)
         plain = make_recontrast(**params).fit(good)
         np.testing.assert_allclose(found.loss_curve_[:3], plain.loss_curve_[:3], rtol=1e-3)
         # Gradients of convolutions are summed in no fixed order.

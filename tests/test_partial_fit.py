@@ -11,7 +11,7 @@ from test_callbacks import Recorder
 import skad
 from skad import ScoreFusionDetector
 from skad._base import TrainingScores
-from skad._calibration import CalibrationLog
+from skad._scoring.calibration import CalibrationLog
 from skad.utils.estimator_checks import defective_images, good_images
 
 MAKERS = {"patchcore": make_detector, "reconpatch": make_reconpatch}

@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from skad._bank import MemoryBank, greedy_k_center, mean_of_nearest, reweight
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding, pooling_bins
 from skad._fusion import robust_scale
-from skad._heatmaps import render
 from skad._learning.linear_embedding import follow
 from skad._learning.losses import (
     cosine_distances,
@@ -32,6 +31,7 @@ from skad._learning.similarity import (
 )
 from skad._learning.stable_norm import StableBatchNorm2d
 from skad._recontrast import _mean_of_top
+from skad._scoring.heatmaps import render
 from skad.metrics import aupro, aupro_per_image, discriminability, f1_optimal_threshold, pixel_auroc
 
 

@@ -10,7 +10,7 @@ import re
 from types import ModuleType
 from typing import Any
 
-from skad._text import shortened
+from skad._validation.text import shortened
 
 _UNSAFE = (
     (r"NSG|NNDescent", "its graphs end the process on small or repetitive banks: use HNSW32"),

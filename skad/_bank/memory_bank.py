@@ -23,8 +23,8 @@ from skad._bank.search import (
     measured,
     queries_at_once,
 )
-from skad._devices import has_fast_halves
-from skad._forks import ObjectLock
+from skad._system.forks import ObjectLock
+from skad._torch.devices import has_fast_halves
 
 Built = TypeVar("Built")
 

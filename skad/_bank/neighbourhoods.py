@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from skad._bank._distances import blocks
 from skad._bank.search import ExactSearch, measured
-from skad._forks import ObjectLock
+from skad._system.forks import ObjectLock
 
 # Vectors whose neighbours are searched for together; bounds the memory.
 _ROWS = 1024

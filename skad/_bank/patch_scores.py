@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skad._transfer import Arriving
+from skad._torch.transfers import Arriving
 
 # While the highest score is looked for, few patches are computed at first (mostly two or three matter),
 # and four times as many in every further round.

@@ -21,7 +21,7 @@ from skad._bank._distances import (
     squared_norms,
 )
 from skad._bank.factory import check_factory, check_transforms, fewest_vectors, quoted
-from skad._forks import LOADING
+from skad._system.forks import LOADING
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 

@@ -2,7 +2,6 @@
 
 from skad._features.backbones import FeatureNet, load_backbone
 from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
-from skad._features.invariance import BatchInvariant
 from skad._features.patches import (
     PatchesInCells,
     PatchesInMemory,
@@ -14,6 +13,7 @@ from skad._features.patches import (
     largest_of,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
+from skad._torch.invariance import BatchInvariant
 
 __all__ = [
     "BatchInvariant",

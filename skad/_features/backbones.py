@@ -22,11 +22,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from skad._convolutions import pin_convolutions
-from skad._devices import exact_convolutions
 from skad._features._timm import import_timm
 from skad._features.configuration import fingerprint
-from skad._features.fusing import fuse_convolutions
 from skad._features.identity import BackboneIdentity, probe_image
 from skad._features.weight_files import (
     IMAGENET_MEAN,
@@ -39,8 +36,11 @@ from skad._features.weight_files import (
     read_state_dict,
     weights_digest,
 )
-from skad._forks import LOADING, survive_forks
-from skad._text import shortened
+from skad._system.forks import LOADING, survive_forks
+from skad._torch.convolutions import pin_convolutions
+from skad._torch.devices import exact_convolutions
+from skad._torch.fusing import fuse_convolutions
+from skad._validation.text import shortened
 
 _N_CACHED = 4
 # Sides of the images, in pixels, that networks without a description are asked about.

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from skad._processes import is_alive, machine, start_of
+from skad._system.processes import is_alive, machine, start_of
 
 # Seconds that a claim of another machine is waited for, and one of this machine whose process lives on.
 _PATIENCE, _LONGEST = 10.0, 120.0

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from skad._cuda_graphs import Graphed
-from skad._devices import autocast, images_at_once
 from skad._features.backbones import FeatureNet, load_backbone, naming_the_size
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
-from skad._features.invariance import BatchInvariant
 from skad._features.levels import PatchLevels
-from skad._forks import LOADING
-from skad._text import shortened
+from skad._system.forks import LOADING
+from skad._torch.cuda_graphs import Graphed
+from skad._torch.devices import autocast, images_at_once
+from skad._torch.invariance import BatchInvariant
+from skad._validation.text import shortened
 
 # Raised when cells change in their last digits: what a store holds is then made again.
 ARITHMETIC = 5

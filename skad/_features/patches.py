@@ -14,7 +14,7 @@ import torch
 
 from skad._features.extractor import PatchExtractor
 from skad._features.store import StoredExtractor
-from skad._memory import temporary_array
+from skad._system.memory import temporary_array
 from skad.exceptions import FeatureError
 
 # Yields pixels of a batch, and of each of its images which patches do not lie in padding.

@@ -24,8 +24,8 @@ import torch
 from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._features.tidying import Tidier
-from skad._memory import parse_bytes
-from skad._warn import warn_user
+from skad._system.memory import parse_bytes
+from skad._validation.warn import warn_user
 
 _MAGIC = b"skad-features-3\n"
 _CHECKSUM = 16  # bytes

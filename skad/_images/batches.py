@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skad._forks import ObjectLock
+from skad._system.forks import ObjectLock
 
 from .geometry import Geometry
 from .sources import ImageSource

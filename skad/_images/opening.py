@@ -12,8 +12,8 @@ from typing import IO, Any
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from skad._forks import READING
-from skad._text import shortened
+from skad._system.forks import READING
+from skad._validation.text import shortened
 
 from .items import WANTED, is_path
 from .orientation import orientation

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from skad._forks import READING
+from skad._system.forks import READING
 
 # EXIF orientation -> (swap rows and columns first, then the directions to read rows and columns).
 _TURNS = {

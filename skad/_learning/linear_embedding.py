@@ -17,11 +17,11 @@ import torch
 from adamp import AdamP
 from torch import nn
 
-from skad._cuda_graphs import Graphed
-from skad._devices import has_room
-from skad._learning.capturable_adamp import CapturableAdamP
 from skad._learning.losses import relaxed_contrastive_loss
 from skad._learning.similarity import similarity, squared_distances
+from skad._torch.capturable_adamp import CapturableAdamP
+from skad._torch.cuda_graphs import Graphed
+from skad._torch.devices import has_room
 
 # Epochs without progress after which a training with a tolerance stops.
 PATIENCE = 5

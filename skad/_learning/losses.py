@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from skad._devices import widened
 from skad._learning.similarity import squared_distances
+from skad._torch.devices import widened
 
 
 def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:

@@ -10,9 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from skad._convolutions import use_matmul_gradients
-from skad._cuda_graphs import Graphed
-from skad._devices import autocast, widened
 from skad._learning.losses import (
     global_cosine_loss,
     hard_mining_level,
@@ -20,6 +17,9 @@ from skad._learning.losses import (
 )
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
+from skad._torch.convolutions import use_matmul_gradients
+from skad._torch.cuda_graphs import Graphed
+from skad._torch.devices import autocast, widened
 
 # Steps after which the moments of the optimiser are forgotten where batch norms are "stable".
 RESET_EVERY = 500

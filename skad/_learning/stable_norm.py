@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skad._devices import widened
+from skad._torch.devices import widened
 
 # Channels whose variance over the batch lies below this, and below the pre-trained one, are dead.
 DEAD_VARIANCE = 5e-4

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skad._text import readable
+from skad._validation.text import readable
 from skad.benchmark._presets import PRESETS, TABLES, Preset
 from skad.benchmark._runner import run, with_defaults
 from skad.benchmark._tables import write_tables

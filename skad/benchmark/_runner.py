@@ -21,8 +21,8 @@ import torch
 from joblib import Parallel, delayed, parallel_config
 from sklearn.utils import Bunch
 
-from skad._files import write_text
-from skad._text import readable
+from skad._system.files import write_text
+from skad._validation.text import readable
 from skad._version import __version__
 from skad.benchmark._augmentation import write_augmented
 from skad.benchmark._evaluation import evaluate

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from skad._files import write_text
-from skad._text import readable
+from skad._system.files import write_text
+from skad._validation.text import readable
 from skad.benchmark._published import published
 from skad.benchmark._runner import read_result
 

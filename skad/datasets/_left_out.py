@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from skad._warn import warn_user
+from skad._validation.warn import warn_user
 from skad.datasets._bunch import GOOD, Sample
 from skad.datasets._files import SUFFIXES, subfolders
 

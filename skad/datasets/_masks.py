@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from skad._images import check_image, describe, image_numbers, one_call, say_remarks
-from skad._numbers import marked
+from skad._validation.numbers import marked
 from skad.datasets._files import images
 
 

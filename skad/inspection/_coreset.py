@@ -10,12 +10,12 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skad._forks import LOADING
 from skad._images import ImageSource
-from skad._labels import read_labels
-from skad._numbers import refuse_masked
 from skad._route import route_to_detector
-from skad._text import readable
+from skad._system.forks import LOADING
+from skad._validation.labels import read_labels
+from skad._validation.numbers import refuse_masked
+from skad._validation.text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn, check_matplotlib
 from skad.inspection._fitted import image_source
 

@@ -7,8 +7,8 @@ import html
 from io import BytesIO
 from typing import Any
 
-from skad._forks import LOADING
-from skad._text import readable
+from skad._system.forks import LOADING
+from skad._validation.text import readable
 
 # Blue and vermillion of Okabe and Ito: apart for every kind of colour vision, and in grey.
 GOOD = "#0072B2"

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from skad._forks import LOADING
 from skad._images import as_image_source, one_call
-from skad._numbers import refuse_masked
 from skad._route import route_to_detector
 from skad._scorers import as_mask, list_masks
-from skad._text import readable
+from skad._system.forks import LOADING
+from skad._validation.numbers import refuse_masked
+from skad._validation.text import readable
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
 from skad.inspection._fitted import check_heatmap, check_number, decode_once
 from skad.inspection._shown import Shown

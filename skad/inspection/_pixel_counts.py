@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import label
 
-from skad._numbers import marked
+from skad._validation.numbers import marked
 
 # Anomalies are counted by the first bits of their float32: sign, exponent, 11 bits of the fraction.
 # That is a histogram with bins 0.05 % wide at every scale, whose range need not be known beforehand.

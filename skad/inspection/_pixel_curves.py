@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
-from sklearn.utils.validation import _num_samples
 
-from skad._numbers import refuse_masked
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
-from skad._text import readable
+from skad._sklearn_compat import _num_samples
+from skad._validation.numbers import refuse_masked
+from skad._validation.text import readable
 from skad.inspection._drawing import Drawn, check_matplotlib
 from skad.inspection._fitted import check_heatmap, check_number
 from skad.inspection._pixel_counts import PixelCounts, thin

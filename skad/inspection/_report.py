@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
 
 from skad._callbacks import _StageLines
 from skad._contract import BaseDetector
-from skad._files import write_text
 from skad._images import one_call, refuse_single
-from skad._labels import read_labels
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
+from skad._sklearn_compat import _num_samples, _safe_indexing
+from skad._system.files import write_text
+from skad._validation.labels import read_labels
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._drawing import as_png, check_matplotlib
 from skad.inspection._fitted import check_heatmap, check_number, decode_once, image_source

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import _safe_indexing
 
+from skad._sklearn_compat import _safe_indexing
 from skad._version import __version__
 from skad.inspection._pixel_counts import PixelCounts
 from skad.metrics import average_precision, discriminability, image_auroc

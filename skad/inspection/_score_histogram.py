@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from skad._labels import read_labels
-from skad._numbers import refuse_masked
 from skad._route import route_to_detector
-from skad._text import readable
+from skad._validation.labels import read_labels
+from skad._validation.numbers import refuse_masked
+from skad._validation.text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn
 from skad.metrics import discriminability
 

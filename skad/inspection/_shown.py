@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from skad._numbers import marked
+from skad._validation.numbers import marked
 
 # Of the longer side of a panel: three inches at more than 300 dots an inch.
 _DOTS = 1000

@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skad._contract import BaseDetector
 from skad._features.weight_files import BACKBONE_PREFIX
-from skad._text import shortened
+from skad._validation.text import shortened
+from skad._validation.warn import warn_user
 from skad._version import __version__
-from skad._warn import warn_user
 from skad.persistence._archive import read, write
 from skad.persistence._backbone import backbone_tensors, find_inside, is_own_backbone
 from skad.persistence._content import SUFFIX, Reader, Writer

@@ -6,11 +6,11 @@ import inspect
 from types import SimpleNamespace
 from typing import Any
 
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from skad._contract import BaseDetector
 from skad._fusion import ScoreFusionDetector
-from skad._memory import parse_bytes
+from skad._sklearn_compat import validate_parameter_constraints
+from skad._system.memory import parse_bytes
 from skad.persistence._declared import DECLARED, IMAGE_DETECTORS, PARAMETERS
 from skad.persistence._rules import Rule, Table, check, joined, plain, several
 

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad._bank import Cover, MemoryBank, check_index
-from skad._calibration import CalibrationLog
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector, state_of
 from skad._images import Geometry
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
+from skad._scoring.calibration import CalibrationLog
 from skad.persistence._rules import (
     Rule,
     Table,

@@ -8,9 +8,9 @@ import torch
 from scripts import ROOT
 from torch import nn
 
-from skad._convolutions import _MatmulGradConv2d, _MatmulGradConvTranspose2d
 from skad._features.backbones import FeatureNet, _create
 from skad._learning import ReContrastSettings, ReContrastTraining, build_network, mirrored_design
+from skad._torch.convolutions import _MatmulGradConv2d, _MatmulGradConvTranspose2d
 
 
 def layers(network, *kinds):

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from skad._text import shortened
+from skad._validation.text import shortened
 
 # More digits are nobody's memory.
 _MEMORY = re.compile(

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from skad import _convolutions
-from skad._convolutions import pin_convolutions, use_matmul_gradients, weight_gradient
+from skad._torch import convolutions as _convolutions
+from skad._torch.convolutions import pin_convolutions, use_matmul_gradients, weight_gradient
 
 SHAPES = [  # kernel, stride, padding, grid
     ((3, 3), (1, 1), (1, 1), (5, 7)),

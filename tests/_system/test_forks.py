@@ -62,7 +62,7 @@ def test_a_child_forked_during_the_first_use_does_the_same(work, tmp_path):
         pytest.importorskip("matplotlib")
     code = f"""
 import os, signal, sys, threading, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import numpy as np
 import skad, skad.inspection
 from conftest import make_detector
@@ -93,7 +93,7 @@ print("alive")
 def test_who_loads_may_need_locks_that_other_libraries_take_at_a_fork(need):
     code = f"""
 import os, signal, threading, time
-from skad._forks import LOADING
+from skad._system.forks import LOADING
 import logging
 from concurrent.futures import ThreadPoolExecutor
 started = threading.Event()

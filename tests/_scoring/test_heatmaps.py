@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from skad._heatmaps import fill_padding, render, weights_at
+from skad._scoring.heatmaps import fill_padding, render, weights_at
 
 
 def reference(grid, size, sigma, align_corners):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from skad._devices import widened
+from skad._torch.devices import widened
 
 # Fewer channels make a product thin; more bytes of windows at once would leave the caches.
 _MIN_CHANNELS = 128

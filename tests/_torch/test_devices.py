@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from skad._devices import (
+from skad._torch.devices import (
     autocast,
     autocast_dtype,
     fuses_convolutions,

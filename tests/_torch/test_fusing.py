@@ -7,7 +7,7 @@ from torch import nn
 
 from skad._features import load_backbone
 from skad._features._timm import import_timm
-from skad._features.fusing import FusedConvolution, fuse_convolutions
+from skad._torch.fusing import FusedConvolution, fuse_convolutions
 
 CPU = torch.device("cpu")
 
@@ -186,7 +186,7 @@ class TestOneKernel:
             with torch.autocast("cpu", enabled=False):
                 return torch.relu(torch.conv2d(x, weight, bias, *way) + alpha * addend)
 
-        monkeypatch.setattr("skad._features.fusing.fuses_convolutions", lambda device: True)
+        monkeypatch.setattr("skad._torch.fusing.fuses_convolutions", lambda device: True)
         monkeypatch.setattr(torch, "cudnn_convolution_relu", convolve)
         monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add)
         return calls

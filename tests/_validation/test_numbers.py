@@ -6,8 +6,8 @@ from conftest import make_detector
 from PIL import Image
 
 from skad._images import as_image_source, is_rows
-from skad._numbers import marked
 from skad._scorers import as_mask
+from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.metrics import (
     aupro,

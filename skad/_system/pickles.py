@@ -9,7 +9,6 @@ from typing import Any
 SKOPS_TYPES: list[str] = [
     "skad._bank.memory_bank.MemoryBank",
     "skad._bank.selection.Cover",
-    "skad._calibration.CalibrationLog",
     "skad._features.extractor.FeatureSpec",
     "skad._features.identity.BackboneIdentity",
     "skad._features.store.FeatureStore",
@@ -20,6 +19,7 @@ SKOPS_TYPES: list[str] = [
     "skad._patchcore.PatchCoreDetector",
     "skad._reconpatch.ReConPatchDetector",
     "skad._recontrast.ReContrastDetector",
+    "skad._scoring.calibration.CalibrationLog",
 ]
 """The classes that a detector is made of, for ``trusted=`` of ``skops.io.load``.
 

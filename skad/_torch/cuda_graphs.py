@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from skad._forks import ObjectLock
-from skad._transfer import page_locked
+from skad._system.forks import ObjectLock
+from skad._torch.transfers import page_locked
 
 Tensors = tuple[torch.Tensor, ...]
 

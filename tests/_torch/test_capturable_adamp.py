@@ -7,7 +7,7 @@ import torch
 from adamp import AdamP
 from torch import nn
 
-from skad._learning.capturable_adamp import CapturableAdamP
+from skad._torch.capturable_adamp import CapturableAdamP
 
 
 def make_network(scale=1.0):

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from skad._text import shortened
+from skad._validation.text import shortened
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -1,0 +1,1 @@
+"""From patches to scores, maps and thresholds."""

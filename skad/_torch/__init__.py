@@ -1,0 +1,15 @@
+"""What knows torch alone, and nothing of images, detectors or banks.
+
+Correctness, which nothing works without:
+
+- `devices`: every decision about hardware and precision;
+- `convolutions`: one kernel for a convolution, whatever the size of the batch;
+- `invariance`: results that do not depend on what else is in the batch.
+
+Accelerators, each of which can be deleted:
+
+- `fusing`: convolutions fused with what follows them;
+- `cuda_graphs`: kernels that a GPU records once and replays;
+- `transfers`: copies between host and GPU that nobody waits for;
+- `capturable_adamp`: AdamP without a question to the device.
+"""
