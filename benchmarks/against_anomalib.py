@@ -31,7 +31,7 @@ from typing import Any
 
 SIZE = 224
 BATCH = 8
-LEVELS = (2, 3)
+LAYERS = (2, 3)
 NEIGHBOURS = 9
 # Repetitions of a call that is timed; their median is one run's figure.
 CALLS = 7
@@ -81,7 +81,7 @@ def run_skad(job: dict) -> dict[str, float]:
         job["backbone"],
         weights=job["weights"],
         image_size=SIZE,
-        levels=LEVELS,
+        layers=LAYERS,
         b=NEIGHBOURS,
         coreset_size=job["ratio"],
         coreset_projection_dim=job["projection"],
@@ -144,7 +144,7 @@ def run_anomalib(job: dict) -> dict[str, float]:
     seconds_of_import = time.process_time() - start
     images, new = np.split(np.load(job["images"]), [job["number"]])
     model = PatchcoreModel(
-        [f"layer{level}" for level in LEVELS], job["backbone"], False, NEIGHBOURS
+        [f"layer{layer}" for layer in LAYERS], job["backbone"], False, NEIGHBOURS
     )
     load_weights(model.feature_extractor.feature_extractor, job["weights"])
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

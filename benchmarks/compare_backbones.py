@@ -60,13 +60,13 @@ class GaborBank(nn.Module):
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, S, S) -> one level of 3 x wavelengths x orientations channels at stride 8."""
         planes = images.flatten(0, 1)[:, None]
-        levels = []
+        layers = []
         for i, (radius, stride) in enumerate(zip(self.radii, self.strides, strict=True)):
             padded = F.pad(planes, (radius,) * 4, mode="reflect")
             even_odd = F.conv2d(padded, getattr(self, f"waves{i}"), stride=stride)
             magnitude = even_odd.unflatten(1, (-1, 2)).square().sum(2).sqrt()
-            levels.append(F.avg_pool2d(magnitude, 8 // stride))
-        return [torch.cat(levels, dim=1).unflatten(0, (len(images), 3)).flatten(1, 2)]
+            layers.append(F.avg_pool2d(magnitude, 8 // stride))
+        return [torch.cat(layers, dim=1).unflatten(0, (len(images), 3)).flatten(1, 2)]
 
 
 def backbones(weights: Path) -> dict[str, dict]:

@@ -68,8 +68,8 @@ class Decoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.level1 = nn.Sequential(halving(64, 128), halving(128, 256))
-        self.level2 = halving(128, 256)
+        self.layer1 = nn.Sequential(halving(64, 128), halving(128, 256))
+        self.layer2 = halving(128, 256)
         self.bottleneck = nn.Sequential(Block(768, 512, "down"), Block(512, 512))
         self.stages = nn.ModuleList(
             nn.Sequential(Block(2 * c, c, "up"), Block(c, c)) for c in (256, 128, 64)
@@ -80,12 +80,12 @@ class Decoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:  # noqa: D102
-        joined = torch.cat([self.level1(maps[0]), self.level2(maps[1]), maps[2]], dim=1)
-        x, levels = self.bottleneck(joined), []
+        joined = torch.cat([self.layer1(maps[0]), self.layer2(maps[1]), maps[2]], dim=1)
+        x, layers = self.bottleneck(joined), []
         for stage in self.stages:
             x = stage(x)
-            levels.insert(0, x)
-        return [head(y) for head, y in zip(self.heads, levels * 2, strict=True)]
+            layers.insert(0, x)
+        return [head(y) for head, y in zip(self.heads, layers * 2, strict=True)]
 
 
 def reconstruct(
@@ -107,7 +107,7 @@ def forget(gradient: torch.Tensor, easy: torch.Tensor) -> torch.Tensor:
 def mined_loss(
     targets: list[torch.Tensor], outputs: list[torch.Tensor], alpha: float
 ) -> torch.Tensor:
-    """Sum over levels of 1 - cosine of whole maps; easy positions get no gradient."""
+    """Sum over layers of 1 - cosine of whole maps; easy positions get no gradient."""
     total = torch.zeros(())
     for given, output in zip(targets, outputs, strict=True):
         target = given.detach()

@@ -39,9 +39,9 @@ y = np.repeat([1, -1], len(good))  # +1 good, -1 defective
 # Look at the overlap as well.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-for name, levels, ax in zip(("fine", "coarse"), ((1, 2), (2, 3)), axes, strict=True):
+for name, layers, ax in zip(("fine", "coarse"), ((1, 2), (2, 3)), axes, strict=True):
     detector = PatchCoreDetector(
-        "skad_nano", levels=levels, image_size=96, coreset_size=0.02, random_state=0
+        "skad_nano", layers=layers, image_size=96, coreset_size=0.02, random_state=0
     ).fit(train)
     display = ScoreHistogramDisplay.from_estimator(detector, X, y, name=name, ax=ax)
     print(f"{name}: d' = {display.d_prime:.2f}")

@@ -6,7 +6,7 @@ torch nor timm nor faiss.
 Examples
 --------
 >>> import skad
->>> skad.PatchCoreDetector().get_params()["levels"]
+>>> skad.PatchCoreDetector().get_params()["layers"]
 (2, 3)
 """
 

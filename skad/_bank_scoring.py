@@ -276,13 +276,13 @@ class ScoredByBank(BaseImageDetector):
 
     def _map_score(self, cells: torch.Tensor, mask: np.ndarray) -> Score:
         """How to score all patches of an image: as `_score_rows`, at lower cost if there is a way."""
-        levels = self._extractor().levels(cells, mask)
-        if levels is None:
+        layers = self._extractor().layers(cells, mask)
+        if layers is None:
             return self._score_rows
 
         def score(rows: torch.Tensor, exclude_source: int | np.ndarray | None) -> np.ndarray:
             distances, _ = self.bank_.search(
-                rows, self.n_neighbors, exclude_source=exclude_source, products=levels
+                rows, self.n_neighbors, exclude_source=exclude_source, products=layers
             )
             return self._mean_distance(distances)
 

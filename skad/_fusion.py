@@ -161,8 +161,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     >>> good = rng.integers(90, 110, size=(8, 64, 64, 3), dtype=np.uint8)
     >>> damaged = good.copy()
     >>> damaged[:, 8:20, 8:20] = 255
-    >>> shallow = PatchCoreDetector("skad_nano", levels=(1, 2), image_size=64, random_state=0)
-    >>> deep = PatchCoreDetector("skad_nano", levels=(2, 3), image_size=64, random_state=0)
+    >>> shallow = PatchCoreDetector("skad_nano", layers=(1, 2), image_size=64, random_state=0)
+    >>> deep = PatchCoreDetector("skad_nano", layers=(2, 3), image_size=64, random_state=0)
     >>> both = ScoreFusionDetector(
     ...     [("shallow", shallow), ("deep", deep)], target_false_alarm_rate=0.2
     ... ).set_params(shallow__coreset_size=0.1, deep__coreset_size=0.5)

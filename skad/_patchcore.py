@@ -69,15 +69,15 @@ class PatchCoreDetector(ScoredByBank):
         ("skad_nano": from the package). A path: a .safetensors or .pth file; it may hold just the
         stages in use. None: random weights, always the same (for tests). Ignored for a network of
         your own.
-    levels : tuple of int, default=(2, 3)
-        Hierarchy levels, shallow to deep; level j of a ResNet has stride 2^(j+1). The first fixes
+    layers : tuple of int, default=(2, 3)
+        Hierarchy layers, shallow to deep; layer j of a ResNet has stride 2^(j+1). The first fixes
         the patch grid, the forward pass stops at the last.
     patch_size : int, default=3
         Side p of the neighbourhood around a grid point, odd.
     aggregation : {"concat", "adaptive"}, default="concat"
-        "concat": mean over the neighbourhood, levels concatenated. "adaptive": the official code's
+        "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
         adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values a
-        level, then to `target_dim` in all.
+        layer, then to `target_dim` in all.
     pretrain_dim, target_dim : int, default=1024
         P and T of the official code; used by ``aggregation="adaptive"`` alone.
     coreset_size : float or int, default=0.01
@@ -180,9 +180,9 @@ class PatchCoreDetector(ScoredByBank):
     Tables S1 to S3, 25 %           99.1 / 98.1 / 93.4  coreset_size=0.25
     Tables S1 to S3, 10 %           99.0 / 98.1 / 93.5  coreset_size=0.1
     Tables S1 to S3, 1 %            99.0 / 98.0 / 93.1  none (image_size=224, coreset_size=0.01)
-    Table S4, levels (2, 3)         99.4 / 98.2 / 94.4  image_size=280, resize=320,
+    Table S4, layers (2, 3)         99.4 / 98.2 / 94.4  image_size=280, resize=320,
                                                         backbone="wide_resnet101_2.tv_in1k"
-    Table S4, levels (1, 2, 3)      99.2 / 98.4 / 95.0  the same, levels=(1, 2, 3)
+    Table S4, layers (1, 2, 3)      99.2 / 98.4 / 95.0  the same, layers=(1, 2, 3)
     Table S5, 1 to 50 images, 10 %  83.4 to 97.5 image  coreset_size=0.1; for one image also
                                                         contamination=0.1
     Table S6, ResNet-101, 10 %      98.6 / 97.9 / 92.5  coreset_size=0.1,
@@ -222,7 +222,7 @@ class PatchCoreDetector(ScoredByBank):
         **ScoredByBank._parameter_constraints,
         "backbone": [str, torch.nn.Module],
         "weights": [str, os.PathLike, None],
-        "levels": ["array-like"],
+        "layers": ["array-like"],
         "patch_size": [Interval(Integral, 1, None, closed="left")],
         "aggregation": [StrOptions({"concat", "adaptive"})],
         "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
@@ -249,7 +249,7 @@ class PatchCoreDetector(ScoredByBank):
         backbone="wide_resnet50_2.tv_in1k",
         *,
         weights="pretrained",
-        levels=(2, 3),
+        layers=(2, 3),
         patch_size=3,
         aggregation="concat",
         pretrain_dim=1024,
@@ -280,7 +280,7 @@ class PatchCoreDetector(ScoredByBank):
     ):
         self.backbone = backbone
         self.weights = weights
-        self.levels = levels
+        self.layers = layers
         self.patch_size = patch_size
         self.aggregation = aggregation
         self.pretrain_dim = pretrain_dim
@@ -500,7 +500,7 @@ class PatchCoreDetector(ScoredByBank):
             raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
         return FeatureSpec(
             backbone=self.backbone if isinstance(self.backbone, str) else None,
-            levels=tuple(int(level) for level in self.levels),
+            layers=tuple(int(layer) for layer in self.layers),
             image_size=int(self.image_size),
             patch_size=int(self.patch_size),
             aggregation=self.aggregation,

@@ -62,7 +62,7 @@ class ReConPatchDetector(PatchCoreDetector):
         of a step grow with its square.
     tol : float or None, default=None
         Stop after five epochs whose loss is not lower by `tol` than before; None: never.
-    weights, levels, patch_size, aggregation, pretrain_dim, target_dim
+    weights, layers, patch_size, aggregation, pretrain_dim, target_dim
         What f is applied to: patch features as in :class:`PatchCoreDetector`.
     coreset_size, coreset_method, coreset_projection_dim, n_starts
         Memory bank as in :class:`PatchCoreDetector`.
@@ -181,7 +181,7 @@ class ReConPatchDetector(PatchCoreDetector):
         train_batch_size=512,
         tol=None,
         weights="pretrained",
-        levels=(2, 3),
+        layers=(2, 3),
         patch_size=3,
         aggregation="concat",
         pretrain_dim=1024,
@@ -213,7 +213,7 @@ class ReConPatchDetector(PatchCoreDetector):
         super().__init__(
             backbone,
             weights=weights,
-            levels=levels,
+            layers=layers,
             patch_size=patch_size,
             aggregation=aggregation,
             pretrain_dim=pretrain_dim,
@@ -350,5 +350,5 @@ class ReConPatchDetector(PatchCoreDetector):
         return self._score_tops(rows, exclude_source)
 
     def _map_score(self, cells: torch.Tensor, mask: np.ndarray) -> Score:
-        # Patches have been mapped to fewer values than their levels hold.
+        # Patches have been mapped to fewer values than their layers hold.
         return self._score_rows

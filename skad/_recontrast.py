@@ -37,7 +37,7 @@ from skad._validation.warn import warn_user
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_LEVELS = (1, 2, 3)
+_LAYERS = (1, 2, 3)
 # The bottleneck works at this stride, and its grid is doubled exactly on the way back.
 _STRIDE = 32
 # Steps between two looks at the loss: a look makes the CPU wait for the GPU.
@@ -140,7 +140,7 @@ class ReContrastDetector(BaseImageDetector):
     loss_curve_ : ndarray of shape (n_iter,), float64
         Loss of every step.
     feature_diversity_ : ndarray of shape (n_iter,), float64
-        Spread of the adapting encoder's normalised level-2 features in every step (section 2.3 of the
+        Spread of the adapting encoder's normalised layer-2 features in every step (section 2.3 of the
         paper); a fall towards 0 means that the encoder degenerates.
     validation_indices_ : ndarray of int
         Which of the good images were left out of the training, ascending.
@@ -597,7 +597,7 @@ class ReContrastDetector(BaseImageDetector):
     def _find_backbone(self) -> FeatureNet:
         device = resolve_device(self.device)
         return load_backbone(
-            self.backbone, self.weights, _LEVELS, device, image_size=int(self.image_size)
+            self.backbone, self.weights, _LAYERS, device, image_size=int(self.image_size)
         )
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:
@@ -612,13 +612,13 @@ class ReContrastDetector(BaseImageDetector):
             return list(frozen.channels)
         black = torch.zeros((1, self.image_size, self.image_size, 3), device=frozen.mean.device)
         with torch.inference_mode():
-            return [level.shape[1] for level in frozen(black)]
+            return [layer.shape[1] for layer in frozen(black)]
 
     def _grid_shape(self) -> tuple[int, int]:
         return (self.geometry_.image_size, self.geometry_.image_size)
 
     def _smallest_side(self) -> int:
-        return 2 ** (_LEVELS[-1] + 1)  # the stride of the deepest level
+        return 2 ** (_LAYERS[-1] + 1)  # the stride of the deepest layer
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -278,12 +278,12 @@ class TestGuards:
                 getattr(make_detector(), method)(good)
 
     def test_a_parameter_changed_after_fit_is_refused(self, good):
-        det = make_detector().fit(good).set_params(n_neighbors=3, levels=(1, 2))
+        det = make_detector().fit(good).set_params(n_neighbors=3, layers=(1, 2))
         with pytest.raises(
-            ValueError, match=r"levels, n_neighbors changed after fit.*levels=\(2, 3\)"
+            ValueError, match=r"layers, n_neighbors changed after fit.*layers=\(2, 3\)"
         ):
             det.predict(good)
-        det.set_params(n_neighbors=1, levels=(2, 3)).predict(good)
+        det.set_params(n_neighbors=1, layers=(2, 3)).predict(good)
 
     def test_a_fit_that_fails_leaves_no_mixed_state(self, good):
         det = make_detector().fit(good)

@@ -21,7 +21,7 @@ RATE = 0.2
 
 def make_fusion(**params):
     """Two members on the same grid."""
-    members = [("a", make_detector()), ("b", make_detector(levels=(2,), distance="squared"))]
+    members = [("a", make_detector()), ("b", make_detector(layers=(2,), distance="squared"))]
     defaults = {"estimators": members, "target_false_alarm_rate": RATE}
     return ScoreFusionDetector(**{**defaults, **params})
 

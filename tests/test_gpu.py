@@ -132,9 +132,9 @@ class TestNetwork:
 
     @pytest.mark.parametrize("size", [1, 3, 5])
     def test_neighbourhoods_are_averaged_in_float32(self, size):
-        level = torch.randn(8, 512, 28, 28, device=GPU).to(memory_format=torch.channels_last)
-        found = ConcatEmbedding(size).pool([level])[0]
-        expected = F.avg_pool2d(level.double(), size, 1, size // 2).permute(0, 2, 3, 1)
+        layer = torch.randn(8, 512, 28, 28, device=GPU).to(memory_format=torch.channels_last)
+        found = ConcatEmbedding(size).pool([layer])[0]
+        expected = F.avg_pool2d(layer.double(), size, 1, size // 2).permute(0, 2, 3, 1)
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
 
 

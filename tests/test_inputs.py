@@ -28,7 +28,7 @@ METHODS = [
 
 
 def make_fusion(**params):
-    members = [("a", make_detector(**params)), ("b", make_detector(levels=(2,), **params))]
+    members = [("a", make_detector(**params)), ("b", make_detector(layers=(2,), **params))]
     return ScoreFusionDetector(members, target_false_alarm_rate=0.2)
 
 

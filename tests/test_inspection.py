@@ -133,7 +133,7 @@ def test_through_a_pipeline(good, defective):
 
 
 def test_of_an_ensemble(good, defective):
-    members = [("a", make_detector()), ("b", make_detector(levels=(2,)))]
+    members = [("a", make_detector()), ("b", make_detector(layers=(2,)))]
     fusion = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
     display = HeatmapDisplay.from_estimator(fusion, defective[:1])
     np.testing.assert_array_equal(display.heatmaps, fusion.predict_heatmap(defective[:1]))

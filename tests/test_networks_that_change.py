@@ -89,13 +89,13 @@ def setting(monkeypatch, tmp_path):
 def test_a_change_after_fit_is_an_error_until_it_is_taken_back(good, setting, kind):
     setting(kind, 1.0)
     network = Reading(kind)
-    det = make_detector(backbone=network, levels=(0,)).fit(good)
+    det = make_detector(backbone=network, layers=(0,)).fit(good)
     before = det.score_samples(good)
     setting(kind, 2.0)
     for method in ("score_samples", "predict_heatmap", "partial_fit"):
         with pytest.raises(ValueError, match=r"(outputs|configuration) changed"):
             getattr(det, method)(good)
-    other = make_detector(backbone=network, levels=(0,)).fit(good)
+    other = make_detector(backbone=network, layers=(0,)).fit(good)
     np.testing.assert_allclose(other.score_samples(good), 2 * before, rtol=1e-4, atol=1e-5)
     setting(kind, 1.0)
     np.testing.assert_array_equal(det.score_samples(good), before)
@@ -105,7 +105,7 @@ def test_a_change_after_fit_is_an_error_until_it_is_taken_back(good, setting, ki
 
 def test_it_is_asked_once_a_call_whatever_the_number_of_batches(good, setting, monkeypatch):
     setting("environment", 1.0)
-    det = make_detector(backbone=Reading("environment"), levels=(0,), batch_size=1).fit(good)
+    det = make_detector(backbone=Reading("environment"), layers=(0,), batch_size=1).fit(good)
     asked, ask = [], home.FeatureNet.is_up_to_date
     monkeypatch.setattr(home.FeatureNet, "is_up_to_date", lambda *a: (asked.append(1), ask(*a))[1])
     for n, method in enumerate(("predict", "predict_heatmap", "anomaly_p_value"), 1):
@@ -115,7 +115,7 @@ def test_it_is_asked_once_a_call_whatever_the_number_of_batches(good, setting, m
 
 def test_threads_ask_beside_each_other(good, setting):
     setting("list in a dictionary", 1.0)
-    det = make_detector(backbone=Reading("list in a dictionary"), levels=(0,)).fit(good)
+    det = make_detector(backbone=Reading("list in a dictionary"), layers=(0,)).fit(good)
     before = det.score_samples(good)
     with ThreadPoolExecutor(4) as pool:
         for scores in pool.map(det.score_samples, [good] * 8):
@@ -167,7 +167,7 @@ def test_a_cell_that_is_run_again_with_another_function(good):
     for name in ("elu", "softsign", "elu"):
         names = {"__name__": "__main__"}
         exec(CELL.format(name), names)
-        det = make_detector(backbone=names["network"], levels=(0,)).fit(good[:6])
+        det = make_detector(backbone=names["network"], layers=(0,)).fit(good[:6])
         found.setdefault(name, []).append(det.score_samples(good))
     np.testing.assert_array_equal(*found["elu"])
     assert not np.array_equal(found["elu"][0], found["softsign"][0])

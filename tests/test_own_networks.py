@@ -17,8 +17,8 @@ from skad import FeatureError
 from skad._features._timm import import_timm
 
 
-class Levels(nn.Module):
-    """A convolution, then whatever it is given; two levels."""
+class Layers(nn.Module):
+    """A convolution, then whatever it is given; two layers."""
 
     def __init__(self, after):
         super().__init__()
@@ -51,10 +51,10 @@ def scores(network, good, defective):
 @pytest.mark.parametrize(
     ("make", "one", "other"),
     [
-        (Levels, nn.ReLU(), nn.GELU()),
-        (Levels, nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
-        (Levels, torch.tanh, torch.sigmoid),
-        (Levels, lambda x: x, lambda x: x * x),
+        (Layers, nn.ReLU(), nn.GELU()),
+        (Layers, nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+        (Layers, torch.tanh, torch.sigmoid),
+        (Layers, lambda x: x, lambda x: x * x),
         (Pooled, nn.MaxPool2d(4), nn.AvgPool2d(4)),
         (Pooled, nn.LPPool2d(1, 4), nn.LPPool2d(2, 4)),
     ],
@@ -75,7 +75,7 @@ def change_setting(network):
 
 @pytest.mark.parametrize("change", [change_function, change_setting])
 def test_a_network_that_changed_since_fit_is_refused(good, change):
-    network = Levels(nn.ReLU())
+    network = Layers(nn.ReLU())
     det = make_detector(backbone=network).fit(good)
     before = det.score_samples(good)
     other = copy.deepcopy(network)
@@ -91,7 +91,7 @@ def test_a_network_that_changed_since_fit_is_refused(good, change):
 
 
 def test_weights_that_changed_in_place_are_refused(good):
-    network = Levels(nn.ReLU())
+    network = Layers(nn.ReLU())
     det = make_detector(backbone=network).fit(good)
     network.conv.weight.data[0] *= 1.01
     with pytest.raises(ValueError, match="weights are not those"):
@@ -117,7 +117,7 @@ class Secret:
 def test_what_no_description_tells_is_seen_in_the_answers(good, factor):
     secret = Secret()
     FACTORS[id(secret)] = 1.0
-    det = make_detector(backbone=Levels(secret)).fit(good)
+    det = make_detector(backbone=Layers(secret)).fit(good)
     before = det.score_samples(good)
     FACTORS[id(secret)] = factor
     if factor == 1.0:
@@ -128,7 +128,7 @@ def test_what_no_description_tells_is_seen_in_the_answers(good, factor):
 
 
 def test_a_buffer_that_no_file_would_hold_is_seen_in_the_answers(good):
-    network = Levels(nn.Sequential(nn.BatchNorm2d(8, affine=False)))
+    network = Layers(nn.Sequential(nn.BatchNorm2d(8, affine=False)))
     norm = network.after[0]
     norm._non_persistent_buffers_set.update({"running_mean", "running_var"})
     det = make_detector(backbone=network).fit(good)
@@ -138,7 +138,7 @@ def test_a_buffer_that_no_file_would_hold_is_seen_in_the_answers(good):
 
 
 def test_copies_and_training_mode_are_the_same_network(good):
-    network = Levels(nn.ReLU())
+    network = Layers(nn.ReLU())
     det = make_detector(backbone=network).fit(good)
     before = det.score_samples(good)
     network.train().requires_grad_(True)
@@ -148,7 +148,7 @@ def test_copies_and_training_mode_are_the_same_network(good):
 
 
 def test_a_pickle_scores_with_more_threads_and_other_kernels(good, tmp_path):
-    det = make_detector(backbone=Levels(nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()))).fit(good)
+    det = make_detector(backbone=Layers(nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()))).fit(good)
     (tmp_path / "det.pickle").write_bytes(pickle.dumps(det))
     np.save(tmp_path / "good.npy", good)
     code = f"""
@@ -169,14 +169,14 @@ np.save({str(tmp_path / "scores.npy")!r}, det.score_samples(np.load({str(tmp_pat
 
 
 def test_detectors_of_older_versions_have_weights_to_go_by(good):
-    det = make_detector(backbone=Levels(nn.ReLU())).fit(good)
+    det = make_detector(backbone=Layers(nn.ReLU())).fit(good)
     before = det.score_samples(good)
     del det._backbone_identity
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(det)).score_samples(good), before)
 
 
 def test_a_model_of_timm_has_no_need_of_it(good):
-    det = make_detector(backbone=Levels(nn.ReLU())).fit(good)
+    det = make_detector(backbone=Layers(nn.ReLU())).fit(good)
     assert hasattr(det, "_backbone_identity")
     assert not hasattr(det.set_params(backbone="skad_nano").fit(good), "_backbone_identity")
 
@@ -216,7 +216,7 @@ class SometimesNaN(nn.Module):
 @pytest.mark.parametrize("method", ["score_samples", "predict", "predict_heatmap", "partial_fit"])
 def test_features_that_are_no_numbers_are_no_verdict(good, method, spoilt):
     dark = good // 2
-    det = make_detector(backbone=SometimesNaN(spoilt), levels=(0,)).fit(dark)
+    det = make_detector(backbone=SometimesNaN(spoilt), layers=(0,)).fit(dark)
     bright = dark[3].copy()
     bright[10:20, 10:20] = 255
     with pytest.raises(
@@ -230,7 +230,7 @@ def test_training_images_are_named_as_the_user_has_them(good):
     X = np.concatenate([good[:2] // 2, good[:3] // 2])
     X[4, 10:20, 10:20] = 255
     with pytest.raises(FeatureError, match="image 4 "):
-        make_detector(backbone=SometimesNaN(np.nan), levels=(0,)).fit(X, [1, -1, 1, 1, 1])
+        make_detector(backbone=SometimesNaN(np.nan), layers=(0,)).fit(X, [1, -1, 1, 1, 1])
 
 
 def test_weights_of_nan(good):
@@ -238,4 +238,4 @@ def test_weights_of_nan(good):
     with torch.no_grad():
         net.conv.weight[0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
-        make_detector(backbone=net, levels=(0,)).fit(good)
+        make_detector(backbone=net, layers=(0,)).fit(good)

@@ -7,7 +7,7 @@ from conftest import make_detector, make_reconpatch
 
 from skad._bank import MemoryBank
 from skad._bank.bounds import ProposalSearch
-from skad._features.levels import PatchLevels
+from skad._features.layers import PatchLayers
 
 
 def embed(det, image):
@@ -164,7 +164,7 @@ class TestTogether:
 
     @pytest.fixture
     def as_on_a_gpu(self, monkeypatch):
-        monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
+        monkeypatch.setattr(PatchLayers, "pay", lambda layers, dim: False)
         monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
         monkeypatch.setattr("skad._bank.memory_bank.has_fast_halves", lambda device: True)
         for module in ("skad._bank_scoring", "skad._features.extractor"):
@@ -263,19 +263,19 @@ class TestBounds:
         np.testing.assert_allclose(with_bounds.predict_heatmap(defective), expected, rtol=1e-6)
 
     @pytest.mark.parametrize("params", [{}, {"n_neighbors": 3, "b": 5}, {"geometry": "pad"}])
-    def test_maps_by_levels_are_maps_by_patches(self, good, defective, monkeypatch, params):
+    def test_maps_by_layers_are_maps_by_patches(self, good, defective, monkeypatch, params):
         det = make_detector(image_size=96, device="cpu", **params).fit(good)
-        taken, products = [], PatchLevels.products
+        taken, products = [], PatchLayers.products
 
         def counted(*args):
             taken.append(1)
             return products(*args)
 
-        monkeypatch.setattr(PatchLevels, "products", counted)
-        by_levels = det.predict_heatmap(defective)
+        monkeypatch.setattr(PatchLayers, "products", counted)
+        by_layers = det.predict_heatmap(defective)
         assert taken
-        monkeypatch.setattr(PatchLevels, "pay", lambda levels, dim: False)
-        np.testing.assert_allclose(by_levels, det.predict_heatmap(defective), rtol=1e-6)
+        monkeypatch.setattr(PatchLayers, "pay", lambda layers, dim: False)
+        np.testing.assert_allclose(by_layers, det.predict_heatmap(defective), rtol=1e-6)
 
     def test_most_patches_are_never_searched(self, good, defective, monkeypatch):
         det = make_detector(image_size=96).fit(good)
@@ -309,9 +309,9 @@ class TestRefusals:
             ({"coreset_size": 3, "n_neighbors": 5}, "between 5"),
             ({"coreset_size": 3, "b": 4}, "between 4"),
             ({"b": 1}, "'b' parameter"),
-            ({"levels": (2, 9)}, "last level is 3"),
-            ({"levels": (3, 2)}, "shallow to deep"),
-            ({"levels": ()}, "shallow to deep"),
+            ({"layers": (2, 9)}, "last layer is 3"),
+            ({"layers": (3, 2)}, "shallow to deep"),
+            ({"layers": ()}, "shallow to deep"),
             ({"image_size": 8}, "stride 16"),
             ({"patch_size": 2}, "odd"),
             ({"backbone": "resnet10x"}, "Did you mean"),

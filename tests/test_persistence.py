@@ -23,7 +23,7 @@ def make_trained(**params):
 
 
 def make_fusion(**params):
-    members = [("a", make_detector(**params)), ("b", make_detector(levels=(2,)))]
+    members = [("a", make_detector(**params)), ("b", make_detector(layers=(2,)))]
     return ScoreFusionDetector(members, target_false_alarm_rate=0.2)
 
 

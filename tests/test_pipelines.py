@@ -20,7 +20,7 @@ MAKERS = {
     "reconpatch": make_reconpatch,
     "recontrast": lambda: make_recontrast(max_iter=3),
     "fusion": lambda: ScoreFusionDetector(
-        [("a", make_detector()), ("b", make_detector(levels=(2,)))], target_false_alarm_rate=0.2
+        [("a", make_detector()), ("b", make_detector(layers=(2,)))], target_false_alarm_rate=0.2
     ),
 }
 

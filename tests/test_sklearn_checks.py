@@ -37,7 +37,7 @@ DETECTORS = [
     ScoreFusionDetector(
         [
             ("a", make_detector(**TINY, image_size=16, coreset_size=0.05, n_jobs=1)),
-            ("b", make_detector(**TINY, levels=(2,), n_jobs=1)),
+            ("b", make_detector(**TINY, layers=(2,), n_jobs=1)),
         ],
         target_false_alarm_rate=0.45,
     ),

@@ -21,7 +21,7 @@ from skad.utils.estimator_checks import defective_images, good_images
 
 
 def make_fusion(**params):
-    members = [("a", make_detector()), ("b", make_detector(levels=(2,)))]
+    members = [("a", make_detector()), ("b", make_detector(layers=(2,)))]
     return ScoreFusionDetector(members, target_false_alarm_rate=0.2, **params)
 
 
@@ -59,7 +59,7 @@ OTHER = {
     "init": "uniform",
     "k": 3,
     "level": "image",
-    "levels": (1, 2),
+    "layers": (1, 2),
     "loss": "regional",
     "lr": 1e-2,
     "m": 2.0,

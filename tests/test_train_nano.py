@@ -98,9 +98,9 @@ def test_necks_half_whiten_their_stage(small, arguments):
     small.export(run.student, run.args.out)
     net = load_backbone("skad_nano", run.args.out, (2, 3), torch.device("cpu"))
     with torch.no_grad():
-        for level in (2, 3):
-            before = [list(run.student.trunk.stages(batch))[level] for batch in batches]
-            after = [net.body(batch)[level - 2] for batch in batches]
+        for layer in (2, 3):
+            before = [list(run.student.trunk.stages(batch))[layer] for batch in batches]
+            after = [net.body(batch)[layer - 2] for batch in batches]
             C, D = (torch.cov(torch.cat(m).transpose(0, 1).flatten(1)) for m in (before, after))
             assert (D @ D - C).norm() < 0.02 * C.norm()
 
@@ -135,8 +135,8 @@ def test_every_design_trains(run, design):
 
 
 @pytest.mark.parametrize("loss", ["cosine", "both"])
-def test_every_loss_trains_on_three_levels(run, loss):
-    state = run(loss, "--loss", loss, "--levels", 1, 2, 3)
+def test_every_loss_trains_on_three_layers(run, loss):
+    state = run(loss, "--loss", loss, "--layers", 1, 2, 3)
     assert all(torch.isfinite(t).all() for t in state.values())
 
 

@@ -42,7 +42,7 @@ def vectors():
 
 
 def maps(group):
-    return [torch.tensor(group[k], dtype=torch.float64)[None] for k in ("level2", "level3")]
+    return [torch.tensor(group[k], dtype=torch.float64)[None] for k in ("layer2", "layer3")]
 
 
 def test_adaptive_avg_pool1d(vectors):
@@ -296,8 +296,8 @@ def test_hard_mining_level(vectors):
 
 def test_anomaly_map(vectors):
     group = vectors["recontrast_anomaly_map"]
-    targets = [tensor(level)[None] for level in group["encoder_maps"]]
-    outputs = [tensor(level)[None] for level in group["decoder_maps"]]
+    targets = [tensor(layer)[None] for layer in group["encoder_maps"]]
+    outputs = [tensor(layer)[None] for layer in group["decoder_maps"]]
     for target, output, expected in zip(targets, outputs, group["cosine_maps"], strict=True):
         np.testing.assert_allclose(cosine_distances(target, output)[0], expected, atol=1e-12)
     summed = anomaly_map(targets, outputs, 8)[0]

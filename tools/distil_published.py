@@ -54,9 +54,9 @@ def criteria() -> dict[str, Criteria]:
             found[key] = (pc, (f"{supp}S6",), {**config, "backbone": backbone})
         for n in SHOTS:
             found[f"patchcore-{share}-{n}shot"] = (pc, (f"{supp}S5",), {**config, "shots": n})
-    for levels in ([2, 3], [1, 2, 3]):
-        key = f"patchcore-wrn101-{''.join(map(str, levels))}"
-        found[key] = (pc, (f"{supp}S4",), {"levels": levels})
+    for layers in ([2, 3], [1, 2, 3]):
+        key = f"patchcore-wrn101-{''.join(map(str, layers))}"
+        found[key] = (pc, (f"{supp}S4",), {"layers": layers})
     found["patchcore-ensemble"] = ("PatchCore-Ensemble", ("ReConPatch Table 6",), {})
     table_s5 = ("ReConPatch supp Table S5",)
     found["patchcore-augmented"] = (pc, table_s5, {"augmented": True})
@@ -64,10 +64,10 @@ def criteria() -> dict[str, Criteria]:
     found["reconpatch"] = (rp, ("ReConPatch Table 4",), {"image_size": 224})
     for d in (64, 128, 256):
         found[f"reconpatch-{d}"] = (rp, ("ReConPatch Table 2",), {"f_dim": d})
-    found["reconpatch-p5"] = (rp, ("ReConPatch Table 3",), {"levels": [2, 3]})
-    found["reconpatch-p5-levels123"] = (
+    found["reconpatch-p5"] = (rp, ("ReConPatch Table 3",), {"layers": [2, 3]})
+    found["reconpatch-p5-layers123"] = (
         *(rp, ("ReConPatch Table 3", "ReConPatch Table 5")),
-        {"levels": [1, 2, 3]},
+        {"layers": [1, 2, 3]},
     )
     tables = ("ReConPatch Table 4", "ReConPatch Table 5")
     found["reconpatch-wrn101-480"] = (rp, tables, {"image_size": 480})

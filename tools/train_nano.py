@@ -1,7 +1,7 @@
 """Train skad's bundled backbone: a small network learns the feature maps of a large one.
 
 The teacher is an ImageNet ResNet-18; the student sees the same crops of photographs and the same
-generated textures and is asked, cell by cell, for the teacher's features of levels 2 and 3. The
+generated textures and is asked, cell by cell, for the teacher's features of layers 2 and 3. The
 result is a float16 safetensors file of the student's trunk. ``docs/skad_nano.md`` is its model card.
 
 Run, for instance::
@@ -43,7 +43,7 @@ CROP = (80, 320)  # shortest and longest side of a crop, in pixels of the photog
 BLOCK = 32  # batches whose images are visited together
 GENERATED = 0.25  # share of the images that are generated, not photographed
 LOSS_WEIGHTS = {1: 0.5, 2: 1.0, 3: 1.0}
-POOLED = {1: 2, 2: 1, 3: 1}  # level 1 is compared in means of 2 x 2 cells: a quarter of the work
+POOLED = {1: 2, 2: 1, 3: 1}  # layer 1 is compared in means of 2 x 2 cells: a quarter of the work
 TEACHER_CHANNELS = {1: 64, 2: 128, 3: 256}
 
 timm = import_timm()
@@ -219,64 +219,64 @@ class TrainingBatches(Dataset):
 class Teacher(nn.Module):
     """The frozen ImageNet network; its features are standardised a channel."""
 
-    def __init__(self, weights: Path, levels: tuple[int, ...]) -> None:
+    def __init__(self, weights: Path, layers: tuple[int, ...]) -> None:
         super().__init__()
-        self.body = timm.create_model("resnet18", features_only=True, out_indices=levels)
+        self.body = timm.create_model("resnet18", features_only=True, out_indices=layers)
         load_weights(self.body, read_state_dict(weights), f"--teacher {weights}")
-        for level in levels:
-            shape = (1, TEACHER_CHANNELS[level], 1, 1)
-            self.register_buffer(f"mean{level}", torch.zeros(shape))
-            self.register_buffer(f"std{level}", torch.ones(shape))
-        self.levels = levels
+        for layer in layers:
+            shape = (1, TEACHER_CHANNELS[layer], 1, 1)
+            self.register_buffer(f"mean{layer}", torch.zeros(shape))
+            self.register_buffer(f"std{layer}", torch.ones(shape))
+        self.layers = layers
         self.requires_grad_(False)
         self.eval()
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        maps = zip(self.levels, self.body(images), strict=True)
-        return [F.avg_pool2d(m.float(), POOLED[level]) for level, m in maps]
+        maps = zip(self.layers, self.body(images), strict=True)
+        return [F.avg_pool2d(m.float(), POOLED[layer]) for layer, m in maps]
 
     def measure(self, batches: list[torch.Tensor]) -> None:
         """Take each channel's mean and standard deviation over some batches."""
         maps = [self.features(batch) for batch in batches]
-        for level, of_level in zip(self.levels, zip(*maps, strict=True), strict=True):
-            values = torch.cat(of_level)
-            getattr(self, f"mean{level}").copy_(values.mean((0, 2, 3), keepdim=True))
+        for layer, of_layer in zip(self.layers, zip(*maps, strict=True), strict=True):
+            values = torch.cat(of_layer)
+            getattr(self, f"mean{layer}").copy_(values.mean((0, 2, 3), keepdim=True))
             std = values.std((0, 2, 3), keepdim=True)
             # A channel that hardly ever fires must not drown the others.
-            getattr(self, f"std{level}").copy_(std.clamp_min(float(std.median()) / 100))
+            getattr(self, f"std{layer}").copy_(std.clamp_min(float(std.median()) / 100))
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [
-            (level_map - getattr(self, f"mean{level}")) / getattr(self, f"std{level}")
-            for level, level_map in zip(self.levels, self.features(images), strict=True)
+            (layer_map - getattr(self, f"mean{layer}")) / getattr(self, f"std{layer}")
+            for layer, layer_map in zip(self.layers, self.features(images), strict=True)
         ]
 
 
 class Student(nn.Module):
-    """skad_nano, and for each level the linear map from its stage to the teacher's features."""
+    """skad_nano, and for each layer the linear map from its stage to the teacher's features."""
 
-    def __init__(self, design: str, levels: tuple[int, ...]) -> None:
+    def __init__(self, design: str, layers: tuple[int, ...]) -> None:
         super().__init__()
         self.trunk = timm.create_model("skad_nano", **DESIGNS[design])
-        self.levels = levels
+        self.layers = layers
         self.heads = nn.ModuleDict(
             {
-                str(level): nn.Conv2d(info["num_chs"], TEACHER_CHANNELS[level], 1)
-                for level, info in enumerate(self.trunk.feature_info)
-                if level in levels
+                str(layer): nn.Conv2d(info["num_chs"], TEACHER_CHANNELS[layer], 1)
+                for layer, info in enumerate(self.trunk.feature_info)
+                if layer in layers
             }
         )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         stages = list(self.trunk.stages(images))
         return [
-            self.heads[str(level)](F.avg_pool2d(stages[level], POOLED[level]))
-            for level in self.levels
+            self.heads[str(layer)](F.avg_pool2d(stages[layer], POOLED[layer]))
+            for layer in self.layers
         ]
 
 
-def level_loss(given: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
-    """Mean over the cells of one level."""
+def layer_loss(given: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
+    """Mean over the cells of one layer."""
     given = given.float()
     l2 = F.mse_loss(given, wanted)
     if kind == "l2":
@@ -344,10 +344,10 @@ class Run:
         self.args = args
         self.device = torch.device(args.device)
         torch.manual_seed(args.seed)
-        levels = tuple(args.levels)
+        layers = tuple(args.layers)
         self.data = TrainingBatches(args.photos, args.batch_size, args.seed)
-        self.teacher = self._placed(Teacher(args.teacher, levels))
-        self.student = self._placed(Student(args.design, levels))
+        self.teacher = self._placed(Teacher(args.teacher, layers))
+        self.student = self._placed(Student(args.design, layers))
         matrices = [p for p in self.student.parameters() if p.ndim > 1]
         vectors = [p for p in self.student.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -357,7 +357,7 @@ class Run:
         self.checkpoint = args.out.with_suffix(".checkpoint")
         # What shapes the result: a checkpoint of another recipe is not continued.
         self.recipe = repr(
-            [getattr(args, name) for name in ("design", "loss", "levels", "blocks", "passes")]
+            [getattr(args, name) for name in ("design", "loss", "layers", "blocks", "passes")]
             + [args.batch_size, args.lr, args.seed]
         )
 
@@ -410,7 +410,7 @@ class Run:
             left = spent / done * (self.args.blocks - self.blocks_done)
             shown = " ".join(f"{loss:.4f}" for loss in losses)
             print(
-                f"block {self.blocks_done}/{self.args.blocks}  loss a level {shown}  "
+                f"block {self.blocks_done}/{self.args.blocks}  loss a layer {shown}  "
                 f"{spent:.0f} s, {left:.0f} s left",
                 flush=True,
             )
@@ -432,7 +432,7 @@ class Run:
     def _taught(self, batch: torch.Tensor) -> list[torch.Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16):
             maps = self.teacher(normalised(batch, self.device))
-        return [level.to(torch.float16) for level in maps]
+        return [layer.to(torch.float16) for layer in maps]
 
     def _step(self, step: int, batch: torch.Tensor, wanted: list[torch.Tensor]) -> list[float]:
         steps = self.args.blocks * self.args.passes * BLOCK
@@ -441,11 +441,11 @@ class Run:
         with torch.autocast(self.device.type, torch.bfloat16):
             given = self.student(normalised(batch, self.device))
         losses = [
-            level_loss(g, w.float(), self.args.loss) for g, w in zip(given, wanted, strict=True)
+            layer_loss(g, w.float(), self.args.loss) for g, w in zip(given, wanted, strict=True)
         ]
         self.optimizer.zero_grad(set_to_none=True)
         total = sum(
-            LOSS_WEIGHTS[level] * x for level, x in zip(self.args.levels, losses, strict=True)
+            LOSS_WEIGHTS[layer] * x for layer, x in zip(self.args.layers, losses, strict=True)
         )
         total.backward()
         self.optimizer.step()
@@ -461,7 +461,7 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--design", choices=DESIGNS, default="bundled")
     parser.add_argument("--loss", choices=["l2", "cosine", "both"], default="cosine")
-    parser.add_argument("--levels", type=int, nargs="+", default=[2, 3], choices=[1, 2, 3])
+    parser.add_argument("--layers", type=int, nargs="+", default=[2, 3], choices=[1, 2, 3])
     parser.add_argument("--blocks", type=int, default=50, help=f"each of {BLOCK} new batches")
     parser.add_argument("--passes", type=int, default=3, help="visits to the images of a block")
     parser.add_argument("--batch-size", type=int, default=64)

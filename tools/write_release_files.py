@@ -38,7 +38,7 @@ def detectors() -> dict[str, skad.PatchCoreDetector]:
         "recontrast": make_recontrast(**TINY, image_size=64, max_iter=4),
         "fusion": skad.ScoreFusionDetector(
             [
-                ("fine", make_detector(**small, levels=(1, 2), b=None)),
+                ("fine", make_detector(**small, layers=(1, 2), b=None)),
                 ("network", make_recontrast(**TINY, image_size=64, max_iter=2, bn="stable")),
             ],
             target_false_alarm_rate=0.2,

@@ -298,10 +298,10 @@ class _Cover:
             return torch.arange(n_rows, device=self.gaps.device), -torch.inf, n_rows
         threshold = self._settle(size + 1)
         above = (self.gaps > threshold).nonzero()[:, 0]
-        level = (self.gaps == threshold).nonzero()[:, 0]
-        n_level = size - above.shape[0]
-        rows = torch.cat([above, level[:n_level]]).sort().values
-        return rows, float(threshold), int(level[n_level])
+        layer = (self.gaps == threshold).nonzero()[:, 0]
+        n_layer = size - above.shape[0]
+        rows = torch.cat([above, layer[:n_layer]]).sort().values
+        return rows, float(threshold), int(layer[n_layer])
 
     def largest(self) -> torch.Tensor:
         """Find the largest gap."""

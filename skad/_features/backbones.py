@@ -66,7 +66,7 @@ class NoFeatureMapsError(ValueError):
 
 
 class FeatureNet(nn.Module):
-    """A frozen network that maps pixels to its hierarchy levels.
+    """A frozen network that maps pixels to its hierarchy layers.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class FeatureNet(nn.Module):
         list of torch.Tensor of shape (B, C_j, h_j, w_j)
         """
         maps = _maps(self.body, pixels, self.mean, self.std)
-        return [self._channels_first(level, j) for j, level in enumerate(maps)]
+        return [self._channels_first(layer, j) for j, layer in enumerate(maps)]
 
     def identity(self, size: int) -> BackboneIdentity | None:
         """Take down what a network of the user's own is recognised by, beside its weights.
@@ -197,16 +197,16 @@ class FeatureNet(nn.Module):
         )
         return copied.requires_grad_(True)
 
-    def _channels_first(self, level: torch.Tensor, j: int) -> torch.Tensor:
-        if self.channels is None or level.shape[1] == self.channels[j]:
-            return level
-        return level.permute(0, 3, 1, 2)
+    def _channels_first(self, layer: torch.Tensor, j: int) -> torch.Tensor:
+        if self.channels is None or layer.shape[1] == self.channels[j]:
+            return layer
+        return layer.permute(0, 3, 1, 2)
 
 
 def load_backbone(
     backbone: str | nn.Module,
     weights: str | os.PathLike[str] | None,
-    levels: Sequence[int],
+    layers: Sequence[int],
     device: torch.device,
     fuse: bool = False,
     image_size: int | None = None,
@@ -220,8 +220,8 @@ def load_backbone(
         pass returns the feature maps to use, shallow to deep.
     weights : "pretrained", path-like or None
         Ignored for a network of the user's own. None: random weights, always the same ones.
-    levels : sequence of int
-        Hierarchy levels, shallow to deep (timm's ``out_indices``). Ignored for a network of the
+    layers : sequence of int
+        Hierarchy layers, shallow to deep (timm's ``out_indices``). Ignored for a network of the
         user's own.
     device : torch.device
     fuse : bool, default=False
@@ -238,7 +238,7 @@ def load_backbone(
     Raises
     ------
     ValueError
-        Unknown name, untagged pretrained name, level out of range, weights of another network; a
+        Unknown name, untagged pretrained name, layer out of range, weights of another network; a
         network that cannot be used.
     MissingWeightsError
         Weights that cannot be had.
@@ -250,10 +250,10 @@ def load_backbone(
     with LOADING:
         while True:
             content = _content_of_network(backbone) if own else _content_of_name(backbone, weights)
-            key = (fuse, str(device), content, () if own else tuple(levels))
+            key = (fuse, str(device), content, () if own else tuple(layers))
             net = _alive.get(key)
             if net is None or _is_outdated(net, backbone, image_size):
-                net = _build(backbone, weights, tuple(levels), fuse).to(device)
+                net = _build(backbone, weights, tuple(layers), fuse).to(device)
                 net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             # A file that was replaced while it was read is read again.
             if own or content == _content_of_name(backbone, weights):
@@ -294,7 +294,7 @@ def _answers(network: nn.Module) -> object:
             Exception
         ):  # whatever a network of the user's own may do with an image of another size
             continue
-        return hashlib.blake2b(b"".join(level.cpu().numpy().tobytes() for level in maps)).digest()
+        return hashlib.blake2b(b"".join(layer.cpu().numpy().tobytes() for layer in maps)).digest()
     return _singletons.setdefault(network, next(_numbers))
 
 
@@ -364,13 +364,13 @@ def _listed(maps: Any) -> list[torch.Tensor]:
             f"the backbone returned {_kind_of(maps)}; it must return a list of feature maps, shallow "
             "to deep."
         )
-    if not listed or any(level.ndim != 4 or not level.numel() for level in listed):
+    if not listed or any(layer.ndim != 4 or not layer.numel() for layer in listed):
         raise NoFeatureMapsError(
             "the backbone must return feature maps of shape (batch, channels, height, width), none of "
             "them empty, shallow to deep; it returned "
-            f"{shortened(str([tuple(level.shape) for level in listed]))}."
+            f"{shortened(str([tuple(layer.shape) for layer in listed]))}."
         )
-    if any(level.is_complex() for level in listed):
+    if any(layer.is_complex() for layer in listed):
         raise NoFeatureMapsError(
             "the backbone returned complex feature maps, which no distance is made for; return real "
             "ones, e.g. torch.view_as_real or abs of them."
@@ -397,7 +397,7 @@ def naming_the_size(size: int) -> Iterator[None]:
         ) from error
 
 
-def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> FeatureNet:
+def _build(backbone: Any, weights: Any, layers: tuple[int, ...], fuse: bool) -> FeatureNet:
     if isinstance(backbone, nn.Module):
         _check_has_weights(backbone)
         configuration, _ = fingerprint(backbone, exact=False)
@@ -406,9 +406,9 @@ def _build(backbone: Any, weights: Any, levels: tuple[int, ...], fuse: bool) -> 
     # The file is found before the network is built: its absence is the commoner error.
     file = _pretrained_file(backbone) if weights == "pretrained" else weights
     config = _pretrained_config(backbone)
-    model = _create(backbone, levels)
+    model = _create(backbone, layers)
     if file is not None:
-        # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one level down.
+        # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one layer down.
         network = getattr(model, "model", model)
         load_weights(network, read_state_dict(file), f"weights={quoted(file)}")
     return FeatureNet(
@@ -430,21 +430,21 @@ def _check_has_weights(network: nn.Module) -> None:
             )
 
 
-def _create(name: str, levels: tuple[int, ...]) -> Any:
+def _create(name: str, layers: tuple[int, ...]) -> Any:
     timm = import_timm()
-    if list(levels) != sorted(set(levels)) or not levels or min(levels) < 0:
+    if list(layers) != sorted(set(layers)) or not layers or min(layers) < 0:
         raise ValueError(
-            f"levels={shortened(repr(levels))} must be distinct, non-negative and go from shallow to "
-            "deep, e.g. (2, 3): the first level fixes the patch grid."
+            f"layers={shortened(repr(layers))} must be distinct, non-negative and go from shallow to "
+            "deep, e.g. (2, 3): the first layer fixes the patch grid."
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_RANDOM_WEIGHTS_SEED)
         try:
-            return timm.create_model(name, features_only=True, out_indices=levels)
+            return timm.create_model(name, features_only=True, out_indices=layers)
         except (IndexError, AssertionError, ValueError) as error:
             last = max(timm.create_model(name, features_only=True).feature_info.out_indices)
             raise ValueError(
-                f"levels={shortened(repr(levels))} do not all exist in {name!r}: its last level is "
+                f"layers={shortened(repr(layers))} do not all exist in {name!r}: its last layer is "
                 f"{last}."
             ) from error
 

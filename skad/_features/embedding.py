@@ -1,12 +1,12 @@
-"""Patch embedding: feature maps of several levels -> one vector per cell of the patch grid.
+"""Patch embedding: feature maps of several layers -> one vector per cell of the patch grid.
 
 Every step of PatchCore's embedding is linear: the p x p neighbourhood, the adaptive pooling along
-the flattened (channel, y, x) axis, the bilinear alignment of deeper levels, the final pooling over
-the stacked levels. Linear operations on channels and on space commute, so all pooling is folded
-into one sparse operator a level that runs at the level's own resolution, before the alignment. That
+the flattened (channel, y, x) axis, the bilinear alignment of deeper layers, the final pooling over
+the stacked layers. Linear operations on channels and on space commute, so all pooling is folded
+into one sparse operator a layer that runs at the layer's own resolution, before the alignment. That
 takes a ninth of the memory of the unfold route (p = 3) and gives the same numbers.
 
-An embedding so has two steps. `pool` makes cells, at each level's own resolution: half as many numbers
+An embedding so has two steps. `pool` makes cells, at each layer's own resolution: half as many numbers
 as the patches themselves, so that cells are what is kept. `join` makes patches of them, in a fraction
 of a millisecond.
 """
@@ -35,7 +35,7 @@ def pooling_bins(n: int, m: int) -> list[tuple[int, int]]:
 
 
 class ConcatEmbedding:
-    """Paper-style embedding: p x p mean a channel, levels joined by concatenation.
+    """Paper-style embedding: p x p mean a channel, layers joined by concatenation.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ class ConcatEmbedding:
         -------
         list of torch.Tensor of shape (B, h_j, w_j, C_j)
         """
-        return [_mean_around(level, self.patch_size).permute(0, 2, 3, 1) for level in maps]
+        return [_mean_around(layer, self.patch_size).permute(0, 2, 3, 1) for layer in maps]
 
     def starts(self, cells: list[torch.Tensor]) -> list[int]:
-        """Where the values of each level begin in a patch."""
-        return [0, *np.cumsum([level.shape[-1] for level in cells])[:-1].tolist()]
+        """Where the values of each layer begin in a patch."""
+        return [0, *np.cumsum([layer.shape[-1] for layer in cells])[:-1].tolist()]
 
     def join(self, cells: list[torch.Tensor]) -> torch.Tensor:
-        """Align the levels, and lay their values side by side.
+        """Align the layers, and lay their values side by side.
 
         Parameters
         ----------
@@ -77,31 +77,31 @@ class ConcatEmbedding:
         torch.Tensor of shape (B, h, w, sum C_j)
         """
         grid = cells[0].shape[1:3]
-        return torch.cat([align(level, grid) for level in cells], dim=-1)
+        return torch.cat([align(layer, grid) for layer in cells], dim=-1)
 
 
-def _mean_around(level: torch.Tensor, size: int) -> torch.Tensor:
+def _mean_around(layer: torch.Tensor, size: int) -> torch.Tensor:
     """Average over size x size neighbourhoods, zeros around the map counted in."""
-    if not level.is_cuda:
-        return F.avg_pool2d(level, size, 1, size // 2)
+    if not layer.is_cuda:
+        return F.avg_pool2d(layer, size, 1, size // 2)
     # The same in float32, several times as fast as the pooling of channels that lie last.
-    channels = level.shape[1]
-    kernels = level.new_full((channels, 1, size, size), size**-2)
-    return F.conv2d(level, kernels, padding=size // 2, groups=channels)
+    channels = layer.shape[1]
+    kernels = layer.new_full((channels, 1, size, size), size**-2)
+    return F.conv2d(layer, kernels, padding=size // 2, groups=channels)
 
 
-def align(level: torch.Tensor, grid: torch.Size) -> torch.Tensor:
-    """Bring a level to a grid: (B, h_j, w_j, C) -> (B, h, w, C), bilinearly."""
-    if level.shape[1:3] == grid:
-        return level
-    planes = level.permute(0, 3, 1, 2)
+def align(layer: torch.Tensor, grid: torch.Size) -> torch.Tensor:
+    """Bring a layer to a grid: (B, h_j, w_j, C) -> (B, h, w, C), bilinearly."""
+    if layer.shape[1:3] == grid:
+        return layer
+    planes = layer.permute(0, 3, 1, 2)
     aligned = F.interpolate(planes, size=grid, mode="bilinear", align_corners=False)
     return aligned.permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
-class _LevelOperator:
-    """One level's share of the adaptive embedding: outputs ``start`` to ``start + T_j``.
+class _LayerOperator:
+    """One layer's share of the adaptive embedding: outputs ``start`` to ``start + T_j``.
 
     Term i adds, to every output t, input channel ``channels[i, t]`` filtered with the p x p
     ``kernels[i, t]``. An output touches the few channels that its bins straddle.
@@ -111,22 +111,22 @@ class _LevelOperator:
     channels: torch.Tensor  # (n_terms, T_j) int64
     kernels: torch.Tensor  # (n_terms, T_j, 1, p, p)
 
-    def __call__(self, level: torch.Tensor) -> torch.Tensor:
+    def __call__(self, layer: torch.Tensor) -> torch.Tensor:
         padding = self.kernels.shape[-1] // 2
         terms = [
-            F.conv2d(level[:, channels], kernels, padding=padding, groups=len(channels))
+            F.conv2d(layer[:, channels], kernels, padding=padding, groups=len(channels))
             for channels, kernels in zip(self.channels, self.kernels, strict=True)
         ]
         return sum(terms[1:], start=terms[0])
 
 
 class AdaptiveEmbedding:
-    """The official code's embedding: adaptive pooling to P values a level, then to T in all.
+    """The official code's embedding: adaptive pooling to P values a layer, then to T in all.
 
     Parameters
     ----------
     channels : sequence of int
-        Channels C_j of each level, shallow to deep.
+        Channels C_j of each layer, shallow to deep.
     patch_size : int
         p, odd; zero padding of (p - 1) / 2.
     pretrain_dim, target_dim : int
@@ -137,7 +137,7 @@ class AdaptiveEmbedding:
     Notes
     -----
     The official PatchCore code unfolds p x p neighbourhoods, aligns every entry bilinearly, pools
-    the flat (channel, y, x) vector of each level to P, stacks the levels and pools to T.
+    the flat (channel, y, x) vector of each layer to P, stacks the layers and pools to T.
     """
 
     def __init__(
@@ -152,43 +152,43 @@ class AdaptiveEmbedding:
         self.target_dim = target_dim
         final = pooling_bins(pretrain_dim * len(channels), target_dim)
         self.operators = [
-            _level_operator(c, j, patch_size, pretrain_dim, final, dtype, device)
+            _layer_operator(c, j, patch_size, pretrain_dim, final, dtype, device)
             for j, c in enumerate(channels)
         ]
 
     def pool(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Pool; shapes as for :class:`ConcatEmbedding`, with T_j values of a cell of level j."""
+        """Pool; shapes as for :class:`ConcatEmbedding`, with T_j values of a cell of layer j."""
         pairs = zip(self.operators, maps, strict=True)
-        return [operator(level).permute(0, 2, 3, 1) for operator, level in pairs]
+        return [operator(layer).permute(0, 2, 3, 1) for operator, layer in pairs]
 
     def starts(self, cells: list[torch.Tensor]) -> list[int]:
-        """Where the values of each level begin in a patch; the next may begin before they end."""
+        """Where the values of each layer begin in a patch; the next may begin before they end."""
         return [operator.start for operator in self.operators]
 
     def join(self, cells: list[torch.Tensor]) -> torch.Tensor:
-        """Align the levels, and add their shares up to T values a patch."""
+        """Align the layers, and add their shares up to T values a patch."""
         batch, height, width, _ = cells[0].shape
         out = cells[0].new_zeros(batch, height, width, self.target_dim)
-        for operator, level in zip(self.operators, cells, strict=True):
-            stop = operator.start + level.shape[-1]
-            # Added, not assigned: a bin of the final pooling may straddle two levels.
-            out[..., operator.start : stop] += align(level, cells[0].shape[1:3])
+        for operator, layer in zip(self.operators, cells, strict=True):
+            stop = operator.start + layer.shape[-1]
+            # Added, not assigned: a bin of the final pooling may straddle two layers.
+            out[..., operator.start : stop] += align(layer, cells[0].shape[1:3])
         return out
 
 
-def _level_operator(
+def _layer_operator(
     n_channels: int,
-    level: int,
+    layer: int,
     patch_size: int,
     pretrain_dim: int,
     final: list[tuple[int, int]],
     dtype: torch.dtype,
     device: torch.device | None,
-) -> _LevelOperator:
-    first, last = level * pretrain_dim, (level + 1) * pretrain_dim
+) -> _LayerOperator:
+    first, last = layer * pretrain_dim, (layer + 1) * pretrain_dim
     outputs = [t for t, (a, b) in enumerate(final) if a < last and b > first]
-    level_bins = pooling_bins(n_channels * patch_size**2, pretrain_dim)
-    rows = [_output_weights(final[t], first, last, level_bins) for t in outputs]
+    layer_bins = pooling_bins(n_channels * patch_size**2, pretrain_dim)
+    rows = [_output_weights(final[t], first, last, layer_bins) for t in outputs]
     area = patch_size**2
     touched = [sorted({entry // area for entry in row}) for row in rows]
     n_terms = max(len(channels) for channels in touched)
@@ -199,7 +199,7 @@ def _level_operator(
         for entry, weight in row.items():
             kernels[own.index(entry // area), t, entry % area] = weight
     shape = (n_terms, len(outputs), 1, patch_size, patch_size)
-    return _LevelOperator(
+    return _LayerOperator(
         start=outputs[0],
         channels=torch.from_numpy(channels).to(device),
         kernels=torch.from_numpy(kernels.reshape(shape)).to(device=device, dtype=dtype),
@@ -207,13 +207,13 @@ def _level_operator(
 
 
 def _output_weights(
-    stacked: tuple[int, int], first: int, last: int, level_bins: list[tuple[int, int]]
+    stacked: tuple[int, int], first: int, last: int, layer_bins: list[tuple[int, int]]
 ) -> dict[int, float]:
-    """Weights of one output over the flat (channel, y, x) entries of one level."""
+    """Weights of one output over the flat (channel, y, x) entries of one layer."""
     weights: dict[int, float] = {}
     start, stop = stacked
     for pooled in range(max(start, first), min(stop, last)):
-        a, b = level_bins[pooled - first]
+        a, b = layer_bins[pooled - first]
         for entry in range(a, b):
             weights[entry] = weights.get(entry, 0.0) + 1 / ((stop - start) * (b - a))
     return weights

@@ -12,7 +12,7 @@ from torch import nn
 
 from skad._features.backbones import FeatureNet, load_backbone, naming_the_size
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
-from skad._features.levels import PatchLevels
+from skad._features.layers import PatchLayers
 from skad._system.forks import LOADING
 from skad._torch.cuda_graphs import Graphed
 from skad._torch.devices import autocast, images_at_once
@@ -31,7 +31,7 @@ class FeatureSpec:
     ----------
     backbone : str or None
         timm's name; None for a network of the user's own.
-    levels : tuple of int
+    layers : tuple of int
     image_size : int
         Side of the square canvas, in pixels.
     patch_size : int
@@ -42,7 +42,7 @@ class FeatureSpec:
     """
 
     backbone: str | None
-    levels: tuple[int, ...]
+    layers: tuple[int, ...]
     image_size: int
     patch_size: int
     aggregation: str
@@ -70,7 +70,7 @@ def patch_extractor(
     PatchExtractor
     """
     net = load_backbone(
-        backbone, weights, spec.levels, device, fuse=True, image_size=spec.image_size
+        backbone, weights, spec.layers, device, fuse=True, image_size=spec.image_size
     )
     with LOADING:
         if spec not in net.shared:
@@ -103,7 +103,7 @@ class PatchExtractor:
     Raises
     ------
     ValueError
-        If the image is too small for the levels, or the backbone cannot take images of this size.
+        If the image is too small for the layers, or the backbone cannot take images of this size.
     """
 
     def __init__(self, spec: FeatureSpec, net: FeatureNet, device: torch.device) -> None:
@@ -116,9 +116,9 @@ class PatchExtractor:
         self._check_image_size(net)
         maps = self._first_maps()
         self.grid = (maps[0].shape[-2], maps[0].shape[-1])
-        self.embedding = self._make_embedding([level.shape[1] for level in maps])
+        self.embedding = self._make_embedding([layer.shape[1] for layer in maps])
         cells = self.embedding.pool(maps)
-        self._shapes = [level.shape[1:] for level in cells]
+        self._shapes = [layer.shape[1:] for layer in cells]
         self.n_values = sum(shape.numel() for shape in self._shapes)
         self.dim = self.embedding.join(cells).shape[-1]
         self.identity = net.identity(spec.image_size)
@@ -127,8 +127,8 @@ class PatchExtractor:
         if net.strides is not None and self.spec.image_size < max(net.strides):
             raise ValueError(
                 f"image_size={self.spec.image_size} is smaller than the stride {max(net.strides)} of "
-                f"the deepest level of levels={shortened(repr(self.spec.levels))}: nothing would be "
-                "left of the image. Use a larger image_size or shallower levels."
+                f"the deepest layer of layers={shortened(repr(self.spec.layers))}: nothing would be "
+                "left of the image. Use a larger image_size or shallower layers."
             )
 
     def _first_maps(self) -> list[torch.Tensor]:
@@ -147,10 +147,10 @@ class PatchExtractor:
 
     def _maps(self, batch: torch.Tensor) -> list[torch.Tensor]:
         with torch.inference_mode(), autocast(self.device, self.spec.precision):
-            return [level.float() for level in self.net(batch)]
+            return [layer.float() for layer in self.net(batch)]
 
     def cells(self, pixels: np.ndarray) -> torch.Tensor:
-        """Pooled features of a batch, each level at its own resolution.
+        """Pooled features of a batch, each layer at its own resolution.
 
         On the CPU an image has bitwise the same cells in every batch.
 
@@ -172,7 +172,7 @@ class PatchExtractor:
     def _cells_of(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
         maps = self._maps(batch)
         with torch.inference_mode():
-            pooled = [level.flatten(1) for level in self.embedding.pool(maps)]
+            pooled = [layer.flatten(1) for layer in self.embedding.pool(maps)]
             return (torch.cat(pooled, dim=1),)
 
     def join(self, cells: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ class PatchExtractor:
         for some in cells.split(images_at_once(self.device, max(1, len(cells)))):
             yield from self.join(some)
 
-    def levels(self, cells: torch.Tensor, mask: np.ndarray) -> PatchLevels | None:
+    def layers(self, cells: torch.Tensor, mask: np.ndarray) -> PatchLayers | None:
         """Prepare products with the patches of one image.
 
         Parameters
@@ -208,18 +208,18 @@ class PatchExtractor:
 
         Returns
         -------
-        PatchLevels or None
+        PatchLayers or None
             None where products with joined patches cost no more.
         """
         parts = self._split(cells[None])
-        levels = [part[0] for part in parts]
-        if not PatchLevels.pay(levels, self.dim):
+        layers = [part[0] for part in parts]
+        if not PatchLayers.pay(layers, self.dim):
             return None
         some = None if mask.all() else torch.from_numpy(mask.ravel())
-        return PatchLevels(levels, self.embedding.starts(parts), some)
+        return PatchLayers(layers, self.embedding.starts(parts), some)
 
     def _split(self, cells: torch.Tensor) -> list[torch.Tensor]:
-        """Levels of images, (B, h_j, w_j, C_j)."""
+        """Layers of images, (B, h_j, w_j, C_j)."""
         parts = cells.split([shape.numel() for shape in self._shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 

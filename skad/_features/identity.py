@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# Answers may differ by so much, relative to the norm of a level.
+# Answers may differ by so much, relative to the norm of a layer.
 _TOLERANCE = 1e-3
-# Numbers that are kept of a level, so that a pickled detector stays small.
+# Numbers that are kept of a layer, so that a pickled detector stays small.
 _KEPT = 1024
 
 
@@ -29,11 +29,11 @@ class BackboneIdentity:
     versions : tuple of str
         Of Python and torch, between which modules of equal settings may differ in their attributes.
     shapes : tuple of tuple of int
-        Of its answer to `probe_image`, level by level.
-    norms : ndarray of shape (n_levels,), float64
-        Root mean squares of the levels.
-    values : tuple of n_levels ndarrays, float32
-        Values of the levels, evenly spread.
+        Of its answer to `probe_image`, layer by layer.
+    norms : ndarray of shape (n_layers,), float64
+        Root mean squares of the layers.
+    values : tuple of n_layers ndarrays, float32
+        Values of the layers, evenly spread.
     """
 
     configuration: str
@@ -52,13 +52,13 @@ class BackboneIdentity:
         maps : list of torch.Tensor
             Its answer to `probe_image`.
         """
-        levels = [level.detach().double().cpu().numpy() for level in maps]
+        layers = [layer.detach().double().cpu().numpy() for layer in maps]
         return cls(
             configuration,
             (f"{sys.version_info[0]}.{sys.version_info[1]}", torch.__version__.split("+")[0]),
-            tuple(level.shape for level in levels),
-            np.array([_root_mean_square(level) for level in levels]),
-            tuple(_spread(level.ravel()).astype(np.float32) for level in levels),
+            tuple(layer.shape for layer in layers),
+            np.array([_root_mean_square(layer) for layer in layers]),
+            tuple(_spread(layer.ravel()).astype(np.float32) for layer in layers),
         )
 
     def difference(self, other: BackboneIdentity | None) -> str | None:
@@ -79,11 +79,11 @@ class BackboneIdentity:
             return "configuration"
         if self.shapes != other.shapes:
             return "outputs"
-        levels = [
+        layers = [
             *zip(self.norms[:, None], other.norms[:, None], strict=True),
             *zip(self.values, other.values, strict=True),
         ]
-        return None if all(_close(a, b) for a, b in levels) else "outputs"
+        return None if all(_close(a, b) for a, b in layers) else "outputs"
 
 
 def probe_image(size: int) -> torch.Tensor:

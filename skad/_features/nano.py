@@ -43,10 +43,10 @@ default_cfgs = models.generate_default_cfgs(
 
 
 class SkadNano(models.resnet.ResNet):  # type: ignore[name-defined]
-    """A ResNet of three stages whose levels are linear views of them.
+    """A ResNet of three stages whose layers are linear views of them.
 
     Each neck is C^(-1/4), with C the covariance of its stage's output over images that were not
-    trained on: distances between vectors of a level lie half-way between plain ones, which strong
+    trained on: distances between vectors of a layer lie half-way between plain ones, which strong
     channels rule, and Mahalanobis distances, which noise rules.
     """
 
@@ -76,24 +76,24 @@ class SkadNano(models.resnet.ResNet):  # type: ignore[name-defined]
         intermediates_only: bool = False,
         **_: Any,
     ) -> Any:
-        """Return the levels `indices`, after the deepest stage unless `intermediates_only`."""
+        """Return the layers `indices`, after the deepest stage unless `intermediates_only`."""
         if not intermediates_only:
             return self.forward_features(x), self.forward_intermediates(
                 x, indices, intermediates_only=True
             )
         views = [nn.Identity(), *self.necks]
         outputs = zip(range(max(indices) + 1), views, self.stages(x), strict=False)
-        return [view(output) for level, view, output in outputs if level in indices]
+        return [view(output) for layer, view, output in outputs if layer in indices]
 
     def prune_intermediate_layers(self, indices: Sequence[int], **_: Any) -> list[int]:
         """Drop the stages that are deeper than all `indices`."""
-        levels = [index % len(self.feature_info) for index in indices if -4 <= index < 4]
-        if len(levels) < len(indices):
-            raise IndexError(f"levels {tuple(indices)} do not all exist: the last level is 3.")
-        for level in range(max(levels) + 1, 4):
-            setattr(self, f"layer{level}", nn.Identity())
-            self.necks[level - 1] = nn.Identity()
-        return levels
+        layers = [index % len(self.feature_info) for index in indices if -4 <= index < 4]
+        if len(layers) < len(indices):
+            raise IndexError(f"layers {tuple(indices)} do not all exist: the last layer is 3.")
+        for layer in range(max(layers) + 1, 4):
+            setattr(self, f"layer{layer}", nn.Identity())
+            self.necks[layer - 1] = nn.Identity()
+        return layers
 
 
 @models.register_model

@@ -54,7 +54,7 @@ class FeatureStore:
 
     Notes
     -----
-    A file holds every level at its own resolution: 0.6 MB an image of 224 px with ResNet-18, 2.4 MB with
+    A file holds every layer at its own resolution: 0.6 MB an image of 224 px with ResNet-18, 2.4 MB with
     WideResNet-50. Features are read as they were written, bit by bit, so that scores with and without
     a store are the same. A file that is damaged, of another image or of an older version is made again.
 

@@ -287,7 +287,7 @@ def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], or
     Parameters
     ----------
     model : torch.nn.Module
-        Truncated after the last level in use, so that a partial file suffices.
+        Truncated after the last layer in use, so that a partial file suffices.
     state_dict : dict of str to torch.Tensor
     origin : str
         Where the tensors come from, for the error message.
@@ -308,7 +308,7 @@ def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], or
     if missing:
         raise ValueError(
             f"{origin} lacks {len(missing)} of the {len(needed)} tensors that the backbone needs up "
-            f"to its last level: {_some(missing)}. Is it the file of another network?"
+            f"to its last layer: {_some(missing)}. Is it the file of another network?"
         )
     misfits = [
         f"{key} {tuple(given[_plain(key)].shape)} instead of {tuple(tensor.shape)}"

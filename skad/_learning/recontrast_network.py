@@ -25,7 +25,7 @@ class DecoderDesign:
     Parameters
     ----------
     channels : tuple of 3 ints
-        Channels of the encoder's levels 1 to 3, each twice the one before.
+        Channels of the encoder's layers 1 to 3, each twice the one before.
     counts : tuple of 3 ints
         Residual blocks of the encoder's stages 1 to 3.
     expansion : {1, 4}
@@ -56,7 +56,7 @@ def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
     body : torch.nn.Module
         Holds the stages ``layer1`` to ``layer3``, itself or one level down in ``model``.
     channels : sequence of 3 ints
-        Of the levels 1 to 3 that it returns.
+        Of the layers 1 to 3 that it returns.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
     Raises
     ------
     ValueError
-        If it is no ResNet with basic or bottleneck blocks, or does not return three levels.
+        If it is no ResNet with basic or bottleneck blocks, or does not return three layers.
     """
     if len(channels) != 3:
         raise ValueError(
@@ -80,7 +80,7 @@ def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
     if not isinstance(kernel, nn.Conv2d) or (c2, c3) != (2 * c1, 4 * c1):
         raise ValueError(
             "ReContrast's decoder mirrors a ResNet of basic or bottleneck blocks whose channels double "
-            "from level to level: ResNet, ResNeXt, WideResNet and their like, or skad_nano. This "
+            "from layer to layer: ResNet, ResNeXt, WideResNet and their like, or skad_nano. This "
             f"backbone has {'channels ' + str(tuple(channels)) if kernel else 'no such blocks'}."
         )
     expansion = int(block.expansion)  # type: ignore[union-attr, arg-type]
@@ -148,13 +148,13 @@ def _stage(n_in: int, n_out: int, n_blocks: int, design: DecoderDesign, scale: s
 
 
 class Bottleneck(nn.Module):
-    """Brings three levels to the grid of the deepest, joins them, and halves the grid once more."""
+    """Brings three layers to the grid of the deepest, joins them, and halves the grid once more."""
 
     def __init__(self, design: DecoderDesign) -> None:
         super().__init__()
         c1, c2, c3 = design.channels
-        self.level1 = nn.Sequential(*self._halve(c1, c2), *self._halve(c2, c3))
-        self.level2 = nn.Sequential(*self._halve(c2, c3))
+        self.layer1 = nn.Sequential(*self._halve(c1, c2), *self._halve(c2, c3))
+        self.layer2 = nn.Sequential(*self._halve(c2, c3))
         self.blocks = _stage(3 * c3, 2 * c3, design.n_bottleneck_blocks, design, "down")
 
     @staticmethod
@@ -162,7 +162,7 @@ class Bottleneck(nn.Module):
         return [_conv(n_in, n_out, 3, 2), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
 
     def forward(self, maps: Maps) -> torch.Tensor:
-        joined = torch.cat([self.level1(maps[0]), self.level2(maps[1]), maps[2]], dim=1)
+        joined = torch.cat([self.layer1(maps[0]), self.layer2(maps[1]), maps[2]], dim=1)
         return self.blocks(joined)
 
 
@@ -196,7 +196,7 @@ class ReContrastNetwork(nn.Module):
     Parameters
     ----------
     frozen : torch.nn.Module
-        Maps pixels to three levels; never trained, always in evaluation mode, and not part of the
+        Maps pixels to three layers; never trained, always in evaluation mode, and not part of the
         state dict.
     trained : torch.nn.Module or None
         A copy of it that adapts to the images; None: there is the frozen one alone.
@@ -240,7 +240,7 @@ class ReContrastNetwork(nn.Module):
         Returns
         -------
         targets, outputs : lists of torch.Tensor of shape (B, C_k, h_k, w_k)
-            "cross": levels 1 to 3 of the frozen encoder, then of the trained one. "own": levels 1 to 3.
+            "cross": layers 1 to 3 of the frozen encoder, then of the trained one. "own": layers 1 to 3.
         """
         if self.pairs == "own":
             encoded = self._frozen_maps(pixels) if self.encoder is None else self.encoder(pixels)
@@ -249,7 +249,7 @@ class ReContrastNetwork(nn.Module):
         trained, frozen = self.encoder(pixels), self._frozen_maps(pixels)
         # One pass of both halves: the batch norms must see the mixture.
         both = [torch.cat(pair) for pair in zip(trained, frozen, strict=True)]
-        halves = [level.chunk(2) for level in self.decoder(self.bottleneck(both))]
+        halves = [layer.chunk(2) for layer in self.decoder(self.bottleneck(both))]
         outputs = [head(y) for head, (y, _) in zip(self.heads_frozen, halves, strict=True)]
         outputs += [head(y) for head, (_, y) in zip(self.heads_trained, halves, strict=True)]
         return frozen + trained, outputs

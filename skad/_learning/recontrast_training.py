@@ -157,7 +157,7 @@ class ReContrastTraining:
                 moments[slot].zero_()
 
     def loss(self, targets: list[torch.Tensor], outputs: list[torch.Tensor]) -> torch.Tensor:
-        """Loss of a batch: the sum over three levels, averaged over the two directions.
+        """Loss of a batch: the sum over three layers, averaged over the two directions.
 
         Parameters
         ----------
@@ -214,12 +214,12 @@ class ReContrastTraining:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-def feature_diversity(level: torch.Tensor) -> torch.Tensor:
+def feature_diversity(layer: torch.Tensor) -> torch.Tensor:
     """Spread of a batch's feature vectors: 0 where they are all alike (ReContrast, section 2.3).
 
     Parameters
     ----------
-    level : torch.Tensor of shape (B, C, h, w)
+    layer : torch.Tensor of shape (B, C, h, w)
 
     Returns
     -------
@@ -227,5 +227,5 @@ def feature_diversity(level: torch.Tensor) -> torch.Tensor:
         Standard deviation of the normalised vectors over images and positions, mean over channels.
     """
     with torch.no_grad():
-        normalised = F.normalize(widened(level), dim=1)
+        normalised = F.normalize(widened(layer), dim=1)
         return normalised.std(dim=(0, 2, 3), correction=0).mean()

@@ -142,12 +142,12 @@ _PATCHCORE = {
         for share in (25, 10, 1)
     },
     **{
-        f"patchcore-wrn101-{''.join(map(str, levels))}": Preset(
-            f"PatchCore, WRN-101, 280 px, levels {levels}, 1 %",
+        f"patchcore-wrn101-{''.join(map(str, layers))}": Preset(
+            f"PatchCore, WRN-101, 280 px, layers {layers}, 1 %",
             "patchcore",
-            {**_LARGE, "backbone": _WRN101, "levels": levels},
+            {**_LARGE, "backbone": _WRN101, "layers": layers},
         )
-        for levels in ((2, 3), (1, 2, 3))
+        for layers in ((2, 3), (1, 2, 3))
     },
     **{
         f"patchcore-{name}-{share}": _patchcore(
@@ -203,7 +203,7 @@ _RECONPATCH = {
     },
     **{f"reconpatch-{d}": _reconpatch(f"{d}, 1 %", embedding_dim=d) for d in (64, 128, 256)},
     "reconpatch-p5": _reconpatch("p = 5", patch_size=5),
-    "reconpatch-p5-levels123": _reconpatch("p = 5, levels 1-3", patch_size=5, levels=(1, 2, 3)),
+    "reconpatch-p5-layers123": _reconpatch("p = 5, layers 1-3", patch_size=5, layers=(1, 2, 3)),
     "reconpatch-wrn101-480": Preset(
         "ReConPatch, WRN-101, 480 px", "reconpatch", {**_LARGEST, "patch_size": 5, "lr": 1e-6}
     ),
@@ -291,9 +291,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         *(f"reconpatch-{d}" for d in (64, 128, 256)),
         *("reconpatch", "reconpatch-1024-1"),
     ),
-    "reconpatch-table-3": ("reconpatch-p5", "reconpatch-p5-levels123"),
+    "reconpatch-table-3": ("reconpatch-p5", "reconpatch-p5-layers123"),
     "reconpatch-table-4": ("patchcore-1", "reconpatch", "reconpatch-wrn101-480"),
-    "reconpatch-table-5": ("patchcore-1", "reconpatch-p5-levels123", "reconpatch-wrn101-480"),
+    "reconpatch-table-5": ("patchcore-1", "reconpatch-p5-layers123", "reconpatch-wrn101-480"),
     "reconpatch-table-6": (
         *("patchcore-ensemble", "reconpatch-ensemble-320", "reconpatch-ensemble-480"),
     ),

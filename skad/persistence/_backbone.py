@@ -38,8 +38,8 @@ def backbone_tensors(detector: Any) -> dict[str, np.ndarray]:
             "several: ship their weights as files of their own (weights=)."
         )
     member = members[0]
-    levels = member.feature_spec_.levels if hasattr(member, "feature_spec_") else (1, 2, 3)
-    net = load_backbone(member.backbone, member.weights, levels, torch.device("cpu"))
+    layers = member.feature_spec_.layers if hasattr(member, "feature_spec_") else (1, 2, 3)
+    net = load_backbone(member.backbone, member.weights, layers, torch.device("cpu"))
     member._check_weights(net.digest)
     state = getattr(net.body, "model", net.body).state_dict()
     return {

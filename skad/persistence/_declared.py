@@ -82,7 +82,7 @@ SEED = integer(0, 2**32 - 1)
 PARAMETERS: Mapping[str, Rule] = {
     "backbone": text(),
     "weights": optional(text()),
-    "levels": integers(0, 1000),
+    "layers": integers(0, 1000),
     "patch_size": SIDE,
     "pretrain_dim": integer(1, 2**20),
     "target_dim": integer(1, 2**20),
@@ -168,7 +168,7 @@ def _geometry_of(fit: SimpleNamespace) -> Geometry:
 def _is_spec_of(spec: FeatureSpec, fit: SimpleNamespace) -> bool:
     return all(
         tuple(value) == tuple(getattr(fit, name))
-        if name == "levels"
+        if name == "layers"
         else value == getattr(fit, name)
         for name, value in vars(spec).items()
     )
@@ -383,7 +383,7 @@ DECLARED: Mapping[type, Declared] = {
     FeatureSpec: Declared(
         {
             "backbone": text(),
-            "levels": several(integer(0, 1000), kinds=(tuple,)),
+            "layers": several(integer(0, 1000), kinds=(tuple,)),
             "image_size": SIDE,
             "patch_size": SIDE,
             "aggregation": text(),

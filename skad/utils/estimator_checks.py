@@ -156,7 +156,7 @@ def check_fit_repeats(detector: Any) -> None:
 
 
 def modules_in_pickle(detector: Any) -> set[str]:
-    """Top-level modules whose classes and functions the pickle of an object refers to."""
+    """Top-layer modules whose classes and functions the pickle of an object refers to."""
     # Up to protocol 2 every reference is an instruction of its own.
     instructions = pickletools.genops(pickle.dumps(detector, protocol=2))
     references = [str(name) for code, name, _ in instructions if code.name == "GLOBAL"]

@@ -1,4 +1,4 @@
-"""Backbones: names, levels, the shared cache, layouts, random weights."""
+"""Backbones: names, layers, the shared cache, layouts, random weights."""
 
 import copy
 import gc
@@ -23,17 +23,17 @@ CPU = torch.device("cpu")
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
 
 
-def test_levels_have_the_strides_of_the_papers():
+def test_layers_have_the_strides_of_the_papers():
     net = load_backbone("resnet10t", None, (1, 2, 3), CPU)
     assert list(net.strides) == [4, 8, 16]
-    assert [tuple(level.shape) for level in net(PIXELS)] == [
+    assert [tuple(layer.shape) for layer in net(PIXELS)] == [
         (2, 64, 16, 16),
         (2, 128, 8, 8),
         (2, 256, 4, 4),
     ]
 
 
-def test_extraction_stops_at_the_last_level():
+def test_extraction_stops_at_the_last_layer():
     names = load_backbone("resnet10t", None, (1, 2), CPU).state_dict()
     assert not any("layer3" in name for name in names)
 
@@ -47,7 +47,7 @@ def test_uint8_and_float_pixels_are_one():
 def test_channels_last_networks_are_turned():
     net = load_backbone("swin_tiny_patch4_window7_224", None, (1, 2), CPU)
     maps = net(PIXELS.repeat(1, 4, 4, 1)[:1, :224, :224])
-    assert [tuple(level.shape) for level in maps] == [(1, 192, 28, 28), (1, 384, 14, 14)]
+    assert [tuple(layer.shape) for layer in maps] == [(1, 192, 28, 28), (1, 384, 14, 14)]
 
 
 def test_random_weights_are_always_the_same_and_frozen():
@@ -197,7 +197,7 @@ class TestOwnNetworks:
     def test_a_dictionary_of_maps(self):
         net = load_backbone(nn.ModuleDict({"a": nn.Identity()}), None, (), CPU)
         net.body.forward = lambda x: {"shallow": x, "deep": x[..., ::2, ::2]}
-        assert [level.shape[-1] for level in net(PIXELS)] == [64, 32]
+        assert [layer.shape[-1] for layer in net(PIXELS)] == [64, 32]
 
 
 class TestIdentity:
@@ -254,16 +254,16 @@ class TestWhatANetworkReadsFromOutside:
     @pytest.mark.parametrize("fuse", [False, True])
     def test_what_answers_otherwise_is_built_anew(self, monkeypatch, built, fuse):
         """Fused, its first factor is part of it."""
-        network, levels = Environment(), []
+        network, layers = Environment(), []
         for factor in ("1", "1", "2", "1"):
             monkeypatch.setenv("SKAD_TEST_FACTOR", factor)
             net = load_backbone(network, None, (), CPU, fuse=fuse, image_size=32)
             net.identity(32)
-            levels.append(net(PIXELS)[0])
+            layers.append(net(PIXELS)[0])
         assert len(built) == 3
-        assert torch.equal(levels[0], levels[1])
-        torch.testing.assert_close(levels[2], 2 * levels[0])
-        assert torch.equal(levels[3], levels[0])
+        assert torch.equal(layers[0], layers[1])
+        torch.testing.assert_close(layers[2], 2 * layers[0])
+        assert torch.equal(layers[3], layers[0])
 
     def test_it_is_asked_without_leaving_a_trace(self, monkeypatch, built):
         monkeypatch.setenv("SKAD_TEST_FACTOR", "1")
@@ -501,24 +501,24 @@ def test_pretrained_weights_on_disk_are_files_too(file, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "weights", "levels", "message"),
+    ("backbone", "weights", "layers", "message"),
     [
         ("resnet_18", None, (2, 3), "Did you mean"),
         ("resnet18", "pretrained", (2, 3), r"needs its tag.*resnet18\.tv_in1k"),
         ("resnet18.nope", "pretrained", (2, 3), r"Its tags: .*resnet18\.tv_in1k"),
-        ("resnet18", None, (2, 7), "last level is 4"),
+        ("resnet18", None, (2, 7), "last layer is 4"),
         ("resnet18", None, (-1, 2), "non-negative"),
         ("b" * 5000, None, (2,), "^.{1,300}$"),
         ("resnet18." + "b" * 5000, "pretrained", (2,), "^.{1,900}$"),
         ("resnet18", "b" * 5000, (2,), "^.{1,300}there is no such file.*name too long"),
         ("resnet18", "b/" * 5000, (2,), "^.{1,300}there is no such file.*name too long"),
         ("resnet18", None, (1,) * 5000, "^.{1,400}$"),
-        ("resnet18", None, tuple(range(5000)), "^.{1,300}last level is 4"),
+        ("resnet18", None, tuple(range(5000)), "^.{1,300}last layer is 4"),
     ],
 )
-def test_refusals(backbone, weights, levels, message):
+def test_refusals(backbone, weights, layers, message):
     with pytest.raises(ValueError, match=message):
-        load_backbone(backbone, weights, levels, CPU)
+        load_backbone(backbone, weights, layers, CPU)
 
 
 def test_a_torchvision_of_another_build_does_no_harm():

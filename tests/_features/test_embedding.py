@@ -14,13 +14,13 @@ def embed(embedding, maps):
 
 
 def literal(maps, patch_size, pretrain_dim, target_dim):
-    """Unfold, align every entry, pool each level, stack, pool: nothing folded together."""
+    """Unfold, align every entry, pool each layer, stack, pool: nothing folded together."""
     batch, (height, width) = maps[0].shape[0], maps[0].shape[-2:]
     pooled = []
-    for level in maps:
-        length = level.shape[1] * patch_size**2
-        entries = F.unfold(level, patch_size, padding=patch_size // 2)
-        entries = entries.reshape(batch, length, *level.shape[-2:])
+    for layer in maps:
+        length = layer.shape[1] * patch_size**2
+        entries = F.unfold(layer, patch_size, padding=patch_size // 2)
+        entries = entries.reshape(batch, length, *layer.shape[-2:])
         entries = F.interpolate(entries, size=(height, width), mode="bilinear", align_corners=False)
         flat = entries.permute(0, 2, 3, 1).reshape(-1, 1, length)
         pooled.append(F.adaptive_avg_pool1d(flat, pretrain_dim))
@@ -95,7 +95,7 @@ def test_closed_form_of_the_published_ratios():
     torch.testing.assert_close(out[4:], (means[0::2] + means[1::2]) / 2)
 
 
-def test_concat_aligns_deeper_levels_without_corner_alignment():
+def test_concat_aligns_deeper_layers_without_corner_alignment():
     deep = torch.tensor([[1.0, 2.0], [4.0, 8.0]], dtype=torch.float64)[None, None]
     shallow = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     expected = torch.tensor(

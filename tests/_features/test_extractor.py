@@ -9,8 +9,8 @@ from skad._features import FeatureSpec, patch_extractor
 CPU = torch.device("cpu")
 
 
-def make(backbone="resnet10t", size=32, levels=(2, 3), aggregation="concat"):
-    spec = FeatureSpec(backbone, levels, size, 3, aggregation, 64, 48, "float32")
+def make(backbone="resnet10t", size=32, layers=(2, 3), aggregation="concat"):
+    spec = FeatureSpec(backbone, layers, size, 3, aggregation, 64, 48, "float32")
     return patch_extractor(spec, backbone, None, CPU)
 
 
@@ -67,7 +67,7 @@ def test_too_small_and_impossible_sizes():
     with pytest.raises(ValueError, match="smaller than the stride 16"):
         make(size=15)
     with pytest.raises(ValueError, match="cannot take images of 96 x 96"):
-        make("vit_tiny_patch16_224", size=96, levels=(3,))
+        make("vit_tiny_patch16_224", size=96, layers=(3,))
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_whatever_a_backbone_raises_names_the_size(error):
 
 def test_a_size_that_mvit_cannot_take():
     with pytest.raises(ValueError, match="cannot take images of 256 x 256 pixels: Index"):
-        make("mvitv2_tiny", size=256, levels=(0, 1))
+        make("mvitv2_tiny", size=256, layers=(0, 1))

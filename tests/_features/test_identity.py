@@ -12,44 +12,44 @@ def maps(seed=0, shape=(1, 8, 16, 16)):
     return [torch.randn(shape, generator=generator), 100 * torch.randn(1, 2, 4, 4)]
 
 
-def identity(levels, configuration="a"):
-    return BackboneIdentity.of(configuration, levels)
+def identity(layers, configuration="a"):
+    return BackboneIdentity.of(configuration, layers)
 
 
 @pytest.mark.parametrize(
     ("relative", "difference"), [(1e-5, None), (2e-4, None), (5e-3, "outputs")]
 )
 def test_rounding_is_no_difference(relative, difference):
-    levels = maps()
-    rounded = [levels[0] * (1 + relative * torch.randn(levels[0].shape)), levels[1]]
-    assert identity(levels).difference(identity(rounded)) == difference
+    layers = maps()
+    rounded = [layers[0] * (1 + relative * torch.randn(layers[0].shape)), layers[1]]
+    assert identity(layers).difference(identity(rounded)) == difference
 
 
-def test_a_small_level_counts_as_much_as_a_large_one():
-    levels = maps()
-    assert identity(levels).difference(identity([levels[0] * 1.01, levels[1]])) == "outputs"
+def test_a_small_layer_counts_as_much_as_a_large_one():
+    layers = maps()
+    assert identity(layers).difference(identity([layers[0] * 1.01, layers[1]])) == "outputs"
 
 
 def test_what_lies_between_the_values_kept_is_in_the_norm():
-    levels = maps()
-    other = levels[0].clone()
+    layers = maps()
+    other = layers[0].clone()
     other.view(-1)[1::2] *= 1.5  # of 2048 values
-    assert identity(levels).difference(identity([other, levels[1]])) == "outputs"
+    assert identity(layers).difference(identity([other, layers[1]])) == "outputs"
 
 
-def test_shapes_and_number_of_levels():
-    levels = maps()
-    assert identity(levels).difference(identity(levels[:1])) == "outputs"
-    turned = [levels[0].reshape(1, 16, 8, 16), levels[1]]
-    assert identity(levels).difference(identity(turned)) == "outputs"
+def test_shapes_and_number_of_layers():
+    layers = maps()
+    assert identity(layers).difference(identity(layers[:1])) == "outputs"
+    turned = [layers[0].reshape(1, 16, 8, 16), layers[1]]
+    assert identity(layers).difference(identity(turned)) == "outputs"
 
 
 def test_configurations_are_compared_between_equal_versions_alone(monkeypatch):
-    levels = maps()
-    one = identity(levels, "a")
-    assert one.difference(identity(levels, "b")) == "configuration"
+    layers = maps()
+    one = identity(layers, "a")
+    assert one.difference(identity(layers, "b")) == "configuration"
     monkeypatch.setattr(torch, "__version__", "9.9")
-    assert one.difference(identity(levels, "b")) is None
+    assert one.difference(identity(layers, "b")) is None
     assert one.difference(identity(maps(seed=1), "b")) == "outputs"
 
 
@@ -57,7 +57,7 @@ def test_no_identity_is_another():
     assert identity(maps()).difference(None) == "configuration"
 
 
-def test_dead_and_overflowing_levels():
+def test_dead_and_overflowing_layers():
     zeros = [torch.zeros(1, 2, 3, 3)]
     assert identity(zeros).difference(identity(zeros)) is None
     assert identity(zeros).difference(identity([torch.full((1, 2, 3, 3), 1e-9)])) == "outputs"

@@ -25,7 +25,7 @@ def test_weights_are_small_half_precision_and_finite():
     assert all(torch.isfinite(t).all() for t in tensors)
 
 
-def test_levels_have_the_strides_of_the_papers():
+def test_layers_have_the_strides_of_the_papers():
     net = load_backbone("skad_nano", "pretrained", (1, 2, 3), CPU)
     assert list(net.strides) == [4, 8, 16]
     assert [(m.shape[1], *m.shape[2:]) for m in net(PIXELS)] == [
@@ -34,8 +34,8 @@ def test_levels_have_the_strides_of_the_papers():
     ]
 
 
-def test_a_level_beyond_the_last_is_refused():
-    with pytest.raises(ValueError, match=r"levels=\(2, 4\).*'skad_nano'.*last level is 3"):
+def test_a_layer_beyond_the_last_is_refused():
+    with pytest.raises(ValueError, match=r"layers=\(2, 4\).*'skad_nano'.*last layer is 3"):
         load_backbone("skad_nano", "pretrained", (2, 4), CPU)
 
 
@@ -55,8 +55,8 @@ def test_timm_builds_it_too():
         stage = model.forward_features((images - net.mean) / net.std)
         torch.testing.assert_close(model.necks[2](stage), net(PIXELS)[0])
         assert model(images).shape == (2, net.channels[0])
-        last, levels = model.forward_intermediates(images, indices=[1, 3])
-        assert [level.shape[-1] for level in levels] == [24, 6]
+        last, layers = model.forward_intermediates(images, indices=[1, 3])
+        assert [layer.shape[-1] for layer in layers] == [24, 6]
         torch.testing.assert_close(last, model.forward_features(images))
 
 

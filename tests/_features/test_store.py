@@ -313,7 +313,7 @@ class TestDetectors:
     @pytest.mark.parametrize(
         "params",
         [
-            {"levels": (1, 2)},
+            {"layers": (1, 2)},
             {"patch_size": 5},
             {"image_size": 64},
             {"weights": None},

@@ -156,8 +156,8 @@ def test_a_file_without_tensors(tmp_path):
 def test_real_partial_weights_load(shared, name, file):
     net = load_backbone(name, shared / "weights" / file, (2, 3), CPU)
     maps = net(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    assert [level.shape[-1] for level in maps] == [8, 4]
-    assert all(level.isfinite().all() for level in maps)
+    assert [layer.shape[-1] for layer in maps] == [8, 4]
+    assert all(layer.isfinite().all() for layer in maps)
 
 
 def test_the_fingerprint_sees_every_value():

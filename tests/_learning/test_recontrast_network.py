@@ -159,7 +159,7 @@ class TestForward:
     def test_both_halves_share_the_statistics_of_a_batch(self):
         network = nano().train()
         network(pixels(3))
-        norm = network.bottleneck.level2[1]
+        norm = network.bottleneck.layer2[1]
         assert norm.num_batches_tracked == 1
 
     def test_train_does_not_reach_the_frozen_encoder(self):

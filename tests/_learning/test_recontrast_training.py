@@ -72,7 +72,7 @@ def test_a_step_is_the_formula(done):
     for name, p in reference.named_parameters():
         lr = 1e-4 if name.startswith("encoder") else 2e-3
         if p.grad is None:
-            # The deepest level's neighbours that nothing depends on do not move at all.
+            # The deepest layer's neighbours that nothing depends on do not move at all.
             assert torch.equal(moved[name], p)
             continue
         m, v = 0.1 * p.grad, 0.001 * p.grad**2

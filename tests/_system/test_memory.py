@@ -18,7 +18,7 @@ def peak():
 def fit(n, **params):
     images = np.random.default_rng(0).integers(0, 256, (n, 64, 64), dtype=np.uint8)
     return PatchCoreDetector(
-        "resnet10t", weights=None, levels=(1, 2), image_size=64, aggregation="adaptive",
+        "resnet10t", weights=None, layers=(1, 2), image_size=64, aggregation="adaptive",
         n_jobs=1, random_state=0, **params
     ).fit(images)
 

@@ -117,9 +117,9 @@ class TestTypesToTrust:
         "weighted": lambda: make_detector(
             b=3, geometry="pad", random_state=np.random.RandomState(0)
         ),
-        "percentile": lambda: make_detector(contamination=0.1, levels=[2]),
-        "range": lambda: make_detector(levels=range(1, 3)),
-        "range of a trained one": lambda: make_reconpatch(epochs=1, levels=range(2, 3)),
+        "percentile": lambda: make_detector(contamination=0.1, layers=[2]),
+        "range": lambda: make_detector(layers=range(1, 3)),
+        "range of a trained one": lambda: make_reconpatch(epochs=1, layers=range(2, 3)),
         "reconpatch": lambda: make_reconpatch(epochs=1),
         "recontrast": lambda: make_small(warm_start=True),
         "fusion": make_fusion,

@@ -214,7 +214,7 @@ class TestOneKernel:
             convolutions = [m for m in fused.modules() if isinstance(m, FusedConvolution)]
             kept = [dict(m._cast) for m in convolutions]
             maps = fused(image)
-        assert {level.dtype for level in maps} == {torch.bfloat16}
+        assert {layer.dtype for layer in maps} == {torch.bfloat16}
         assert calls == [("relu", torch.bfloat16, torch.bfloat16)] * 4
         assert len(kept) == 2
         for convolution, before in zip(convolutions, kept, strict=True):

@@ -125,7 +125,7 @@ def test_detectors_without_a_bank(good):
     recontrast = make_recontrast(max_iter=1).fit(good)
     with pytest.raises(TypeError, match="ReContrastDetector has no memory bank"):
         CoresetDisplay.from_estimator(recontrast, good)
-    members = [("a", make_detector()), ("b", make_detector(levels=(2,)))]
+    members = [("a", make_detector()), ("b", make_detector(layers=(2,)))]
     fusion = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
     with pytest.raises(TypeError, match=r"named_estimators_ \('a', 'b'\)"):
         CoresetDisplay.from_estimator(fusion, good)

@@ -280,7 +280,7 @@ def shallow_copy(det):
 
 def test_other_detectors(good, labelled, tmp_path):
     X, y, masks = labelled
-    members = [("a", make_detector()), ("b", make_detector(levels=(2,)))]
+    members = [("a", make_detector()), ("b", make_detector(layers=(2,)))]
     detectors = [
         ScoreFusionDetector(members, target_false_alarm_rate=0.2),
         make_recontrast(max_iter=2),

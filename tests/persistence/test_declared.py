@@ -22,7 +22,7 @@ TINY = {"backbone": "tiny_resnet"}
 def make_fusion():
     members = [
         ("a", make_detector(coreset_size=6)),
-        ("b", make_detector(coreset_size=6, levels=(2,))),
+        ("b", make_detector(coreset_size=6, layers=(2,))),
     ]
     return skad.ScoreFusionDetector(members, target_false_alarm_rate=0.2)
 
@@ -130,9 +130,9 @@ PARAMETERS = [
     ("distance", "cosine"),
     ("geometry", "fit"),
     ("image_size", 2**40),
-    ("levels", {"tuple": []}),
-    ("levels", {"tuple": ["2"]}),
-    ("levels", 2),
+    ("layers", {"tuple": []}),
+    ("layers", {"tuple": ["2"]}),
+    ("layers", 2),
     ("max_memory", "4XB"),
     ("memory", "/tmp"),
     ("n_jobs", 0),
@@ -166,7 +166,7 @@ PARTS = [
     ("geometry_.mode", "pad"),
     ("geometry_.image_size", 64),
     ("geometry_.resize", 64),
-    ("feature_spec_.levels", {"tuple": [1, 2]}),
+    ("feature_spec_.layers", {"tuple": [1, 2]}),
     ("feature_spec_.patch_size", 5),
     ("feature_spec_.backbone", "resnet18"),
     ("feature_spec_.precision", "bfloat16"),
@@ -435,7 +435,7 @@ class TestStructure:
         deep = {"tuple": []}
         for _ in range(400):
             deep = {"tuple": [deep]}
-        refuses("patchcore", "not what", lambda c, _: entry(c, "levels").__setitem__(1, deep))
+        refuses("patchcore", "not what", lambda c, _: entry(c, "layers").__setitem__(1, deep))
         (tmp_path / "x").mkdir()
         text = '{"list": [' * 100_000
         with pytest.raises(ValueError, match="not what skad writes"):
@@ -458,14 +458,14 @@ class TestStructure:
             value, first = {"tuple": [1, 1]}, 0
             for _ in range(60):
                 value = {"tuple": [value, {"again": first + 1}]}
-            entry(content, "levels")[1] = value
+            entry(content, "layers")[1] = value
 
-        refuses("patchcore", "levels", change)
+        refuses("patchcore", "layers", change)
 
     @pytest.mark.parametrize("number", [10**6, -1, True, "0", 0.0, None])
     def test_references_to_nothing(self, refuses, number):
         refuses(
-            "patchcore", "levels", lambda c, _: entry(c, "levels").__setitem__(1, {"again": number})
+            "patchcore", "layers", lambda c, _: entry(c, "layers").__setitem__(1, {"again": number})
         )
 
     def test_arrays_that_belong_to_nothing(self, refuses):
