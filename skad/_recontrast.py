@@ -30,7 +30,7 @@ from skad._sklearn_compat import Interval, StrOptions
 from skad._system.interrupts import Interrupt, deferred_interrupt
 from skad._system.memory import parse_bytes, temporary_array
 from skad._torch.convolutions import pin_convolutions
-from skad._torch.cuda_graphs import Graphed
+from skad._torch.cuda_graphs import CUDAGraphed
 from skad._torch.devices import autocast, resolve_device, training_precision
 from skad._validation.warn import warn_user
 
@@ -586,7 +586,7 @@ class ReContrastDetector(BaseImageDetector):
             with torch.inference_mode():
                 return (anomaly_map(targets[chosen], outputs[chosen], pixels.shape[1]),)
 
-        recorded = Graphed(distances, device)
+        recorded = CUDAGraphed(distances, device)
         return BatchInvariant(lambda pixels: recorded(torch.from_numpy(pixels))[0], device)
 
     # --------------------------------------------------------------- networks

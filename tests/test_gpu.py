@@ -17,7 +17,7 @@ from skad._features import load_backbone
 from skad._features.embedding import ConcatEmbedding
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._learning.linear_embedding import LinearPair, _Training
-from skad._torch.cuda_graphs import Graphed
+from skad._torch.cuda_graphs import CUDAGraphed
 from skad._torch.fusing import FusedConvolution
 
 pytestmark = [
@@ -45,9 +45,9 @@ def no_waiting():
         torch.cuda.set_sync_debug_mode("default")
 
 
-class TestGraphed:
+class TestCUDAGraphed:
     def test_calls_of_several_shapes(self):
-        recorded = Graphed(lambda x, y: (x @ y, x.sum()), GPU)
+        recorded = CUDAGraphed(lambda x, y: (x @ y, x.sum()), GPU)
         generator = torch.Generator().manual_seed(0)
         kept = []
         for i in range(24):
@@ -63,7 +63,7 @@ class TestGraphed:
 
     def test_every_call_takes_one_step(self):
         count = torch.zeros((), device=GPU)
-        recorded = Graphed(lambda x: (count.add_(x.sum()).clone(),), GPU)
+        recorded = CUDAGraphed(lambda x: (count.add_(x.sum()).clone(),), GPU)
         found = [recorded(torch.ones(2))[0].item() for _ in range(7)]
         assert found == [2, 4, 6, 8, 10, 12, 14]
 
@@ -74,21 +74,21 @@ class TestGraphed:
             calls.append(x.sum().item())
             return (x * calls[-1],)
 
-        recorded = Graphed(branch, GPU)
+        recorded = CUDAGraphed(branch, GPU)
         for i in range(6):
             (found,) = recorded(torch.full((3,), float(i)))
             assert found.tolist() == [3.0 * i * i] * 3
         assert calls == [0, 3, 6, 9, 12, 15]
 
     def test_errors_are_the_callers(self):
-        recorded = Graphed(lambda x: (x @ torch.ones(3, device=GPU),), GPU)
+        recorded = CUDAGraphed(lambda x: (x @ torch.ones(3, device=GPU),), GPU)
         for _ in range(5):
             with pytest.raises(RuntimeError, match="size mismatch"):
                 recorded(torch.ones(2, 4))
         assert recorded(torch.ones(2, 3))[0].tolist() == [3, 3]
 
     def test_threads(self):
-        recorded = Graphed(lambda x: (x.sum(1),), GPU)
+        recorded = CUDAGraphed(lambda x: (x.sum(1),), GPU)
         wrong = []
 
         def work(value):
@@ -105,7 +105,7 @@ class TestGraphed:
         assert wrong == []
 
     def test_host_does_not_wait(self):
-        recorded = Graphed(lambda x: (x * 2,), GPU)
+        recorded = CUDAGraphed(lambda x: (x * 2,), GPU)
         with no_waiting():
             for _ in range(5):
                 recorded(torch.ones(1000))
@@ -278,7 +278,7 @@ class TestReConPatch:
 
     def test_recorded_steps_are_steps(self, monkeypatch):
         found = self.learn("cuda")
-        monkeypatch.setattr(skad._torch.cuda_graphs, "_PLAIN", 10**9)
+        monkeypatch.setattr(skad._torch.cuda_graphs, "_WARMUP_CALLS", 10**9)
         plain = self.learn("cuda")
         np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-5)
         np.testing.assert_allclose(found.weight, plain.weight, atol=1e-5)
@@ -293,7 +293,7 @@ class TestReConPatch:
         with no_waiting():
             for _ in range(5):
                 training.step(patches)
-        assert training._graphed._recordings
+        assert training._recorded_step._recordings
 
 
 class TestReContrast:
@@ -302,7 +302,7 @@ class TestReContrast:
         monkeypatch.setattr("skad._learning.recontrast_training.RESET_EVERY", 7)
         params = {"device": "cuda", "image_size": 64, "max_iter": 15, **params}
         found = make_recontrast(**params).fit(good)
-        monkeypatch.setattr(skad._torch.cuda_graphs, "_PLAIN", 10**9)
+        monkeypatch.setattr(skad._torch.cuda_graphs, "_WARMUP_CALLS", 10**9)
         plain = make_recontrast(**params).fit(good)
         np.testing.assert_allclose(found.loss_curve_[:3], plain.loss_curve_[:3], rtol=1e-3)
         # Gradients of convolutions are summed in no fixed order.
@@ -335,4 +335,4 @@ class TestReContrast:
         with no_waiting():
             for _ in range(5):
                 started.step(pixels)
-        assert started._graphed._recordings
+        assert started._recorded_step._recordings

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skad._torch.transfers import Arriving
+from skad._torch.transfers import AsyncHostCopy
 
 # While the highest score is looked for, few patches are computed at first (mostly two or three matter),
 # and four times as many in every further round.
@@ -263,7 +263,7 @@ class HighestOfEach:
         images = torch.arange(len(rows), device=rows.device)
         self._candidates = rows[images[:, None], numbers[:, : self._of_each]]
         known = [] if on_device is None else [on_device(self._candidates)]
-        self._arriving = Arriving(upper, numbers, *known)
+        self._host_copy = AsyncHostCopy(upper, numbers, *known)
 
     def find(self, score: Score) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Wait for the device, and make sure of the patches.
@@ -279,7 +279,7 @@ class HighestOfEach:
             Numbers of the highest. Exact: of images with more rivals, all rivals are computed.
         scores : ndarray of shape (n,), float64
         """
-        upper, numbers, *known = self._arriving.arrays()
+        upper, numbers, *known = self._host_copy.arrays()
         n = len(upper)
         all_rows = self._candidates.flatten(0, 1)
         scores = known[0] if known else score(all_rows, None).reshape(n, self._of_each)

@@ -14,7 +14,7 @@ from skad._features.backbones import FeatureNet, load_backbone, naming_the_size
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.layers import PatchLayers
 from skad._system.forks import LOADING
-from skad._torch.cuda_graphs import Graphed
+from skad._torch.cuda_graphs import CUDAGraphed
 from skad._torch.devices import autocast, images_at_once
 from skad._torch.invariance import BatchInvariant
 from skad._validation.text import shortened
@@ -111,7 +111,7 @@ class PatchExtractor:
         self.device = device
         self.net = net
         self.digest = net.digest
-        self._graphed = Graphed(self._cells_of, device)
+        self._graphed = CUDAGraphed(self._cells_of, device)
         self._cells_invariantly = BatchInvariant(self._cells, device)
         self._check_image_size(net)
         maps = self._first_maps()

@@ -20,7 +20,7 @@ from torch import nn
 from skad._learning.losses import relaxed_contrastive_loss
 from skad._learning.similarity import similarity, squared_distances
 from skad._torch.capturable_adamp import CapturableAdamP
-from skad._torch.cuda_graphs import Graphed
+from skad._torch.cuda_graphs import CUDAGraphed
 from skad._torch.devices import has_room
 
 # Epochs without progress after which a training with a tolerance stops.
@@ -217,7 +217,7 @@ class _Training:
             self.optimizer, T_max=max(1, settings.epochs)
         )
         self.sigma = self._bandwidth()
-        self._graphed = Graphed(self._step, weight.device)
+        self._recorded_step = CUDAGraphed(self._step, weight.device)
 
     @torch.no_grad()
     def _bandwidth(self) -> float:
@@ -236,7 +236,7 @@ class _Training:
 
     def step(self, patches: torch.Tensor) -> torch.Tensor:
         """One step of the optimiser on (n, d) patches, then of the averages; returns the loss."""
-        (loss,) = self._graphed(patches)
+        (loss,) = self._recorded_step(patches)
         return loss
 
     def _step(self, patches: torch.Tensor) -> tuple[torch.Tensor]:

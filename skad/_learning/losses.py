@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from skad._learning.similarity import squared_distances
-from skad._torch.devices import widened
+from skad._torch.devices import upcast
 
 
 def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
@@ -146,7 +146,7 @@ class _InnerProducts(torch.autograd.Function):
     def forward(
         ctx: Any, target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        t, o = widened(target), widened(output)
+        t, o = upcast(target), upcast(output)
         products = (t * o).sum(dim=1), t.square().sum(dim=1), o.square().sum(dim=1)
         ctx.hard = None
         if alpha is not None:
@@ -160,7 +160,7 @@ class _InnerProducts(torch.autograd.Function):
     def backward(
         ctx: Any, d_to: torch.Tensor, d_tt: torch.Tensor, d_oo: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        t, o = (widened(maps) for maps in ctx.saved_tensors)
+        t, o = (upcast(maps) for maps in ctx.saved_tensors)
         needs_target, needs_output, _ = ctx.needs_input_grad
         d_target = _weighted(o, d_to, t, 2 * d_tt) if needs_target else None
         if ctx.hard is not None:

@@ -18,8 +18,8 @@ from skad._learning.losses import (
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
 from skad._torch.convolutions import use_matmul_gradients
-from skad._torch.cuda_graphs import Graphed
-from skad._torch.devices import autocast, widened
+from skad._torch.cuda_graphs import CUDAGraphed
+from skad._torch.devices import autocast, upcast
 
 # Steps after which the moments of the optimiser are forgotten where batch norms are "stable".
 RESET_EVERY = 500
@@ -115,7 +115,7 @@ class ReContrastTraining:
             set_norm_mode(network.encoder, settings.bn)
         self._level = torch.zeros((), device=device)
         self._set_level()
-        self._graphed = Graphed(self._step, device)
+        self._recorded_step = CUDAGraphed(self._step, device)
 
     def step(self, pixels: torch.Tensor) -> None:
         """Take one step.
@@ -126,7 +126,7 @@ class ReContrastTraining:
             On the network's device, or on the host.
         """
         self._set_level()
-        loss, diversity = self._graphed(pixels)
+        loss, diversity = self._recorded_step(pixels)
         self.n_iter += 1
         if self.settings.bn == "stable" and self.n_iter % RESET_EVERY == 0:
             self._forget_moments()
@@ -227,5 +227,5 @@ def feature_diversity(layer: torch.Tensor) -> torch.Tensor:
         Standard deviation of the normalised vectors over images and positions, mean over channels.
     """
     with torch.no_grad():
-        normalised = F.normalize(widened(layer), dim=1)
+        normalised = F.normalize(upcast(layer), dim=1)
         return normalised.std(dim=(0, 2, 3), correction=0).mean()

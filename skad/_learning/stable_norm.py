@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skad._torch.devices import widened
+from skad._torch.devices import upcast
 
 # Channels whose variance over the batch lies below this, and below the pre-trained one, are dead.
 DEAD_VARIANCE = 5e-4
@@ -53,7 +53,7 @@ class StableBatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         threshold = self.pretrained_var.clamp_max(DEAD_VARIANCE)
-        values = widened(x)
+        values = upcast(x)
         biased, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         n = x.numel() // x.shape[1]
         unbiased = biased * n / max(n - 1, 1)

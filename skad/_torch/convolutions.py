@@ -10,7 +10,7 @@ from torch import nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from skad._torch.devices import widened
+from skad._torch.devices import upcast
 
 # Fewer channels make a product thin; more bytes of windows at once would leave the caches.
 _MIN_CHANNELS = 128
@@ -165,7 +165,7 @@ def weight_gradient(
     windows = padded.unfold(1, side[0], stride[0]).unfold(2, side[1], stride[1])
     windows = windows.permute(0, 1, 2, 4, 5, 3)
     n_images = max(1, _WINDOW_BYTES // (h * w * n_values * x.element_size()))
-    total = x.new_zeros((o, n_values), dtype=widened(x[:0]).dtype)
+    total = x.new_zeros((o, n_values), dtype=upcast(x[:0]).dtype)
     parts = windows.split(n_images), gradient.permute(0, 2, 3, 1).split(n_images)
     for seen, back in zip(*parts, strict=True):
         seen, back = seen.reshape(-1, n_values), back.reshape(-1, o).T

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 
 from skad._system.forks import ObjectLock
-from skad._torch.transfers import page_locked
+from skad._torch.transfers import pinned
 
 Tensors = tuple[torch.Tensor, ...]
 
 # Calls with inputs of a shape that run plainly first: libraries choose their kernels and take their
 # workspaces, optimisers make their moments. Shapes that come no more often are not worth recording.
-_PLAIN = 2
+_WARMUP_CALLS = 2
 # Shapes that are recorded; each keeps its activations.
-_MOST = 4
+_MAX_RECORDINGS = 4
 
 
-class Graphed:
+class CUDAGraphed:
     """A function of tensors, replayed from a recording where the device is a GPU.
 
     Parameters
@@ -36,14 +36,14 @@ class Graphed:
 
     Examples
     --------
-    >>> double = Graphed(lambda x: (2 * x,), torch.device("cpu"))
+    >>> double = CUDAGraphed(lambda x: (2 * x,), torch.device("cpu"))
     >>> double(torch.tensor([1.0, 2.0]))
     (tensor([2., 4.]),)
     """
 
     def __init__(self, function: Callable[..., Tensors], device: torch.device) -> None:
         self._function, self._device = function, device
-        self._most = _MOST if device.type == "cuda" else 0
+        self._max_recordings = _MAX_RECORDINGS if device.type == "cuda" else 0
         self._n_calls: dict[Any, int] = {}
         self._recordings: dict[Any, Callable[..., Tensors]] = {}
         self._stream: torch.cuda.Stream | None = None
@@ -71,7 +71,7 @@ class Graphed:
             stream, current = self._own_stream(), torch.cuda.current_stream()
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
-                outputs = self._call(key, tuple(page_locked(x) for x in inputs))
+                outputs = self._call(key, tuple(pinned(x) for x in inputs))
             current.wait_stream(stream)
             for output in outputs:
                 output.record_stream(current)
@@ -84,7 +84,7 @@ class Graphed:
         return self._recordings.get(key, self._plainly)(*inputs)
 
     def _is_worth_it(self, key: Any) -> bool:
-        return self._n_calls[key] > _PLAIN and len(self._recordings) < self._most
+        return self._n_calls[key] > _WARMUP_CALLS and len(self._recordings) < self._max_recordings
 
     def _try_to_record(self, key: Any, inputs: Tensors) -> None:
         try:
@@ -93,7 +93,7 @@ class Graphed:
             )
         except RuntimeError:
             # It asks the device something, or there is too little memory to keep the activations.
-            self._most = 0
+            self._max_recordings = 0
 
     def _plainly(self, *inputs: torch.Tensor) -> Tensors:
         return self._function(*(x.to(self._device, non_blocking=True) for x in inputs))

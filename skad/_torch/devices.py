@@ -77,7 +77,7 @@ def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False)
 
 
-def widened(x: torch.Tensor) -> torch.Tensor:
+def upcast(x: torch.Tensor) -> torch.Tensor:
     """Bring bfloat16, which is too coarse for sums over many values, to float32."""
     return x.float() if x.dtype == torch.bfloat16 else x
 

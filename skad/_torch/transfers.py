@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 
-def page_locked(tensor: torch.Tensor) -> torch.Tensor:
+def pinned(tensor: torch.Tensor) -> torch.Tensor:
     """Bring what lies on the host to where a GPU copies it from by itself, twice as fast."""
     return tensor if tensor.is_cuda else tensor.pin_memory()
 
 
-class Arriving:
+class AsyncHostCopy:
     """Tensors on their way from the device to the host.
 
     Parameters
@@ -21,7 +21,7 @@ class Arriving:
 
     Examples
     --------
-    >>> Arriving(torch.ones(2)).arrays()
+    >>> AsyncHostCopy(torch.ones(2)).arrays()
     [array([1., 1.], dtype=float32)]
     """
 

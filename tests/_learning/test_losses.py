@@ -137,7 +137,7 @@ def test_a_constant_target_gets_no_gradient(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_bfloat16_is_widened_before_anything_is_multiplied(name):
+def test_bfloat16_is_upcast_before_anything_is_multiplied(name):
     pair = [each.detach().bfloat16().requires_grad_() for each in maps()]
     wide = [each.detach().float().requires_grad_() for each in pair]
     losses = [LOSSES[name](*each, 0.0) for each in (pair, wide)]
