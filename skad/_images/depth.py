@@ -11,7 +11,9 @@ import re
 import struct
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageFile
+from PIL import Image
+
+from .encoded import file_of, read_from_start
 
 # Modes of more than 8 bits, and the formats that Pillow reads into them without changing a number.
 _DEEP_MODES = ("I", "F")
@@ -166,12 +168,6 @@ def _avif_problem(image: Any, deep: bool) -> _Problem | None:
     return _cut_to_8(image.mode) if many_bits else None
 
 
-def _read_header(image: Any) -> bytes:
-    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
-    if file is None:
-        return b""
-    position = file.tell()
-    file.seek(0)
-    header = file.read(_HEADER)
-    file.seek(position)
-    return header
+def _read_header(image: Image.Image) -> bytes:
+    file = file_of(image)
+    return b"" if file is None else read_from_start(file, _HEADER)

@@ -6,15 +6,16 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO, TextIOBase
-from typing import IO, Any
+from typing import Any
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from skad._system.forks import READING
 from skad._validation.text import shortened
 
+from .encoded import file_of, read_from_start
 from .items import WANTED, is_path
 from .orientation import orientation
 
@@ -22,7 +23,6 @@ from .orientation import orientation
 _ONE_PAGE = frozenset({"MPO", "PSD"})
 _REDUCED, _IS_REDUCED = 254, 1  # tag of TIFF
 _LONGEST_PATH = 4096
-_ORIENTATION = ExifTags.Base.Orientation
 
 
 class MissingImageError(FileNotFoundError, ValueError):
@@ -94,10 +94,17 @@ def _is_altered(image: Image.Image, twin: Image.Image) -> bool:
     with READING:
         if (image.size, image.mode) != (twin.size, twin.mode):
             return True
-        exif = image._exif
-        # Never asked for, it was never changed; to ask for that of a PNG may cost its decoding.
-        asked = exif is not None and exif._loaded
-        return asked and image.getexif().get(_ORIENTATION, 1) != orientation(twin)
+        # Of such a PNG nobody has asked the orientation: the answer would have loaded it.
+        if image.format == "PNG" and "exif" not in image.info:
+            return False
+        file = file_of(image)
+        if file is None:  # another thread has loaded it meanwhile
+            return True
+        position = file.tell()
+        try:
+            return orientation(image) != orientation(twin)
+        finally:
+            file.seek(position)  # Pillow reads the EXIF of a TIFF from its file
 
 
 def count_pages(image: Image.Image) -> int:
@@ -126,12 +133,7 @@ def _read_encoded(item: Any, name: str) -> bytes:
     if hasattr(item, "seekable") and not item.seekable():
         raise UnreadableImageError(f"{name}: can be read only once. Pass its content: file.read().")
     with READING:
-        position = item.tell()
-        item.seek(0)
-        try:
-            content = item.read()
-        finally:
-            item.seek(position)
+        content = read_from_start(item)
     if not isinstance(content, (bytes, bytearray)):
         raise UnreadableImageError(f"{name}: gives no bytes ({type(content).__name__}); {WANTED}.")
     return bytes(content)
@@ -140,25 +142,28 @@ def _read_encoded(item: Any, name: str) -> bytes:
 def _encoded_by(image: Image.Image, name: str) -> bytes | None:
     """Read the file behind a lazily opened image; None if the pixels are in memory already."""
     with READING:
-        # `im` is the pixel buffer; since Pillow 11 it is a property that raises on unloaded images.
-        buffer = image._im if hasattr(image, "_im") else image.im
-        file: IO[bytes] | None = image.fp if isinstance(image, ImageFile.ImageFile) else None
-        if buffer is None and file is not None and not file.closed:
-            position = file.tell()
-            file.seek(0)
-            encoded = file.read()
-            file.seek(position)
+        file = file_of(image)
+        if file is not None and not _in_memory(image):
+            encoded: bytes = read_from_start(file)
             return encoded
         try:
             image.load()  # nothing to do, unless a plugin keeps its pixels out of sight
         except Exception as error:
-            if file is not None and not file.closed:
+            if file is not None:
                 raise
             raise UnreadableImageError(
                 f"{name}: is closed. Score it inside its with block, call image.load() there, or pass "
                 "the path."
             ) from error
         return None
+
+
+def _in_memory(image: Image.Image) -> bool:
+    """Whether an image has its pixels; to ask in any other way would read them."""
+    pixels = None
+    with suppress(AssertionError, ValueError):  # Pillow 11 and later: not read yet, or closed
+        pixels = image.im
+    return pixels is not None
 
 
 @contextmanager

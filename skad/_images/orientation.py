@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import struct
-from typing import IO
-
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image
 
 from skad._system.forks import READING
+
+from .encoded import file_of, read_from_start
 
 # EXIF orientation -> (swap rows and columns first, then the directions to read rows and columns).
 _TURNS = {
@@ -21,6 +19,8 @@ _TURNS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
+# How EXIF and XMP begin in a PNG.
+_METADATA_OF_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 def orientation(image: Image.Image) -> int:
@@ -56,22 +56,12 @@ def upright_shape(image: Image.Image) -> tuple[int, int]:
 
 
 def _may_be_turned(image: Image.Image) -> bool:
-    """Whether to ask for the orientation: for a PNG the answer may cost its decoding."""
-    if image.format != "PNG" or "exif" in image.info:
+    """Whether to ask for the orientation: Pillow decodes a whole PNG for the answer.
+
+    EXIF and XMP of a PNG may follow its pixels, but not without their names in the file.
+    """
+    file = file_of(image)
+    if image.format != "PNG" or "exif" in image.info or file is None:
         return True
-    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
-    return file is None or _png_has_metadata(file)
-
-
-def _png_has_metadata(file: IO[bytes]) -> bool:
-    """Look for EXIF or XMP in a PNG, by hopping from chunk to chunk: they may follow the pixels."""
-    position = file.tell()
-    file.seek(8)
-    found = False
-    while not found and len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        start = file.read(min(length, 24))
-        found = kind == b"eXIf" or start.startswith((b"Raw profile type exif", b"XML:com.adobe"))
-        file.seek(length - len(start) + 4, os.SEEK_CUR)
-    file.seek(position)
-    return found
+    content = read_from_start(file)
+    return any(name in content for name in _METADATA_OF_PNG)
