@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from io import BytesIO
 from typing import Any
 
 from skad._system.forks import LOADING
-from skad._validation.text import readable
+from skad.inspection._html import load_template
 
 # Blue and vermillion of Okabe and Ito: apart for every kind of colour vision, and in grey.
 GOOD = "#0072B2"
@@ -77,28 +75,6 @@ def as_png(figure: Any, dpi: float = 100) -> bytes:
     return file.getvalue()
 
 
-def as_img_tag(png: bytes, alt: str) -> str:
-    """Write a picture into HTML itself, as a data URI.
-
-    Parameters
-    ----------
-    png : bytes
-    alt : str
-        What it shows, for those who cannot see it; plain text.
-
-    Returns
-    -------
-    str
-    """
-    data = base64.b64encode(png).decode("ascii")
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-
-
-def escape(text: str) -> str:
-    """Write plain text, names of files among it, as HTML in UTF-8."""
-    return html.escape(readable(text))
-
-
 class Drawn:
     """Base of the displays: owns a figure or draws on axes of the user's."""
 
@@ -116,4 +92,5 @@ class Drawn:
         # A figure of the user's shows by itself; drawn here too, it would appear twice.
         if not self._owns_figure:
             return None
-        return as_img_tag(as_png(self.figure_), type(self).__name__)
+        picture = load_template("picture.html").module.picture
+        return str(picture(as_png(self.figure_), type(self).__name__))

@@ -17,14 +17,12 @@ from skad._images import one_call, refuse_single
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
 from skad._sklearn_compat import _num_samples, _safe_indexing
-from skad._system.files import write_text
 from skad._validation.labels import read_labels
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._drawing import as_png, check_matplotlib
 from skad.inspection._fitted import check_heatmap, check_number, decode_once, image_source
 from skad.inspection._heatmaps import colour_range
-from skad.inspection._page import Case, Page, Section, write_html
-from skad.inspection._pixel_counts import PixelCounts
+from skad.inspection._page import Case, Page, Section, write_page
 from skad.inspection._report_content import (
     Findings,
     choose,
@@ -36,6 +34,7 @@ from skad.inspection._report_content import (
 )
 from skad.inspection._score_histogram import ScoreHistogramDisplay
 from skad.inspection._shown import Shown
+from skad.metrics import PixelCounts
 
 
 @one_call()
@@ -134,7 +133,7 @@ def report(
         parameters=list_parameters(estimator),
         versions=list_versions(),
     )
-    write_text(path, write_html(page))
+    write_page(page, path)
     return path
 
 
@@ -192,7 +191,7 @@ def _score(
                 mask = None if masks is None else as_mask(masks[i], heatmap.shape, f"mask {i}")
                 check_heatmap(i, heatmap, mask)
                 if counts is not None and mask is not None:
-                    counts.add(mask, heatmap)
+                    counts.update([mask], [heatmap])
                 if all_shown:
                     shown.append(Shown.of(images[i - rows.start], heatmap, mask))
         progress.update(rows.stop)
