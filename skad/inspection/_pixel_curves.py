@@ -14,15 +14,18 @@ from skad._scorers import as_mask, list_masks
 from skad._sklearn_compat import _num_samples
 from skad._validation.numbers import refuse_masked
 from skad._validation.text import readable
+from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import Drawn, check_matplotlib
-from skad.inspection._fitted import check_heatmap, check_number
-from skad.inspection._pixel_counts import PixelCounts, thin
+from skad.metrics import PixelCounts
 
 Display = TypeVar("Display", bound="_PixelCurveDisplay")
 
+# Dots along an axis: points of a curve that round to the same dot look the same.
+_STEPS = 2000
+
 
 class _PixelCurveDisplay(Drawn):
-    """What both curves share: where masks and heat maps come from."""
+    """What both curves have in common: where masks and heat maps come from."""
 
     name: str | None
 
@@ -44,7 +47,7 @@ class _PixelCurveDisplay(Drawn):
         ----------
         estimator : fitted detector, or Pipeline that ends with one
         X : images
-            n of them, in any form that the detector takes.
+            n images, in any form that the detector takes.
         masks : sequence of n arrays of shape (H_i, W_i), paths or None
             Non-zero = defective; None: nothing is (a good image).
         name : str, default=None
@@ -81,15 +84,15 @@ class _PixelCurveDisplay(Drawn):
         name: str | None = None,
         ax: Any = None,
     ) -> Display:
-        """Compare masks and heat maps that are at hand, and draw the curve.
+        """Compare masks with heat maps that have been made, and draw the curve.
 
         Parameters
         ----------
         masks : iterable of n arrays of shape (H_i, W_i), paths or None
             Non-zero = defective; None: nothing is (a good image).
         heatmaps : iterable of n arrays of shape (H_i, W_i)
-            Higher = more anomalous; pixels that are NaN are left out. May be a generator: one map is
-            looked at after the other.
+            Higher = more anomalous; pixels that are NaN are left out. May be a generator: heat
+            maps are counted one after the other.
         name : str, default=None
             For the legend.
         ax : matplotlib Axes, default=None
@@ -110,8 +113,8 @@ class _PixelCurveDisplay(Drawn):
 
     @classmethod
     def _draw(cls: type[Display], counts: PixelCounts, name: str | None, ax: Any) -> Display:
-        if not counts.has_both():
-            which = "no pixel" if not counts.defective.any() else "all pixels"
+        if not counts.n_good or not counts.n_defective:
+            which = "all pixels" if counts.n_defective else "no pixel"
             raise ValueError(
                 f"the masks mark {which} as defective (pixels that are NaN left out): a curve needs "
                 "good and defective pixels."
@@ -148,7 +151,7 @@ class PixelRocDisplay(_PixelCurveDisplay):
     Parameters
     ----------
     fpr, tpr : ndarray of shape (n_points,)
-        Shares of good and of defective pixels called defective, rising.
+        Fractions of good and of defective pixels called defective, rising.
     roc_auc : float
         Area under the curve.
     name : str or None, default=None
@@ -165,7 +168,8 @@ class PixelRocDisplay(_PixelCurveDisplay):
     See Also
     --------
     sklearn.metrics.RocCurveDisplay : Draws the curve.
-    skad.metrics.pixel_auroc : The exact area, with all maps in memory.
+    skad.metrics.PixelCounts : Counts the pixels, and says how far the area can be off.
+    skad.metrics.pixel_auroc : The exact area, with all heat maps in memory.
 
     Notes
     -----
@@ -221,20 +225,20 @@ class PixelRocDisplay(_PixelCurveDisplay):
 
 
 class PixelPrecisionRecallDisplay(_PixelCurveDisplay):
-    """Precision-recall curve of pixels; tells more than ROC where few pixels are defective.
+    """Precision-recall curve of pixels; says more than ROC where few pixels are defective.
 
     Use :meth:`from_estimator` or :meth:`from_predictions` to create one.
 
     Parameters
     ----------
     precision : ndarray of shape (n_points,)
-        Share of defective ones among the pixels called defective.
+        Fraction of defective pixels among those called defective.
     recall : ndarray of shape (n_points,)
-        Share of defective pixels called defective, falling.
+        Fraction of defective pixels called defective, falling.
     average_precision : float
-        Precision at each recall that is reached, weighted by its increase.
+        Precision at each recall that is reached, weighted by the increase of recall.
     prevalence : float
-        Share of defective pixels: the precision of chance.
+        Fraction of defective pixels: the precision of chance.
     name : str or None, default=None
         For the legend.
 
@@ -324,7 +328,7 @@ class PixelPrecisionRecallDisplay(_PixelCurveDisplay):
 
 
 def count_pixels(masks: Iterable[Any], heatmaps: Iterable[np.ndarray]) -> PixelCounts:
-    """Count the pixels of masks and heat maps, one pair after the other.
+    """Count the pixels of masks, which may be files or missing, and heat maps; pair by pair.
 
     Parameters
     ----------
@@ -346,10 +350,28 @@ def count_pixels(masks: Iterable[Any], heatmaps: Iterable[np.ndarray]) -> PixelC
         heatmap = np.asarray(heatmap)
         mask = as_mask(given, heatmap.shape, f"mask {i}")
         check_heatmap(i, heatmap, mask)
-        counts.add(mask, heatmap)
+        counts.update([mask], [heatmap])
     return counts
 
 
 def _iter_heatmaps(route: Route, X: Any, n: int) -> Iterator[np.ndarray]:
     for _, portion in route.portions(X, n):
         yield from route.detector.predict_heatmap(portion)
+
+
+def thin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Choose the points of a curve that an eye can tell apart.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (n,)
+        In 0..1.
+
+    Returns
+    -------
+    ndarray of int
+        The first and last point, and those between that are drawn on another dot than the one before.
+    """
+    dots = np.round(np.stack([x, y]) * _STEPS)
+    moved = np.any(np.diff(dots, axis=1) != 0, axis=0)
+    return np.union1d(np.flatnonzero(moved) + 1, [0, len(x) - 1])

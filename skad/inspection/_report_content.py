@@ -12,8 +12,7 @@ import numpy as np
 
 from skad._sklearn_compat import _safe_indexing
 from skad._version import __version__
-from skad.inspection._pixel_counts import PixelCounts
-from skad.metrics import average_precision, discriminability, image_auroc
+from skad.metrics import PixelCounts, average_precision, discriminability, image_auroc
 
 # Of the images nearest to the threshold, where no mistake is to be shown.
 _N_CLOSEST = 3

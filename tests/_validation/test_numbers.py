@@ -10,6 +10,7 @@ from skad._scorers import as_mask
 from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.metrics import (
+    PixelCounts,
     aupro,
     aupro_per_image,
     discriminability,
@@ -54,7 +55,6 @@ def test_a_mask_of_anything_else_marks_nothing(metric, form):
 def test_in_scorers_and_pictures_too(form):
     pytest.importorskip("matplotlib")
     from skad.inspection import HeatmapDisplay, PixelRocDisplay
-    from skad.inspection._pixel_counts import PixelCounts
     from skad.inspection._shown import Shown
 
     mask, message = WRONG[form]
@@ -63,7 +63,7 @@ def test_in_scorers_and_pictures_too(form):
         lambda: as_mask(mask, (2, 3), "mask 0"),
         lambda: PixelRocDisplay.from_predictions([mask], [MAP]),
         lambda: HeatmapDisplay([image], [MAP], 0.5, masks=[mask]),
-        lambda: PixelCounts().add(mask, MAP),
+        lambda: PixelCounts().update([mask], [MAP]),
         lambda: Shown.of(image, MAP, mask),
     )
     for work in works:

@@ -1,0 +1,32 @@
+"""Metrics of anomaly detection: arrays in, numbers out.
+
+Image metrics compare labels with scores, pixel metrics compare masks with heat maps. Pixel metrics are
+exact and take all heat maps together; :class:`PixelCounts` takes any number of them, a few at a time.
+"""
+
+from skad.metrics._image_metrics import average_precision, discriminability, image_auroc
+from skad.metrics._pixel_counts import PixelCounts, PixelCurves, PixelErrors
+from skad.metrics._pixel_metrics import aupro, aupro_per_image, pixel_auroc, pixel_average_precision
+from skad.metrics._thresholds import (
+    ThresholdReport,
+    f1_optimal_threshold,
+    threshold_at_full_recall,
+    threshold_report,
+)
+
+__all__ = [
+    "PixelCounts",
+    "PixelCurves",
+    "PixelErrors",
+    "ThresholdReport",
+    "aupro",
+    "aupro_per_image",
+    "average_precision",
+    "discriminability",
+    "f1_optimal_threshold",
+    "image_auroc",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "threshold_at_full_recall",
+    "threshold_report",
+]
