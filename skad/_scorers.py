@@ -1,4 +1,4 @@
-"""Scorers: what `scoring=` takes, for image scores and for heat maps with masks."""
+"""Scorers for `scoring=`: of image scores, and of heat maps against masks."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class HeatmapScorer:
     Parameters
     ----------
     metric : callable
-        Maps masks and heat maps to a number, such as :func:`skad.metrics.aupro`.
+        Computes a number from masks and heat maps, such as :func:`skad.metrics.aupro`.
     name : str
-        For its representation.
+        Shown by ``repr`` and in errors.
 
     Examples
     --------
@@ -66,11 +66,11 @@ class HeatmapScorer:
         ----------
         estimator : detector or Pipeline
         X : images
-            n of them.
+            n images, in any form that the detector takes.
         y : array-like of shape (n,), default=None
             +1 good, -1 defective; images labelled -1 must have a mask.
         masks : sequence or column of n arrays (H_i, W_i), paths or None
-            Non-zero = defective; None, NaN and the empty text: nothing is (a good image).
+            Non-zero = defective; None, NaN and the empty string: no pixel is (a good image).
 
         Returns
         -------
@@ -84,7 +84,7 @@ class HeatmapScorer:
         """
         if masks is None:
             raise ValueError(
-                f"{self.name} needs masks=: a mask an image, None for good ones. In a search: "
+                f"{self.name} needs masks=: one mask per image, None for good images. In a search: "
                 "sklearn.set_config(enable_metadata_routing=True), then search.fit(X, y, masks=masks)."
             )
         masks = list_masks(masks)
@@ -103,12 +103,12 @@ class HeatmapScorer:
         return self.metric(truth, heatmaps)
 
     def set_score_request(self, *, masks: bool | str | None = True) -> HeatmapScorer:
-        """Say whether masks are asked for when a search routes metadata.
+        """Choose whether masks are requested when a search routes metadata.
 
         Parameters
         ----------
         masks : bool, str or None, default=True
-            As in scikit-learn: a text names them otherwise.
+            As in scikit-learn; a string is the name under which masks are passed.
 
         Returns
         -------
@@ -120,7 +120,7 @@ class HeatmapScorer:
         return copy
 
     def get_metadata_routing(self) -> MetadataRequest:
-        """Tell scikit-learn what is asked for.
+        """Return the metadata that is requested.
 
         Returns
         -------
@@ -141,7 +141,7 @@ def _heatmaps(estimator: Any, X: Any) -> Any:
 
 
 def as_mask(mask: Any, shape: tuple[int, ...], name: str = "a mask") -> np.ndarray:
-    """Read a mask as bool; what is missing is one without a defect. Errors call it by `name`."""
+    """Read a mask as bool; a missing one marks no pixel. `name` is for errors."""
     if is_missing(mask):
         return np.zeros(shape, dtype=bool)
     if isinstance(mask, str | os.PathLike):
@@ -152,16 +152,16 @@ def as_mask(mask: Any, shape: tuple[int, ...], name: str = "a mask") -> np.ndarr
 
 
 def list_masks(masks: Any) -> list[Any]:
-    """Take masks one by one, from a list, an array or the column of a table; None: there is none."""
+    """List the masks of a list, an array or a column of a table; None where one is missing."""
     values = column_values(masks)
     return [None if is_missing(mask) else mask for mask in (masks if values is None else values)]
 
 
 def is_missing(mask: Any) -> bool:
-    """Whether a cell of a table says that there is no mask: None, NaN, pandas.NA or an empty text."""
+    """Whether a cell of a table says that there is no mask: None, NaN, pandas.NA or an empty string."""
     if mask is None or isinstance(mask, str):
         return not mask
     if isinstance(mask, float | np.floating):
         return bool(np.isnan(mask))
-    # By name: pandas may not be there.
+    # By name: pandas may not be installed.
     return type(mask).__name__ in ("NAType", "NaTType")

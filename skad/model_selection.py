@@ -1,4 +1,4 @@
-"""For model selection: splitters that learn from good images only, scorers of images and heat maps."""
+"""Model selection: splitters that train on good images only, scorers of images and heat maps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class _OneClassSplitter(BaseCrossValidator):
-    """What both splitters share: labels in, indices out."""
+    """What both splitters have in common: labels in, indices out."""
 
     n_splits: int
 
@@ -58,7 +58,7 @@ class _OneClassSplitter(BaseCrossValidator):
         Parameters
         ----------
         X : images
-            n of them; only their number counts.
+            n images; only their number counts.
         y : array-like of shape (n,)
             +1 good, -1 defective.
         groups : array-like of shape (n,), default=None
@@ -72,14 +72,14 @@ class _OneClassSplitter(BaseCrossValidator):
         Raises
         ------
         ValueError
-            For other labels, or fewer images (or groups) of a kind than the division needs.
+            For other labels, or if there are too few good or defective images, or too few groups.
         """
         for train, test in self._divide(read_labels(y, _num_samples(X)), groups):
             yield np.sort(train), np.sort(test)
 
     @abstractmethod
     def _divide(self, labels: np.ndarray, groups: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield good images to learn from, and those to test on."""
+        """Yield the indices of good images to learn from, and of all images to test on."""
 
 
 class OneClassKFold(_OneClassSplitter):
@@ -95,8 +95,8 @@ class OneClassKFold(_OneClassSplitter):
         Number of folds K, at least 2 and at most the number of good images, and of defective ones if
         there are any.
     shuffle : bool, default=False
-        Whether images are drawn into folds at random; else folds are runs of neighbours, which is right
-        where neighbours look alike (frames of a video).
+        Whether images are drawn into folds at random. Else each fold is a run of consecutive images,
+        which is right where neighbours look alike (frames of a video).
     random_state : int, RandomState instance or None, default=None
         For ``shuffle=True``.
 
@@ -125,7 +125,7 @@ class OneClassKFold(_OneClassSplitter):
         self, n_splits: int = 5, *, shuffle: bool = False, random_state: Any = None
     ) -> None:
         if not isinstance(n_splits, Integral) or n_splits < 2:
-            raise ValueError(f"n_splits={n_splits!r} must be an integer of 2 at least.")
+            raise ValueError(f"n_splits={n_splits!r} must be an integer of at least 2.")
         self.n_splits = int(n_splits)
         self.shuffle = shuffle
         self.random_state = random_state
@@ -135,7 +135,8 @@ class OneClassKFold(_OneClassSplitter):
         for images, what in ((good, "good"), (defective, "defective")):
             if len(images) < self.n_splits and not (what == "defective" and len(images) == 0):
                 raise ValueError(
-                    f"n_splits={self.n_splits} folds need as many {what} images; y has {len(images)}."
+                    f"n_splits={self.n_splits} needs at least {self.n_splits} {what} images; y has "
+                    f"{len(images)}. Lower n_splits."
                 )
         if groups is not None:
             yield from self._divide_groups(labels, groups)
@@ -179,9 +180,9 @@ class OneClassShuffleSplit(_OneClassSplitter):
     n_splits : int, default=10
         Number of random divisions.
     test_size : float or int, default=0.2
-        Good images to test on: a share in (0, 1), or a number.
+        Good images to test on: a fraction in (0, 1), or their number.
     train_size : float, int or None, default=None
-        Good images to learn from; None: the others. A number draws few-shot trainings.
+        Good images to learn from: a fraction, or their number (for few-shot training); None: all others.
     random_state : int, RandomState instance or None, default=None
 
     Examples
@@ -209,7 +210,7 @@ class OneClassShuffleSplit(_OneClassSplitter):
         random_state: Any = None,
     ) -> None:
         if not isinstance(n_splits, Integral) or n_splits < 1:
-            raise ValueError(f"n_splits={n_splits!r} must be an integer of 1 at least.")
+            raise ValueError(f"n_splits={n_splits!r} must be an integer of at least 1.")
         self.n_splits = int(n_splits)
         self.test_size = test_size
         self.train_size = train_size
@@ -238,7 +239,7 @@ class OneClassShuffleSplit(_OneClassSplitter):
 
 
 def _numbered(groups: Any) -> np.ndarray:
-    """Give groups numbers as they come, whatever they are called by and whatever holds them."""
+    """Give groups numbers in order of appearance, whatever their names and their container are."""
     column: Any = groups if isinstance(groups, list | tuple) else np.asarray(groups)
     if getattr(column, "ndim", 1) == 2 and column.shape[1] == 1:
         column = column[:, 0]
@@ -252,9 +253,11 @@ def _numbered(groups: Any) -> np.ndarray:
 
 
 def _count(name: str, size: float, n: int) -> int:
-    """Turn a share or a number into a number of images."""
+    """Turn a fraction or a number into a number of images."""
     if isinstance(size, Integral) and size >= 1:
         return int(size)
     if isinstance(size, Real) and 0 < size < 1:
         return max(1, round(float(size) * n))
-    raise ValueError(f"{name}={size!r} must be a share in (0, 1) or a positive number of images.")
+    raise ValueError(
+        f"{name}={size!r} must be a fraction in (0, 1) or a positive number of images."
+    )

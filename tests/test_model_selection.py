@@ -47,8 +47,8 @@ class TestKFold:
     @pytest.mark.parametrize(
         ("y", "message"),
         [
-            ([1, 1, 1, -1], "as many defective images; y has 1"),
-            ([1, -1, -1, -1], "as many good images; y has 1"),
+            ([1, 1, 1, -1], "at least 2 defective images; y has 1"),
+            ([1, -1, -1, -1], "at least 2 good images; y has 1"),
             ([0, 1, 0, 1], r"y holds \[0, 1\].*np.where"),
         ],
     )
