@@ -1,5 +1,7 @@
 """Data sets of tiny images, in the layouts that their owners give them."""
 
+import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,16 @@ def plant(root: Path, *files: str, pixels: np.ndarray = BLACK) -> Path:
     for file in files:
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        path.write_bytes(_encoded(path.suffix.lower(), pixels.shape, pixels.tobytes()))
     return root
+
+
+@lru_cache
+def _encoded(suffix: str, shape: tuple, content: bytes) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(np.frombuffer(content, np.uint8).reshape(shape))
+    image.save(file, format=Image.registered_extensions()[suffix])
+    return file.getvalue()
 
 
 def plant_text(root: Path, file: str, *lines: str) -> Path:
@@ -27,7 +37,7 @@ def plant_text(root: Path, file: str, *lines: str) -> Path:
 
 
 def plant_category(root: Path) -> Path:
-    """A category as in MVTec AD: two good images to learn from, one good and two scratched ones."""
+    """A category as in MVTec AD: two good training images, one good and two scratched test images."""
     plant(root, "train/good/001.png", "train/good/000.PNG", "test/good/000.png")
     plant(root, "test/scratch/000.jpg", "test/scratch/001.png")
     return plant(root, "ground_truth/scratch/000_mask.png", pixels=SPOT)

@@ -1,17 +1,22 @@
 """Local copies of public data sets, and image folders of your own. Nothing is downloaded."""
 
-from skad.datasets._folders import (
+from skad.datasets._dataset import Dataset
+from skad.datasets._loaders import (
+    load_aptos,
     load_btad,
     load_folder,
+    load_isic2018,
+    load_kolektor_sdd,
+    load_kolektor_sdd2,
+    load_magnetic_tile,
     load_mpdd,
     load_mvtec_ad,
     load_mvtec_loco,
+    load_oct2017,
+    load_visa,
 )
 from skad.datasets._masks import read_mask
-from skad.datasets._medical import load_aptos, load_isic2018, load_oct2017
-from skad.datasets._registry import DATASETS, Dataset
-from skad.datasets._surfaces import load_kolektor_sdd, load_magnetic_tile
-from skad.datasets._visa import load_visa
+from skad.datasets._registry import DATASETS
 
 __all__ = [
     "DATASETS",
@@ -21,6 +26,7 @@ __all__ = [
     "load_folder",
     "load_isic2018",
     "load_kolektor_sdd",
+    "load_kolektor_sdd2",
     "load_magnetic_tile",
     "load_mpdd",
     "load_mvtec_ad",

@@ -1,31 +1,21 @@
-"""Looking around in folders: images, tables, categories."""
+"""Looking around in folders: images, subfolders, missing files, categories."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+PathLike = str | os.PathLike[str]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 def images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """List the images of a folder.
+    """List the images of a folder by name; a folder that does not exist has none.
 
-    Parameters
-    ----------
-    folder : Path
-        One that does not exist has no images.
-    suffixes : collection of str
-        In lower case; files may have them in any.
-
-    Returns
-    -------
-    list of Path
-        In the order of their names. Hidden files, pipes, devices and other files are left out; links
-        that lead nowhere are not, so that whoever reads them complains.
+    Hidden files, pipes, devices and files with other suffixes are left out. Broken links are not, so
+    that whoever reads them raises an error.
     """
     if not folder.is_dir():
         return []
@@ -34,25 +24,14 @@ def images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
             entry.name
             for entry in entries
             if not entry.name.startswith(".")
-            and os.path.splitext(entry.name)[1].lower() in suffixes
+            and suffix_of(entry.name) in suffixes
             and (entry.is_file() or not os.path.exists(entry.path))
         )
     return [folder / name for name in names]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """List the folders in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        One that does not exist has no folders.
-
-    Returns
-    -------
-    list of Path
-        In the order of their names, without hidden ones.
-    """
+    """List the folders in a folder by name, without hidden ones; one that does not exist has none."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -60,101 +39,35 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def read_table(file: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Read a CSV file with a header.
-
-    Parameters
-    ----------
-    file : Path
-    columns : iterable of str
-        Those that are needed.
-
-    Returns
-    -------
-    list of dict
-        A row each, cells stripped of white space.
-
-    Raises
-    ------
-    ValueError
-        If a column or a cell is missing.
-    """
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, skipinitialspace=True)
-        header = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
-        lacking = [name for name in columns if name not in header]
-        if lacking:
-            raise ValueError(
-                f"{os.fspath(file)!r} has no column {', '.join(lacking)}; it has "
-                f"{', '.join(header) or 'none'}."
-            )
-        rows = []
-        for row in reader:
-            if any(row[name] is None for name in columns):
-                raise ValueError(f"{os.fspath(file)!r}, line {reader.line_num}: a cell is missing.")
-            rows.append({name: (row[name] or "").strip() for name in header})
-    return rows
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case."""
+    return os.path.splitext(name)[1].lower()
 
 
-def check_none_absent(absent: Sequence[str], n: int, where: str) -> None:
-    """Complain about files that are not there.
-
-    Parameters
-    ----------
-    absent : sequence of str
-        Their names.
-    n : int
-        Number of files that were looked for.
-    where : str
-        What lists them, or where they ought to be.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are any; the first three are named.
-    """
-    if absent:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+def check_none_missing(missing: Sequence[str], n: int, where: str) -> None:
+    """Raise FileNotFoundError if files are missing; `n` were looked for, and `where` lists them."""
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise FileNotFoundError(
-            f"{where}: {len(absent)} of {n} files are absent: {shown}. Unpack the archive again; a part "
-            "of a data set would give other figures than the whole."
+            f"{where}: {len(missing)} of {n} files are missing: {shown}. Unpack the archive again; an "
+            "incomplete data set gives other results than the whole."
         )
 
 
-def choose(category: str | None, found: Sequence[str], path: str | os.PathLike[str]) -> str:
-    """Settle which category is meant.
-
-    Parameters
-    ----------
-    category : str or None
-        None: the only one.
-    found : sequence of str
-        The categories that are there; one at least.
-    path : path-like
-        Where, for the message.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If it does not exist, or is not said and there are several. The message lists them.
-    """
+def choose(category: str | None, found: Sequence[str], path: PathLike) -> str:
+    """Return the category that is meant; None stands for the only one of those found in `path`."""
     listed = ", ".join(found)
     if category is None:
         if len(found) == 1:
             return found[0]
         raise ValueError(
-            f"{os.fspath(path)!r} holds {len(found)} categories; say which, as in "
-            f"category={found[0]!r}. There are {listed}."
+            f"{os.fspath(path)!r} has {len(found)} categories ({listed}): pass one of them, as in "
+            f"category={found[0]!r}."
         )
     if category not in found:
         near = difflib.get_close_matches(str(category), found, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"no category {category!r} in {os.fspath(path)!r}.{hint} There are {listed}."
+            f"no category {category!r} in {os.fspath(path)!r}.{hint} The categories are {listed}."
         )
     return category

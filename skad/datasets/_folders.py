@@ -1,372 +1,106 @@
-"""Data sets in the layout of MVTec AD: a folder a category, and in it a folder a part and a kind."""
+"""Layouts in which the folder of an image says its split and its kind: MVTec AD's and a medical one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from sklearn.utils import Bunch
+from skad.datasets._files import images, subfolders
+from skad.datasets._layout import GOOD, Layout, LocalCopy, Sample
+from skad.datasets._unused import means_good, warn_of_unused
 
-from skad.datasets._bunch import GOOD, Sample, make_bunch
-from skad.datasets._files import choose, images, subfolders
-from skad.datasets._left_out import good_in_other_words, warn_of_left_out
-from skad.datasets._source import Source
-
-_CATEGORY = """\
-{root}
-  train/good/*.png                           good images to learn from
-  test/good/*.png                            good images to test on
-  test/<defect>/*.png                        defective images, one folder a kind of defect
-  ground_truth/<defect>/<image>_mask.png     optional pixel masks"""
-_CATEGORIES = """\
-{root}
-  <category>/train/good/*.png                good images to learn from
-  <category>/test/good/*.png                 good images to test on
-  <category>/test/<defect>/*.png             defective images, one folder a kind of defect
-  <category>/ground_truth/<defect>/<image>_mask.png"""
-FOLDER = Source("folder", "Images in MVTec layout", _CATEGORY)
-MVTEC_AD = Source(
-    "mvtec_ad",
-    "MVTec AD",
-    _CATEGORIES,
-    "MVTec Software GmbH",
-    "CC BY-NC-SA 4.0, not for commercial use",
-    "https://www.mvtec.com/company/research/datasets/mvtec-ad",
-)
-MVTEC_LOCO = Source(
-    "mvtec_loco",
-    "MVTec LOCO AD",
-    """\
-{root}
-  <category>/train/good/*.png                good images to learn from
-  <category>/validation/good/*.png           good images to choose settings and thresholds with
-  <category>/test/good/*.png                 good images to test on
-  <category>/test/logical_anomalies/*.png
-  <category>/test/structural_anomalies/*.png
-  <category>/ground_truth/<defect>/<image>/*.png""",
-    "MVTec Software GmbH",
-    "CC BY-NC-SA 4.0, not for commercial use",
-    "https://www.mvtec.com/company/research/datasets/mvtec-loco",
-)
-MPDD = Source(
-    "mpdd",
-    "MPDD",
-    _CATEGORIES,
-    "S. Jezek et al. (Brno University of Technology)",
-    "none stated",
-    "https://github.com/stepanje/MPDD",
-)
-BTAD = Source(
-    "btad",
-    "BTAD",
-    """\
-{root}
-  <category>/train/ok/*                      good images to learn from
-  <category>/test/ok/*                       good images to test on
-  <category>/test/ko/*                       defective images
-  <category>/ground_truth/ko/<image>.png     or .bmp""",
-    "P. Mishra et al. (beanTech, University of Udine)",
-    "CC BY-SA 4.0",
-    "https://github.com/pankajmishra000/VT-ADL",
-)
+# Folders that hold nothing but good images, and their splits.
+_TRAINING_ALONE = {"train": "train"}
 
 
-def load_folder(path: str | os.PathLike[str], category: str | None = None) -> Bunch:
-    """Read local images in the layout of MVTec AD.
-
-    Parameters
-    ----------
-    path : path-like
-        Folder with ``train/good``, ``test/good``, ``test/<defect>`` and, optionally,
-        ``ground_truth/<defect>/<image>_mask.png`` (or ``<image>.png``, or a folder ``<image>`` of
-        several masks); or a folder of such folders.
-    category : str, default=None
-        Which of them; None: the only one.
-
-    Returns
-    -------
-    sklearn.utils.Bunch
-        ``X`` : list of str, paths of all images, training images first, in the order of kinds and
-        names;
-        ``y`` : ndarray of shape (n,), +1 good, -1 defective;
-        ``masks`` : list of str or None, the ground truth of each image for :func:`read_mask` (None:
-        good, or no ground truth);
-        ``defects`` : list of str, the kind of each image ("good" for good ones);
-        ``split`` : ndarray of shape (n,) of str, "train" or "test" (or "validation");
-        ``X_train`` : list of str, the good training images;
-        ``X_test``, ``y_test``, ``masks_test``, ``defects_test`` : the parts of the above to test on;
-        ``category`` : str, for tables;
-        ``DESCR`` : str, owner, licence and link.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, its training or its test images are missing; the message shows the layout.
-    ValueError
-        If `path` is a file, for a category that does not exist or is not said, or if a mask fits two
-        images.
-
-    Warns
-    -----
-    UserWarning
-        If masks match no image, lie beside the images or in a folder of another name, or are there for
-        most images of a kind but not for all; if images have other suffixes, lie elsewhere (in deeper
-        folders, say), or are there twice by a link; or if a folder beside ``test/good`` seems to hold
-        good images ("ok", "normal"): with their number, an example and the remedy.
-
-    Examples
-    --------
-    >>> from skad.datasets import load_folder
-    >>> data = load_folder("parts/bottle")  # doctest: +SKIP
-    >>> det.fit(data.X_train).score(data.X_test, data.y_test)  # doctest: +SKIP
-    """
-    return load_layout(FOLDER, path, category)
+# ---- MVTec AD -------------------------------------------------------------------------------------
 
 
-def load_mvtec_ad(path: str | os.PathLike[str], category: str | None = None) -> Bunch:
-    """Read a category of MVTec AD, in the official split.
-
-    15 categories (bottle, cable, capsule, carpet, grid, hazelnut, leather, metal_nut, pill, screw, tile,
-    toothbrush, transistor, wood, zipper) in the layout of :func:`load_folder`. Licence: CC BY-NC-SA 4.0,
-    not for commercial use. Owner's page: https://www.mvtec.com/company/research/datasets/mvtec-ad
-
-    Parameters
-    ----------
-    path : path-like
-        The folder of the categories, or of one of them.
-    category : str, default=None
-        None: the only one.
-
-    Returns
-    -------
-    sklearn.utils.Bunch
-        As :func:`load_folder`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`load_folder`.
-
-    References
-    ----------
-    P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger, "The MVTec Anomaly Detection Dataset",
-    IJCV 129, 2021.
-
-    Examples
-    --------
-    >>> from skad.datasets import load_mvtec_ad
-    >>> data = load_mvtec_ad("mvtec_anomaly_detection", "bottle")  # doctest: +SKIP
-    >>> len(data.X_train), len(data.X_test)  # doctest: +SKIP
-    (209, 83)
-    """
-    return load_layout(MVTEC_AD, path, category)
+def find_categories(copy: LocalCopy) -> list[str]:
+    """List the categories of a data set in MVTec AD's layout."""
+    return list(_category_folders(copy))
 
 
-def load_mpdd(path: str | os.PathLike[str], category: str | None = None) -> Bunch:
-    """Read a category of MPDD (metal parts), in the official split.
-
-    Six categories (bracket_black, bracket_brown, bracket_white, connector, metal_plate, tubes) in the
-    layout of :func:`load_folder`. Licence: none stated on the owner's page,
-    https://github.com/stepanje/MPDD
-
-    Parameters
-    ----------
-    path : path-like
-        The folder of the categories, or of one of them.
-    category : str, default=None
-        None: the only one.
-
-    Returns
-    -------
-    sklearn.utils.Bunch
-        As :func:`load_folder`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`load_folder`.
-
-    References
-    ----------
-    S. Jezek, M. Jonak, R. Burget, P. Dvorak, M. Skotak, "Deep learning-based defect detection of metal
-    parts: evaluating current methods in complex conditions", ICUMT 2021.
-
-    Examples
-    --------
-    >>> from skad.datasets import load_mpdd
-    >>> data = load_mpdd("MPDD", "bracket_black")  # doctest: +SKIP
-    """
-    return load_layout(MPDD, path, category)
+def read_mvtec(copy: LocalCopy, category: str) -> list[Sample]:
+    """Read a category in the layout of MVTec AD."""
+    return _read_category(copy, category)
 
 
-def load_btad(path: str | os.PathLike[str], category: str | None = None) -> Bunch:
-    """Read a category of BTAD (beanTech anomaly detection), in the official split.
-
-    Three categories (01, 02, 03) with ``train/ok``, ``test/ok``, ``test/ko`` and ``ground_truth/ko``;
-    masks are .png or .bmp. The kind of the defective images is "ko". Licence: CC BY-SA 4.0. Owner's
-    page: https://github.com/pankajmishra000/VT-ADL
-
-    Parameters
-    ----------
-    path : path-like
-        The folder of the categories (``BTech_Dataset_transformed`` in the archive), or of one of them.
-    category : str, default=None
-        None: the only one.
-
-    Returns
-    -------
-    sklearn.utils.Bunch
-        As :func:`load_folder`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`load_folder`.
-
-    References
-    ----------
-    P. Mishra, R. Verk, D. Fornasier, C. Piciarelli, G. L. Foresti, "VT-ADL: A Vision Transformer Network
-    for Image Anomaly Detection and Localization", ISIE 2021.
-
-    Examples
-    --------
-    >>> from skad.datasets import load_btad
-    >>> data = load_btad("BTech_Dataset_transformed", "01")  # doctest: +SKIP
-    """
-    return load_layout(BTAD, path, category, good="ok")
+def read_loco(copy: LocalCopy, category: str, *, validation: bool = False) -> list[Sample]:
+    """Read a category of MVTec LOCO AD, which has validation images."""
+    splits = {"train": "train", "validation": "train" if validation else "validation"}
+    return _read_category(copy, category, splits=splits)
 
 
-def load_mvtec_loco(
-    path: str | os.PathLike[str], category: str | None = None, *, validation: bool = False
-) -> Bunch:
-    """Read a category of MVTec LOCO AD, in the official split.
-
-    Five categories (breakfast_box, juice_bottle, pushpins, screw_bag, splicing_connectors) with
-    ``train/good``, ``validation/good``, ``test/good``, ``test/logical_anomalies``,
-    ``test/structural_anomalies`` and ``ground_truth/<kind>/<image>/*.png``. An image may have several
-    masks; ``masks`` names their folder, and :func:`read_mask` gives their union. Licence: CC BY-NC-SA
-    4.0, not for commercial use. Owner's page: https://www.mvtec.com/company/research/datasets/mvtec-loco
-
-    Parameters
-    ----------
-    path : path-like
-        The folder of the categories, or of one of them.
-    category : str, default=None
-        None: the only one.
-    validation : bool, default=False
-        True: the validation images, which are good, are training images like the others. False: they
-        are in ``X`` with the split "validation", and in neither ``X_train`` nor ``X_test``.
-
-    Returns
-    -------
-    sklearn.utils.Bunch
-        As :func:`load_folder`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`load_folder`.
-
-    References
-    ----------
-    P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger, "Beyond Dents and Scratches: Logical
-    Constraints in Unsupervised Anomaly Detection and Localization", IJCV 130, 2022.
-
-    Examples
-    --------
-    >>> from skad.datasets import load_mvtec_loco
-    >>> data = load_mvtec_loco("mvtec_loco_anomaly_detection", "pushpins")  # doctest: +SKIP
-    """
-    parts = {"train": "train", "validation": "train" if validation else "validation"}
-    return load_layout(MVTEC_LOCO, path, category, parts=parts)
+def read_btad(copy: LocalCopy, category: str) -> list[Sample]:
+    """Read a category of BTAD, which calls good images "ok"."""
+    return _read_category(copy, category, good="ok")
 
 
-def load_layout(
-    source: Source,
-    path: str | os.PathLike[str],
-    category: str | None,
+def _read_category(
+    copy: LocalCopy,
+    category: str,
     *,
     good: str = GOOD,
-    parts: dict[str, str] | None = None,
-) -> Bunch:
-    """Read a category of a data set in this layout.
-
-    Parameters
-    ----------
-    source : Source
-    path : path-like
-        A folder of categories, or a category.
-    category : str or None
-    good : str, default="good"
-        Name of the folders with good images.
-    parts : dict of str to str, default=None
-        Folders with nothing but good images, and the splits that they stand for; None: "train" alone.
-
-    Returns
-    -------
-    sklearn.utils.Bunch
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`load_folder`.
-    """
-    found = _categories(source, path)
-    category = choose(category, list(found), path)
-    root = found[category]
+    splits: Mapping[str, str] = _TRAINING_ALONE,
+) -> list[Sample]:
+    root = _category_folders(copy)[category]
     samples = [
         Sample(file, GOOD, split)
-        for part, split in (parts or {"train": "train"}).items()
-        for file in images(root / part / good)
+        for folder, split in splits.items()
+        for file in images(root / folder / good)
     ]
     for folder in subfolders(root / "test"):
         kind = GOOD if folder.name == good else folder.name
-        truth = _truth(root / "ground_truth" / folder.name)
-        found_here = [
-            Sample(file, kind, "test", truth.get(f"{file.stem}_mask", truth.get(file.stem)))
-            for file in images(folder)
-        ]
-        _check_claimed_once(found_here)
-        samples += found_here
-    for part, place in (("train", f"train/{good}"), ("test", "test")):
-        if not any(sample.split == part for sample in samples):
-            what = f"no images in {os.path.relpath(root / place, path)}"
-            near = [f.name for f in subfolders(root / part) if good_in_other_words(f.name, good)]
-            if near:
-                what += f" (rename {part}/{near[0]} to {part}/{good} if it holds good images)"
-            raise source.missing(path, what)
-    warn_of_left_out(root, samples, good)
-    return make_bunch(samples, category, source, path)
+        samples += _tested(folder, kind, _masks_by_name(root / "ground_truth" / folder.name))
+    for split, place in (("train", f"train/{good}"), ("test", "test")):
+        if not any(sample.split == split for sample in samples):
+            raise _no_images(copy, root, split, place, good)
+    warn_of_unused(root, samples, good)
+    return samples
 
 
-def layout_categories(source: Source, path: str | os.PathLike[str]) -> list[str]:
-    """List the categories of a data set in this layout.
-
-    Parameters
-    ----------
-    source : Source
-    path : path-like
-        A folder of categories, or a category.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`load_folder`.
-    """
-    return list(_categories(source, path))
+def _tested(folder: Path, kind: str, masks: Mapping[str, Path]) -> list[Sample]:
+    """Return the test images of a folder with their masks, each of which may belong to one image."""
+    samples = [
+        Sample(file, kind, "test", masks.get(f"{file.stem}_mask", masks.get(file.stem)))
+        for file in images(folder)
+    ]
+    claimed: dict[Path, Path] = {}
+    for sample in samples:
+        if sample.mask is None or kind == GOOD:
+            continue
+        other = claimed.setdefault(sample.mask, sample.image)
+        if other != sample.image:
+            raise ValueError(
+                f"the mask {os.fspath(sample.mask)!r} fits two images, {other.name!r} and "
+                f"{sample.image.name!r}: rename one of them, or remove it if it is itself a mask."
+            )
+    return samples
 
 
-def _categories(source: Source, path: str | os.PathLike[str]) -> dict[str, Path]:
-    root = source.folder(path)
-    if _is_category(root):
-        return {Path(os.path.abspath(root)).name: root}
-    found = {folder.name: folder for folder in subfolders(root) if _is_category(folder)}
+def _masks_by_name(folder: Path) -> dict[str, Path]:
+    """Return the masks of a kind: files, and folders with the several masks of one image."""
+    several = {mask.name: mask for mask in subfolders(folder) if images(mask)}
+    return several | {mask.stem: mask for mask in images(folder)}
+
+
+def _no_images(copy: LocalCopy, root: Path, split: str, place: str, good: str) -> FileNotFoundError:
+    what = f"no images in {os.path.relpath(root / place, copy.path)}"
+    near = [folder.name for folder in subfolders(root / split) if means_good(folder.name, good)]
+    if near:
+        what += f" (rename {split}/{near[0]} to {split}/{good} if it holds good images)"
+    return copy.missing(what)
+
+
+def _category_folders(copy: LocalCopy) -> dict[str, Path]:
+    if _is_category(copy.root):
+        return {Path(os.path.abspath(copy.root)).name: copy.root}
+    found = {folder.name: folder for folder in subfolders(copy.root) if _is_category(folder)}
     if not found:
-        raise source.missing(path, "no folder with train and test in it")
+        raise copy.missing("no folder with train and test in it")
     return found
 
 
@@ -374,20 +108,81 @@ def _is_category(folder: Path) -> bool:
     return (folder / "train").is_dir() or (folder / "test").is_dir()
 
 
-def _check_claimed_once(samples: list[Sample]) -> None:
-    claimed: dict[Path, Path] = {}
-    for sample in samples:
-        if sample.mask is None or sample.kind == GOOD:
-            continue
-        other = claimed.setdefault(sample.mask, sample.image)
-        if other != sample.image:
-            raise ValueError(
-                f"the mask {os.fspath(sample.mask)!r} fits two images, {other.name!r} and "
-                f"{sample.image.name!r}: rename one of them, or take it away if it is a mask itself."
-            )
+MVTEC = Layout(
+    path="The folder of the categories, or of one of them.",
+    tree="""\
+{root}
+  <category>/train/good/*.png                good training images
+  <category>/test/good/*.png                 good test images
+  <category>/test/<defect>/*.png             defective test images, one folder per kind of defect
+  <category>/ground_truth/<defect>/<image>_mask.png""",
+    read=read_mvtec,
+    find=find_categories,
+    errors="a mask fits two images",
+    warnings="""\
+One for all, with numbers, examples and remedies: if masks match no image, lie beside the images or
+in a folder of another name, or are missing for a few images of a kind; if images have other
+suffixes, lie elsewhere (in deeper folders, for example), or are found twice through a link; if a
+folder beside the good test images seems to hold good images too ("ok", "normal").""",
+)
+FOLDER = replace(
+    MVTEC,
+    tree="""\
+{root}
+  train/good/*.png                           good training images
+  test/good/*.png                            good test images
+  test/<defect>/*.png                        defective test images, one folder per kind of defect
+  ground_truth/<defect>/<image>_mask.png     masks, optional; also <image>.png, or a folder <image>
+or a folder of such folders, one per category""",
+)
+LOCO = replace(
+    MVTEC,
+    tree="""\
+{root}
+  <category>/train/good/*.png                good training images
+  <category>/validation/good/*.png           good images for choosing settings and thresholds
+  <category>/test/good/*.png                 good test images
+  <category>/test/logical_anomalies/*.png
+  <category>/test/structural_anomalies/*.png
+  <category>/ground_truth/<defect>/<image>/*.png""",
+    read=read_loco,
+)
+BTAD = replace(
+    MVTEC,
+    tree="""\
+{root}
+  <category>/train/ok/*                      good training images
+  <category>/test/ok/*                       good test images
+  <category>/test/ko/*                       defective test images
+  <category>/ground_truth/ko/<image>.png     or .bmp""",
+    read=read_btad,
+)
 
 
-def _truth(folder: Path) -> dict[str, Path]:
-    """Masks of a kind by name: files, and folders with the several masks of one image."""
-    several = {mask.name: mask for mask in subfolders(folder) if images(mask)}
-    return several | {mask.stem: mask for mask in images(folder)}
+# ---- classes --------------------------------------------------------------------------------------
+
+
+def read_classes(copy: LocalCopy, category: str) -> list[Sample]:
+    """Read ``train`` and ``test`` with one folder per class, of which NORMAL is good."""
+    return [
+        Sample(file, GOOD if folder.name == "NORMAL" else folder.name, split)
+        for split in ("train", "test")
+        for folder in subfolders(copy.root / split)
+        for file in images(folder)
+    ]
+
+
+def in_classes(copy: LocalCopy) -> bool:
+    """Whether a folder is in the layout that :func:`read_classes` reads."""
+    return (copy.root / "train" / "NORMAL").is_dir()
+
+
+OCT2017 = Layout(
+    path="The folder with ``train`` and ``test`` (``CellData/OCT`` in the archive).",
+    tree="""\
+{root}
+  train/NORMAL/*.jpeg                        good training images
+  test/NORMAL/*.jpeg                         good test images
+  test/CNV/*.jpeg, test/DME/*.jpeg, test/DRUSEN/*.jpeg""",
+    read=read_classes,
+)

@@ -1,141 +1,172 @@
-"""All data sets by name, for commands and scripts that take the name from their user."""
+"""The table of data sets. A new one is a row here and a function in ``_loaders.py``."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from skad.datasets._csv_files import APTOS, ISIC2018, VISA
+from skad.datasets._dataset import Dataset
+from skad.datasets._folders import BTAD, FOLDER, LOCO, MVTEC, OCT2017
+from skad.datasets._surfaces import KOLEKTOR_SDD, KOLEKTOR_SDD2, MAGNETIC_TILE
 
-from sklearn.utils import Bunch
-
-from skad.datasets import _folders, _medical, _surfaces, _visa
-from skad.datasets._files import choose
-from skad.datasets._source import Source
-
-PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set, found by name.
-
-    Parameters
-    ----------
-    name : str
-        Its key in :data:`DATASETS`.
-    title : str
-        As papers write it.
-    loader : callable
-        The function behind `load`, such as :func:`load_mvtec_ad`.
-    find : callable
-        Lists the categories in a folder.
-    has_categories : bool
-        Whether `loader` takes one.
-
-    Examples
-    --------
-    >>> from skad.datasets import DATASETS
-    >>> DATASETS["mvtec_ad"].title
-    'MVTec AD'
-    >>> for category in DATASETS["btad"].categories("BTech_Dataset_transformed"):  # doctest: +SKIP
-    ...     data = DATASETS["btad"].load("BTech_Dataset_transformed", category)
-    """
-
-    name: str
-    title: str
-    loader: Callable[..., Bunch]
-    find: Callable[[PathLike], list[str]]
-    has_categories: bool
-
-    def categories(self, path: PathLike) -> list[str]:
-        """List the categories in a folder.
-
-        Parameters
-        ----------
-        path : path-like
-            As for the loader.
-
-        Returns
-        -------
-        list of str
-            In a fixed order; a data set without categories has one, of its own name.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the data set is not there; the message shows its layout.
-        ValueError
-            If `path` is a file.
-        """
-        return self.find(path)
-
-    def load(self, path: PathLike, category: str | None = None, **params: Any) -> Bunch:
-        """Read a category.
-
-        Parameters
-        ----------
-        path : path-like
-            As for the loader.
-        category : str, default=None
-            None: the only one.
-        **params
-            Of the loader, such as ``random_state``.
-
-        Returns
-        -------
-        sklearn.utils.Bunch
-            As :func:`load_folder`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If images are missing.
-        ValueError
-            For a category that does not exist or is not said.
-        """
-        if self.has_categories:
-            return self.loader(path, category, **params)
-        choose(category, self.find(path), path)
-        return self.loader(path, **params)
-
-
-def _in_folders(source: Source, loader: Callable[..., Bunch]) -> Dataset:
-    find = partial(_folders.layout_categories, source)
-    return Dataset(source.name, source.title, loader, find, has_categories=True)
-
-
-def _single(source: Source, loader: Callable[..., Bunch]) -> Dataset:
-    find = partial(_its_name, source)
-    return Dataset(source.name, source.title, loader, find, has_categories=False)
-
-
-def _its_name(source: Source, path: PathLike) -> list[str]:
-    source.folder(path)
-    return [source.name]
-
-
-DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset
-    for dataset in (
-        _in_folders(_folders.MVTEC_AD, _folders.load_mvtec_ad),
-        _in_folders(_folders.MVTEC_LOCO, _folders.load_mvtec_loco),
-        Dataset("visa", "VisA", _visa.load_visa, _visa.visa_categories, has_categories=True),
-        _in_folders(_folders.BTAD, _folders.load_btad),
-        _in_folders(_folders.MPDD, _folders.load_mpdd),
-        _single(_surfaces.MAGNETIC_TILE, _surfaces.load_magnetic_tile),
-        Dataset(
-            "kolektor_sdd",
-            "KolektorSDD",
-            _surfaces.load_kolektor_sdd,
-            _surfaces.kolektor_categories,
-            has_categories=False,
+_BY_NC_SA = "CC BY-NC-SA 4.0, not for commercial use"
+_ROWS = (
+    Dataset(
+        name="mvtec_ad",
+        title="MVTec AD",
+        layout=MVTEC,
+        owner="MVTec Software GmbH",
+        licence=_BY_NC_SA,
+        url="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        reference="""\
+P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger, "The MVTec Anomaly Detection Dataset",
+IJCV 129, 2021.""",
+        official_categories=(
+            *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
+            *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
         ),
-        _single(_medical.APTOS, _medical.load_aptos),
-        _single(_medical.OCT2017, _medical.load_oct2017),
-        _single(_medical.ISIC2018, _medical.load_isic2018),
-        _in_folders(_folders.FOLDER, _folders.load_folder),
-    )
-}
+        example=("mvtec_anomaly_detection", "bottle"),
+        example_sizes=(209, 83),
+    ),
+    Dataset(
+        name="mvtec_loco",
+        title="MVTec LOCO AD",
+        layout=LOCO,
+        owner="MVTec Software GmbH",
+        licence=_BY_NC_SA,
+        url="https://www.mvtec.com/company/research/datasets/mvtec-loco",
+        reference="""\
+P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger, "Beyond Dents and Scratches: Logical
+Constraints in Unsupervised Anomaly Detection and Localization", IJCV 130, 2022.""",
+        official_categories=(
+            *("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors"),
+        ),
+        example=("mvtec_loco_anomaly_detection", "pushpins"),
+    ),
+    Dataset(
+        name="visa",
+        title="VisA",
+        layout=VISA,
+        owner="Amazon",
+        licence="CC BY 4.0",
+        url="https://github.com/amazon-science/spot-diff",
+        reference="""\
+Y. Zou, J. Jeong, L. Pemula, D. Zhang, O. Dabeer, "SPot-the-Difference Self-Supervised Pre-training
+for Anomaly Detection and Segmentation", ECCV 2022.""",
+        official_categories=(
+            *("candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2"),
+            *("pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum"),
+        ),
+        example=("VisA", "candle"),
+        example_sizes=(900, 200),
+    ),
+    Dataset(
+        name="btad",
+        title="BTAD",
+        layout=BTAD,
+        owner="P. Mishra et al. (beanTech, University of Udine)",
+        licence="CC BY-SA 4.0",
+        url="https://github.com/pankajmishra000/VT-ADL",
+        reference="""\
+P. Mishra, R. Verk, D. Fornasier, C. Piciarelli, G. L. Foresti, "VT-ADL: A Vision Transformer Network
+for Image Anomaly Detection and Localization", ISIE 2021.""",
+        official_categories=("01", "02", "03"),
+        example=("BTech_Dataset_transformed", "01"),
+    ),
+    Dataset(
+        name="mpdd",
+        title="MPDD",
+        layout=MVTEC,
+        owner="S. Jezek et al. (Brno University of Technology)",
+        licence="none stated",
+        url="https://github.com/stepanje/MPDD",
+        reference="""\
+S. Jezek, M. Jonak, R. Burget, P. Dvorak, M. Skotak, "Deep learning-based defect detection of metal
+parts: evaluating current methods in complex conditions", ICUMT 2021.""",
+        official_categories=(
+            *("bracket_black", "bracket_brown", "bracket_white"),
+            *("connector", "metal_plate", "tubes"),
+        ),
+        example=("MPDD", "bracket_black"),
+    ),
+    Dataset(
+        name="magnetic_tile",
+        title="Magnetic Tile",
+        layout=MAGNETIC_TILE,
+        owner="Y. Huang et al.",
+        licence="none stated; use is welcome, with a citation",
+        url="https://github.com/abin24/Magnetic-tile-defect-datasets.",  # the full stop belongs to it
+        reference="""\
+Y. Huang, C. Qiu, K. Yuan, "Surface defect saliency of magnetic tile", The Visual Computer 36, 2020.""",
+        example=("Magnetic-tile-defect-datasets.",),
+    ),
+    Dataset(
+        name="kolektor_sdd",
+        title="KolektorSDD",
+        layout=KOLEKTOR_SDD,
+        owner="ViCoS (University of Ljubljana)",
+        licence=_BY_NC_SA,
+        url="https://www.vicos.si/resources/kolektorsdd/",
+        reference="""\
+D. Tabernik, S. Sela, J. Skvarc, D. Skocaj, "Segmentation-based deep-learning approach for
+surface-defect detection", Journal of Intelligent Manufacturing 31, 2020.""",
+        example=("KolektorSDD",),
+    ),
+    Dataset(
+        name="kolektor_sdd2",
+        title="KolektorSDD2",
+        layout=KOLEKTOR_SDD2,
+        owner="ViCoS (University of Ljubljana)",
+        licence=_BY_NC_SA,
+        url="https://www.vicos.si/resources/kolektorsdd2/",
+        reference="""\
+J. Bozic, D. Tabernik, D. Skocaj, "Mixed supervision for surface-defect detection", Computers in
+Industry 2021.""",
+        example=("KolektorSDD2",),
+    ),
+    Dataset(
+        name="aptos",
+        title="APTOS 2019",
+        layout=APTOS,
+        owner="the Asia Pacific Tele-Ophthalmology Society",
+        licence="the rules of the competition",
+        url="https://www.kaggle.com/competitions/aptos2019-blindness-detection/data",
+        reference="""\
+Asia Pacific Tele-Ophthalmology Society, "APTOS 2019 Blindness Detection", 2019; J. Guo et al.,
+"ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction", NeurIPS 2023,
+appendix B.""",
+        example=("APTOS/original",),
+        example_sizes=(1000, 2662),
+    ),
+    Dataset(
+        name="oct2017",
+        title="OCT2017",
+        layout=OCT2017,
+        owner="D. Kermany et al.",
+        licence="CC BY 4.0, as others report it",
+        url="https://data.mendeley.com/datasets/rscbjbr9sj/3",
+        reference="""\
+D. Kermany et al., "Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep
+Learning", Cell 172, 2018.""",
+        example=("OCT2017",),
+    ),
+    Dataset(
+        name="isic2018",
+        title="ISIC 2018, task 3",
+        layout=ISIC2018,
+        owner="the International Skin Imaging Collaboration",
+        licence="CC BY-NC, not for commercial use, as others report it",
+        url="https://challenge.isic-archive.com/data/#2018",
+        reference="""\
+N. Codella et al., "Skin Lesion Analysis Toward Melanoma Detection 2018", arXiv:1902.03368, 2019;
+P. Tschandl, C. Rosendahl, H. Kittler, "The HAM10000 dataset", Scientific Data 5, 2018.""",
+        example=("ISIC2018/original",),
+        example_sizes=(6705, 193),
+    ),
+    Dataset(
+        name="folder",
+        title="Images in MVTec layout",
+        layout=FOLDER,
+        example=("parts/bottle",),
+    ),
+)
+DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in _ROWS}
 """Every data set that skad reads, by name."""

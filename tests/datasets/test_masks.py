@@ -80,13 +80,14 @@ def test_a_folder_of_different_sizes(tmp_path):
     saved(tmp_path / "0.png", np.zeros((4, 6), np.uint8))
     saved(tmp_path / "1.png", np.zeros((6, 4), np.uint8))
     with pytest.raises(
-        ValueError, match=r"1\.png' has shape \(6, 4\), '0\.png' beside it \(4, 6\)"
+        ValueError,
+        match=r"1\.png' has shape \(6, 4\), but '0\.png' in the same folder has \(4, 6\)",
     ):
         read_mask(tmp_path)
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no mask"):
+    with pytest.raises(FileNotFoundError, match="contains no image"):
         read_mask(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent\.png"):
         read_mask(tmp_path / "absent.png")

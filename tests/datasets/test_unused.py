@@ -1,4 +1,4 @@
-"""What a folder holds and its loader leaves out is told, with numbers and an example."""
+"""Files that a loader does not use are reported, with numbers and an example."""
 
 import os
 import re
@@ -15,7 +15,7 @@ def folder(tmp_path):
     return plant_category(tmp_path / "bottle")
 
 
-def told(folder, load=load_folder):
+def warned(folder, load=load_folder):
     with pytest.warns(UserWarning, match="not used|count as defective") as caught:
         load(folder)
     (warning,) = caught
@@ -40,16 +40,16 @@ def told(folder, load=load_folder):
 )
 def test_masks_that_match_no_image(folder, mask):
     plant(folder, f"ground_truth/{mask}", "ground_truth/scratch/9_mask.tif")
-    text = told(folder)
+    text = warned(folder)
     assert "Masks not used: 2, such as 'ground_truth/" in text
     assert "'ground_truth/<defect>/<image>_mask.png'" in text
     (folder / "ground_truth/scratch/9_mask.tif").unlink()
-    assert f"Masks not used: 1, such as 'ground_truth/{mask}'" in told(folder)
+    assert f"Masks not used: 1, such as 'ground_truth/{mask}'" in warned(folder)
 
 
 def test_masks_that_are_there_twice(folder):
     plant(folder, "ground_truth/scratch/000.png", "ground_truth/scratch/001_mask.bmp")
-    assert "Masks not used: 1, such as 'ground_truth/scratch/000.png'" in told(folder)
+    assert "Masks not used: 1, such as 'ground_truth/scratch/000.png'" in warned(folder)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_masks_that_are_there_twice(folder):
 def test_other_suffixes(folder, files, text):
     for file in files:
         (folder / file).write_bytes(b"some image")
-    assert re.search(text, told(folder))
+    assert re.search(text, warned(folder))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,8 @@ def test_other_suffixes(folder, files, text):
 )
 def test_other_places(folder, files):
     plant(folder, *files)
-    assert f"for their place: 2, such as {min(files, key=place)!r}; images lie" in told(folder)
+    said = f"because of their place: 2, such as {min(files, key=place)!r}; move them to"
+    assert said in warned(folder)
 
 
 def place(file):
@@ -96,8 +97,8 @@ def place(file):
 )
 def test_good_in_other_words(folder, name):
     plant(folder, f"test/{name}/0.png", f"test/{name}/1.png")
-    text = told(folder)
-    assert f"Images in 'test/{name}' that count as defective: 2; good images lie in" in text
+    text = warned(folder)
+    assert f"Images in 'test/{name}' that count as defective: 2; if they are good, rename" in text
 
 
 @pytest.mark.parametrize("name", ["nok", "not_ok", "ko", "not good", "no_good", "broken", "okra"])
@@ -119,7 +120,7 @@ def test_all_at_once(folder):
     """One warning, that says everything."""
     plant(folder, "ground_truth/scratch/001_gt.png", "train/good/a/0.png", "test/OK/0.png")
     (folder / "test/good/0.gif").write_bytes(b"some image")
-    text = told(folder, load_mvtec_ad)
+    text = warned(folder, load_mvtec_ad)
     for part in ("Masks not used: 1", "suffix (.gif): 1", "place: 1", "'test/OK'"):
         assert part in text
 
@@ -128,8 +129,9 @@ def test_a_layout_with_another_word(tmp_path):
     root = plant(tmp_path / "01", "train/ok/0.png", "test/ok/1.png", "test/ko/2.png")
     load_btad(root)
     plant(root, "test/normal/0.png")
-    assert "'test/normal' that count as defective: 1; good images lie in 'test/ok'" in told(
-        root, load_btad
+    assert (
+        "'test/normal' that count as defective: 1; if they are good, rename the folder to 'test/ok'"
+        in warned(root, load_btad)
     )
 
 
@@ -172,7 +174,7 @@ def test_masks_in_a_folder_of_another_name(folder, name):
 def test_masks_beside_the_images(folder, ending):
     (folder / "ground_truth/scratch/000_mask.png").unlink()
     plant(folder, f"test/scratch/000{ending}.png", f"test/scratch/001{ending}.png")
-    said = f"masks of those beside them: 2, such as 'test/scratch/000{ending}.png'; masks lie in"
+    said = f"masks of the images beside them: 2, such as 'test/scratch/000{ending}.png'; move"
     assert said in remarks(folder)
 
 
@@ -211,7 +213,7 @@ def test_an_empty_folder_is_no_mask(folder):
 def test_a_kind_that_is_a_link_to_another(folder):
     (folder / "test/zlink").symlink_to("scratch", target_is_directory=True)
     said = (
-        "there twice: 2, in 'test/zlink', which is a link to 'test/scratch' or the other way round"
+        "found twice: 2, since 'test/zlink' and 'test/scratch' are the same folder; remove the link"
     )
     assert said in remarks(folder)
 

@@ -1,12 +1,120 @@
-"""The medical data sets of the ReContrast paper."""
+"""VisA, and the medical data sets of the ReContrast paper."""
 
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
-from dataset_trees import by_name, names, plant, plant_text
+from dataset_trees import SPOT, by_name, names, plant, plant_text
 
-from skad.datasets import DATASETS, load_aptos, load_isic2018, load_oct2017
+from skad.datasets import (
+    DATASETS,
+    load_aptos,
+    load_isic2018,
+    load_oct2017,
+    load_visa,
+    read_mask,
+)
+
+HEADER = "object,split,label,image,mask"
+
+
+@pytest.fixture
+def visa(tmp_path):
+    """The archive of VisA, with one category that is not unpacked."""
+    root = tmp_path / "VisA"
+    images = "candle/Data/Images"
+    plant(
+        root, f"{images}/Normal/0007.JPG", f"{images}/Normal/0002.JPG", f"{images}/Normal/0001.JPG"
+    )
+    plant(root, f"{images}/Anomaly/000.JPG", "pcb1/Data/Images/Normal/0.JPG")
+    plant(root, "candle/Data/Masks/Anomaly/000.png", pixels=SPOT // 255)
+    plant_text(
+        root, "split_csv/1cls.csv", HEADER,
+        f"candle,train,normal,{images}/Normal/0007.JPG,",
+        f"candle,test,anomaly,{images}/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png",
+        f"candle,train,normal,{images}/Normal/0002.JPG,",
+        f"candle,test,normal,{images}/Normal/0001.JPG,",
+        "pcb1,train,normal,pcb1/Data/Images/Normal/0.JPG,",
+        *(f"cashew,train,normal,cashew/Data/Images/Normal/{i}.JPG," for i in range(5)),
+    )  # fmt: skip
+    return root
+
+
+class TestVisA:
+    def test_as_the_table_says(self, visa):
+        data = load_visa(visa, "candle")
+        assert names(data.X) == ["0007.JPG", "0002.JPG", "000.JPG", "0001.JPG"]
+        assert names(data.X_train) == ["0007.JPG", "0002.JPG"]
+        assert names(data.X_test) == ["000.JPG", "0001.JPG"]
+        assert data.y_test.tolist() == [-1, 1]
+        assert data.defects_test == ["anomaly", "good"]
+        assert data.category == "candle"
+        assert "CC BY 4.0" in data.DESCR
+        mask, good = data.masks_test
+        assert good is None
+        np.testing.assert_array_equal(read_mask(mask), SPOT > 0)
+
+    def test_categories_that_are_there(self, visa):
+        assert DATASETS["visa"].categories(visa) == ["candle", "pcb1"]
+        with pytest.raises(
+            ValueError, match=r"no category 'cashew'.* The categories are candle, pcb1"
+        ):
+            load_visa(visa, "cashew")
+        with pytest.raises(ValueError, match=r"2 categories \(candle, pcb1\): pass one"):
+            load_visa(visa)
+
+    def test_no_category_unpacked(self, visa):
+        table = (visa / "split_csv/1cls.csv").read_text()
+        plant_text(visa.parent / "empty", "split_csv/1cls.csv", table)
+        with pytest.raises(FileNotFoundError, match="none of its categories"):
+            load_visa(visa.parent / "empty")
+
+    def test_absent_files(self, visa):
+        for file in visa.glob("candle/Data/*/*/*"):
+            if file.name != "0007.JPG":
+                file.unlink()
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"1cls\.csv': 4 of 5 files are missing: candle\S+000\.JPG, \S+0002\.JPG, "
+            r"\S+0001\.JPG, \.\.\.\.",
+        ):
+            load_visa(visa, "candle")
+
+    def test_absent_mask(self, visa):
+        (visa / "candle/Data/Masks/Anomaly/000.png").unlink()
+        with pytest.raises(FileNotFoundError, match=r"1 of 5 files are missing: \S+/000\.png\. "):
+            load_visa(visa, "candle")
+
+    def test_no_images_to_test_on(self, visa):
+        with pytest.raises(FileNotFoundError, match=r"no test images \(pcb1\)"):
+            load_visa(visa, "pcb1")
+
+    def test_other_columns(self, visa):
+        plant_text(visa, "split_csv/1cls.csv", "object,split,image", "candle,train,a.JPG")
+        with pytest.raises(ValueError, match=r"no column label, mask; it has object, split, image"):
+            load_visa(visa, "candle")
+
+    def test_a_row_that_breaks_off(self, visa):
+        plant_text(visa, "split_csv/1cls.csv", HEADER, "candle,train,normal")
+        with pytest.raises(ValueError, match=r"1cls\.csv', line 2: a cell is missing"):
+            load_visa(visa, "candle")
+
+    def test_byte_order_mark_and_blanks(self, visa):
+        table = (visa / "split_csv/1cls.csv").read_text()
+        plant_text(visa, "split_csv/1cls.csv", "\ufeff" + table.replace(",", " , "))
+        assert len(load_visa(visa, "candle").X) == 4
+
+    @pytest.mark.parametrize("inside", ["1cls/", ""])
+    def test_prepared(self, tmp_path, inside):
+        root = tmp_path / "VisA_pytorch"
+        plant(root, f"{inside}candle/train/good/0.JPG", f"{inside}candle/test/good/1.JPG")
+        plant(root, f"{inside}candle/test/bad/000.JPG", f"{inside}candle/ground_truth/bad/000.png")
+        data = load_visa(root, "candle")
+        assert data.defects == ["good", "bad", "good"]
+        assert names(data.masks_test) == ["000.png", None]
+        assert DATASETS["visa"].categories(root) == ["candle"]
+
 
 # random.Random(1) puts 0 to 9 in the order 6, 8, 9, 7, 5, 3, 0, 4, 1, 2.
 FIRST_OF_TEN = (6, 7, 8, 9)
@@ -65,7 +173,7 @@ class TestAPTOS:
     def test_too_many_or_none(self, tmp_path, n_train):
         root = aptos_tree(tmp_path, "0001")
         with pytest.raises(
-            ValueError, match=rf"n_train={n_train} must lie between 1 and 2: .* 3 good"
+            ValueError, match=rf"n_train={n_train} must be between 1 and 2: .* 3 good"
         ):
             load_aptos(root, n_train=n_train)
 
@@ -80,7 +188,7 @@ class TestAPTOS:
             (root / f"train_images/image{i:02d}.png").unlink()
         with pytest.raises(
             FileNotFoundError,
-            match=r"train\.csv' lists images of train_images: 4 of 6 files are absent: image00, "
+            match=r"train\.csv' lists images of train_images: 4 of 6 files are missing: image00, "
             r"image02, image03, \.\.\.",
         ):
             load_aptos(root, n_train=1)
@@ -125,12 +233,8 @@ class TestOCT2017:
 
     def test_nothing_to_learn_from(self, root):
         (root / "train/NORMAL/N-1.jpeg").unlink()
-        with pytest.raises(FileNotFoundError, match=r"no good images to learn from[\s\S]*DRUSEN"):
+        with pytest.raises(FileNotFoundError, match=r"no good training images[\s\S]*DRUSEN"):
             load_oct2017(root)
-
-    def test_by_name(self, root):
-        assert DATASETS["oct2017"].categories(root) == ["oct2017"]
-        assert DATASETS["oct2017"].load(root, "oct2017").category == "oct2017"
 
 
 def isic_part(root, part, rows):
@@ -175,7 +279,7 @@ class TestISIC2018:
     def test_absent_images(self, root):
         (root / "ISIC2018_Task3_Validation_Input/ISIC_9.jpg").unlink()
         with pytest.raises(
-            FileNotFoundError, match=r"Validation_Input: 1 of 2 files are absent: ISIC_9\. "
+            FileNotFoundError, match=r"Validation_Input: 1 of 2 files are missing: ISIC_9\. "
         ):
             load_isic2018(root)
 
