@@ -28,13 +28,15 @@ class SeenPixels(NamedTuple):
 
 
 def iter_pixels(
-    masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]
+    masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray]
 ) -> Iterator[SeenPixels]:
     """Check masks and heat maps, and yield the pixels of each pair.
 
     Parameters
     ----------
-    masks, heatmaps : iterable of n arrays of shape (H_i, W_i)
+    masks : iterable of n arrays of shape (H_i, W_i) or None
+        None: no pixel is defective.
+    heatmaps : iterable of n arrays of shape (H_i, W_i)
 
     Yields
     ------
@@ -49,7 +51,8 @@ def iter_pixels(
     i = -1
     for i, (given, heatmap) in enumerate(zip(masks, heatmaps, strict=True)):
         refuse_masked(heatmap, f"heat map {i}")
-        mask, heatmap = marked(given, f"mask {i}"), np.asarray(heatmap)
+        heatmap = np.asarray(heatmap)
+        mask = np.zeros(heatmap.shape, bool) if given is None else marked(given, f"mask {i}")
         if mask.shape != heatmap.shape or mask.ndim != 2:
             raise ValueError(
                 f"mask {i} has shape {mask.shape}, its heat map {heatmap.shape}: both must be (H, W), "

@@ -120,13 +120,15 @@ class PixelCounts:
         """Defective pixels counted so far."""
         return int(self._defective.sum())
 
-    def update(self, masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> PixelCounts:
+    def update(
+        self, masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray]
+    ) -> PixelCounts:
         """Count the pixels of some images.
 
         Parameters
         ----------
-        masks : iterable of n arrays of shape (H_i, W_i)
-            Ground truth; non-zero = defective. Good images have an all-zero mask.
+        masks : iterable of n arrays of shape (H_i, W_i) or None
+            Ground truth; non-zero = defective. None: no pixel is (a good image).
         heatmaps : iterable of n arrays of shape (H_i, W_i)
             Anomaly of each pixel; higher = more anomalous. Pixels that are NaN are left out. May be a
             generator: one heat map is looked at after the other.

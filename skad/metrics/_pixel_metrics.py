@@ -13,13 +13,13 @@ from skad.metrics._ranked_pixels import RankedPixels, check_limit
 _N_THRESHOLDS = 200
 
 
-def pixel_auroc(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> float:
+def pixel_auroc(masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray]) -> float:
     """Probability that a defective pixel is more anomalous than a good one, ties counting half; exact.
 
     Parameters
     ----------
-    masks : iterable of n arrays of shape (H_i, W_i)
-        Ground truth; non-zero = defective. Good images have an all-zero mask.
+    masks : iterable of n arrays of shape (H_i, W_i) or None
+        Ground truth; non-zero = defective. None: no pixel is (a good image).
     heatmaps : iterable of n arrays of shape (H_i, W_i)
         Anomaly of each pixel, as ``predict_heatmap`` gives it; higher = more anomalous. Pixels that
         are NaN (outside the crop) are left out.
@@ -49,14 +49,16 @@ def pixel_auroc(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> 
     return _rank_exactly(masks, heatmaps).auroc()
 
 
-def pixel_average_precision(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> float:
+def pixel_average_precision(
+    masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray]
+) -> float:
     """Average precision of finding defective pixels; exact.
 
     Says more than :func:`pixel_auroc` where few pixels are defective.
 
     Parameters
     ----------
-    masks, heatmaps : iterable of n arrays of shape (H_i, W_i)
+    masks, heatmaps : iterables
         As for :func:`pixel_auroc`.
 
     Returns
@@ -85,7 +87,9 @@ def pixel_average_precision(masks: Iterable[np.ndarray], heatmaps: Iterable[np.n
     return _rank_exactly(masks, heatmaps).average_precision()
 
 
-def aupro(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray], limit: float = 0.3) -> float:
+def aupro(
+    masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray], limit: float = 0.3
+) -> float:
     """Area under the per-region overlap, up to a false-positive rate of `limit`; exact.
 
     A region is a connected part of a mask (8 neighbours), and every region counts the same whatever
@@ -95,8 +99,8 @@ def aupro(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray], limit: fl
 
     Parameters
     ----------
-    masks : iterable of n arrays of shape (H_i, W_i)
-        Ground truth; non-zero = defective. Good images have an all-zero mask.
+    masks : iterable of n arrays of shape (H_i, W_i) or None
+        Ground truth; non-zero = defective. None: no pixel is (a good image).
     heatmaps : iterable of n arrays of shape (H_i, W_i)
         Anomaly of each pixel; higher = more anomalous. Pixels that are NaN are left out; a region
         counts by what is left of it.
@@ -133,7 +137,7 @@ def aupro(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray], limit: fl
 
 
 def aupro_per_image(
-    masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray], limit: float = 0.3
+    masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray], limit: float = 0.3
 ) -> float:
     """Per-region overlap as the code of RD4AD and ReContrast computes it; not :func:`aupro`.
 
@@ -173,7 +177,9 @@ def aupro_per_image(
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def _rank_exactly(masks: Iterable[np.ndarray], heatmaps: Iterable[np.ndarray]) -> RankedPixels:
+def _rank_exactly(
+    masks: Iterable[np.ndarray | None], heatmaps: Iterable[np.ndarray]
+) -> RankedPixels:
     """Count pixels in the fewest groups that lose nothing.
 
     A group holds the pixels of one value that defective pixels have, or the good pixels between two such
