@@ -215,7 +215,7 @@ def test_shows_in_a_notebook(good):
         ),
         (
             {"heatmaps": [np.zeros((40, 48)), np.full((40, 48), np.nan)]},
-            "heat map 1 must hold more",
+            "heat map 1 holds only NaN",
         ),
         (
             {"heatmaps": [np.zeros((40, 48)), np.zeros((20, 24))]},

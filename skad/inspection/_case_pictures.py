@@ -1,6 +1,6 @@
-"""Pictures of a report: one image without a word in it, and the scale of all heat maps.
+"""Pictures of a report: one per image, without text, and the colour scale of all heat maps.
 
-Text stands in the page, where it is readable on a phone.
+The text is in the page, where it is readable on a phone.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from typing import Any
 
 from skad._system.forks import LOADING
 from skad.inspection._drawing import FOUND, new_figure
-from skad.inspection._heatmaps import draw_row
+from skad.inspection._panels import draw_panels
 from skad.inspection._shown import Shown
 
 _CMAP = "inferno"
-_WIDTH = 7.2  # inches, of three panels
-_TALLEST = 4.5
+_WIDTH, _MAX_HEIGHT = 7.2, 4.5  # inches, of three panels
 
 
 def draw_case(picture: Shown, threshold: float, vmin: float, vmax: float) -> Any:
-    """Draw one image: as it is, its heat map, the outlines.
+    """Draw one image: as it is, its heat map, and with outlines.
 
     Parameters
     ----------
@@ -31,10 +30,10 @@ def draw_case(picture: Shown, threshold: float, vmin: float, vmax: float) -> Any
     -------
     matplotlib Figure
     """
-    height = min(_WIDTH / 3 * picture.shape[0] / picture.shape[1], _TALLEST)
+    height = min(_WIDTH / 3 * picture.shape[0] / picture.shape[1], _MAX_HEIGHT)
     figure = new_figure(_WIDTH, max(height, 0.4))
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.0, wspace=0.0, hspace=0.0)
-    draw_row(figure.subplots(1, 3), picture, threshold, _CMAP, vmin, vmax)
+    draw_panels(figure.subplots(1, 3), picture, threshold, _CMAP, vmin, vmax)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What all pictures share: figures without pyplot, colours, PNG."""
+"""What all displays share: figures without pyplot, colours, PNG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from skad._system.forks import LOADING
 from skad.inspection._html import load_template
 
-# Blue and vermillion of Okabe and Ito: apart for every kind of colour vision, and in grey.
+# Blue and vermillion of Okabe and Ito: distinct for every kind of colour vision, and in grey.
 GOOD = "#0072B2"
 DEFECTIVE = "#D55E00"
 UNLABELLED = "#6E6E6E"
@@ -18,7 +18,7 @@ TRUTH = "tab:orange"
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Make a figure that belongs to nobody else: no window, no global state, safe on a server.
+    """Make a figure without pyplot: no window, no global state, safe on a server.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def check_matplotlib() -> None:
-    """Raise an ImportError that says what to install, unless matplotlib is there."""
+    """Raise an ImportError that says what to install if matplotlib is missing."""
     try:
         with LOADING:
             import matplotlib  # noqa: F401
@@ -62,7 +62,7 @@ def as_png(figure: Any, dpi: float = 100) -> bytes:
     ----------
     figure : matplotlib Figure
     dpi : float, default=100
-        Pixels an inch.
+        Pixels per inch.
 
     Returns
     -------
@@ -70,13 +70,13 @@ def as_png(figure: Any, dpi: float = 100) -> bytes:
         A PNG file.
     """
     file = BytesIO()
-    # What names the program that drew it is left out: the same picture is the same file.
+    # Without the version of matplotlib: the same picture is the same file.
     figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     return file.getvalue()
 
 
 class Drawn:
-    """Base of the displays: owns a figure or draws on axes of the user's."""
+    """Base of the displays: owns a figure, or draws on the user's axes."""
 
     figure_: Any
     _owns_figure = False
@@ -89,8 +89,8 @@ class Drawn:
         return axes
 
     def _repr_html_(self) -> str | None:
-        # A figure of the user's shows by itself; drawn here too, it would appear twice.
+        # A notebook shows the user's figure by itself; here it would appear a second time.
         if not self._owns_figure:
             return None
-        picture = load_template("picture.html").module.picture
-        return str(picture(as_png(self.figure_), type(self).__name__))
+        macros: Any = load_template("picture.html").module
+        return str(macros.picture(as_png(self.figure_), type(self).__name__))

@@ -14,33 +14,34 @@ from skad._scorers import as_mask, list_masks
 from skad._system.forks import LOADING
 from skad._validation.numbers import refuse_masked
 from skad._validation.text import readable
+from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
-from skad.inspection._fitted import check_heatmap, check_number, decode_once
+from skad.inspection._fitted import decode_once
+from skad.inspection._panels import STAR, colour_range, draw_panels
 from skad.inspection._shown import Shown
 
-# Inches; a title of more characters than that would run into its neighbour.
-_PANEL = 3.0
-_TITLE_WIDTH = 42
-# Height of a row in panel widths, whatever the images' aspect.
+_PANEL = 3.0  # width, in inches
+_TITLE_WIDTH = 42  # characters per line that fit above a panel
+# Limits of a row's height, in widths of a panel.
 _FLATTEST, _TALLEST = 0.35, 1.6
 
 
 class HeatmapDisplay(Drawn):
-    """Images beside their heat maps and the outline of what lies above the threshold.
+    """Images beside their heat maps and outlines of the regions above the threshold.
 
-    Green: the outline of what lies above the threshold. Orange: ground truth. Star: the pixel that
-    is most anomalous. Use :meth:`from_estimator` or :meth:`from_predictions` to create one.
+    Green: regions above the threshold. Orange: ground truth. Star: the most anomalous pixel. Use
+    :meth:`from_estimator` or :meth:`from_predictions` to create one.
 
     Parameters
     ----------
     images : list of ndarray of shape (H, W, 3)
         uint8, or floats in 0..1.
     heatmaps : list of ndarray of shape (H, W)
-        Higher = more anomalous; NaN where nothing was looked at.
+        Higher = more anomalous; NaN outside a centre crop.
     threshold : float
         Level of the outline.
     titles : sequence of str, default=None
-        A title a row, shown above the image.
+        One per row, shown above the image.
     masks : sequence of ndarray of shape (H, W), path or None, default=None
         Ground truth; non-zero = defective.
 
@@ -93,8 +94,8 @@ class HeatmapDisplay(Drawn):
             check_heatmap(i, heatmap, self.masks[i])
             if image.shape[:2] != heatmap.shape:
                 raise ValueError(
-                    f"image {i} has shape {image.shape[:2]}, its heat map {heatmap.shape}: outlines "
-                    "would lie elsewhere. Resize one of them."
+                    f"image {i} has shape {image.shape[:2]}, its heat map {heatmap.shape}: they must "
+                    "have the same size. Resize one of them."
                 )
 
     @classmethod
@@ -109,12 +110,12 @@ class HeatmapDisplay(Drawn):
         vmin: float | None = None,
         vmax: float | None = None,
     ) -> HeatmapDisplay:
-        """Score images and draw them.
+        """Score images and draw them with their heat maps.
 
         Parameters
         ----------
         estimator : fitted detector, or Pipeline that ends with one
-            After a transformer, images are drawn as the detector sees them.
+            After a transformer, the transformed images are drawn.
         X : images
             A handful, in any form that the detector takes.
         masks : sequence of ndarray of shape (H, W), path or None, default=None
@@ -122,8 +123,8 @@ class HeatmapDisplay(Drawn):
         titles : sequence of str, default=None
             None: what the detector calls each image, and how far its score is from the threshold.
         vmin, vmax : float, default=None
-            Ends of the colour scale, to compare with another display. None: the extremes of all maps
-            and the threshold.
+            Ends of the colour scale; fix them to compare displays. None: the lowest and the highest
+            of all heat maps and the threshold.
 
         Returns
         -------
@@ -157,7 +158,7 @@ class HeatmapDisplay(Drawn):
         vmin: float | None = None,
         vmax: float | None = None,
     ) -> HeatmapDisplay:
-        """Draw images and heat maps that are at hand.
+        """Draw images with heat maps that were computed before.
 
         Parameters
         ----------
@@ -186,18 +187,19 @@ class HeatmapDisplay(Drawn):
     def plot(
         self, *, cmap: str = "inferno", vmin: float | None = None, vmax: float | None = None
     ) -> HeatmapDisplay:
-        """Draw one row an image: the image, its heat map, the outline.
+        """Draw one row per image: the image, its heat map, and the image with outlines.
 
-        All heat maps share one colour scale, so that rows can be compared. Images of more than 1,000
-        pixels a side are reduced: the heat map keeps its highest values, so that all that lies above
-        the threshold is outlined.
+        All heat maps share one colour scale, so that rows can be compared. Images with a side of more
+        than 1,000 pixels are reduced; the heat map keeps the maximum of each block, so that every
+        region above the threshold is outlined.
 
         Parameters
         ----------
         cmap : str, default="inferno"
             Colours of the heat maps.
         vmin, vmax : float, default=None
-            Ends of the colour scale; None: the extremes of all maps and the threshold.
+            Ends of the colour scale; None: the lowest and the highest of all heat maps and the
+            threshold.
 
         Returns
         -------
@@ -222,7 +224,7 @@ class HeatmapDisplay(Drawn):
             len(heights), 3, squeeze=False, gridspec_kw={"height_ratios": heights}
         )
         for axes, picture, title in zip(self.axes_, shown, titles, strict=True):
-            scale = draw_row(axes, picture, self.threshold, cmap, low, high)
+            scale = draw_panels(axes, picture, self.threshold, cmap, low, high)
             axes[0].set_title(title, fontsize=9)
         self.axes_[0, 1].set_title("heat map", fontsize=9)
         self.axes_[0, 2].set_title("what stands out", fontsize=9)
@@ -235,17 +237,17 @@ class HeatmapDisplay(Drawn):
         return self
 
     def _explain(self, with_truth: bool) -> None:
-        """Write what the outlines mean under all rows."""
+        """Draw the legend of outlines and star under all rows."""
         with LOADING:
             from matplotlib.lines import Line2D
 
         entries = [
             Line2D([], [], color=FOUND, linewidth=2, label=f"above {self.threshold:.3g}"),
-            Line2D([], [], linestyle="", label="highest pixel", **_STAR),
+            Line2D([], [], linestyle="", label="highest pixel", **STAR),
         ]
         if with_truth:
             entries.insert(1, Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))
-        # Lime on white is hard to see.
+        # On grey: lime on white is hard to see.
         self.figure_.legend(
             handles=entries,
             loc="outside lower center",
@@ -254,75 +256,6 @@ class HeatmapDisplay(Drawn):
             facecolor="#bbbbbb",
             framealpha=1,
         )
-
-
-_STAR: dict[str, Any] = {
-    "marker": "*",
-    "markersize": 11,
-    "markerfacecolor": "cyan",
-    "markeredgecolor": "black",
-}
-
-
-def colour_range(shown: Sequence[Shown], threshold: float) -> tuple[float, float]:
-    """Find the ends of a colour scale that serves several heat maps.
-
-    Parameters
-    ----------
-    shown : sequence of Shown
-    threshold : float
-        Lies on the scale as well: maps that stay far below it must not glow.
-
-    Returns
-    -------
-    low, high : float
-    """
-    lows, highs = [picture.low for picture in shown], [picture.high for picture in shown]
-    return min(*lows, threshold), max(*highs, threshold)
-
-
-def draw_row(
-    axes: Sequence[Any], picture: Shown, threshold: float, cmap: str, vmin: float, vmax: float
-) -> Any:
-    """Draw one image on three axes: as it is, its heat map, the outlines.
-
-    Parameters
-    ----------
-    axes : sequence of 3 matplotlib Axes
-    picture : Shown
-    threshold : float
-        Level of the green outline.
-    cmap : str
-    vmin, vmax : float
-        Ends of the colour scale.
-
-    Returns
-    -------
-    matplotlib AxesImage
-        The drawn heat map, for a colour bar.
-    """
-    heatmap, where = picture.heatmap, picture.edges()
-    axes[0].imshow(picture.image, extent=where)
-    drawn = axes[1].imshow(heatmap, extent=where, cmap=cmap, vmin=vmin, vmax=vmax)
-    axes[2].imshow(picture.image, extent=where)
-    if min(heatmap.shape) > 1:  # a row of a table, drawn as a strip, has no outlines
-        if picture.mask is not None:
-            _outline(axes[2], picture, picture.mask, 0.5, colors=TRUTH, linewidths=1.2)
-        _outline(axes[2], picture, heatmap, threshold, colors=FOUND, linewidths=1.8)
-    row, column = picture.peak
-    axes[2].plot(column, row, **_STAR)
-    height, width = picture.shape
-    for axis in axes:
-        # Blocks at the far edges may reach beyond the image.
-        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-        axis.set_axis_off()
-    return drawn
-
-
-def _outline(axis: Any, picture: Shown, values: np.ndarray, level: float, **style: Any) -> None:
-    """Draw where values cross a level, if they do."""
-    if np.nanmin(values) < level < np.nanmax(values):
-        axis.contour(*picture.centres(), values, levels=[level], **style)
 
 
 def _as_heatmap(i: int, heatmap: Any) -> np.ndarray:

@@ -1,28 +1,29 @@
-"""A report on a detector: figures, histogram and the worst mistakes as one HTML file."""
+"""A report on a detector: figures, histogram and the worst mistakes in one HTML file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import count
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skad._base import BaseDetector
 from skad._callbacks import _StageLines
-from skad._contract import BaseDetector
 from skad._images import one_call, refuse_single
 from skad._route import Route, route_to_detector
 from skad._scorers import as_mask, list_masks
 from skad._sklearn_compat import _num_samples, _safe_indexing
 from skad._validation.labels import read_labels
 from skad.inspection._case_pictures import draw_case, draw_scale
+from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import as_png, check_matplotlib
-from skad.inspection._fitted import check_heatmap, check_number, decode_once, image_source
-from skad.inspection._heatmaps import colour_range
+from skad.inspection._fitted import check_images, decode_once, open_images
 from skad.inspection._page import Case, Page, Section, write_page
+from skad.inspection._panels import colour_range
 from skad.inspection._report_content import (
     Findings,
     choose,
@@ -48,29 +49,31 @@ def report(
     title: str | None = None,
     n_examples: int = 6,
 ) -> Path:
-    """Write what a detector makes of images into one HTML file.
+    """Write an HTML report on a fitted detector and a set of images.
 
-    The file holds everything: pictures are inside, nothing is loaded from elsewhere, no script runs.
-    It shows a table of figures, the histogram of scores, the worst false alarms and the worst missed
-    defects with their heat maps (the closest calls, where there is no mistake), the parameters and
-    versions. Without `y`: the most anomalous images.
+    The report is one self-contained file, without scripts. It shows a table of figures, the histogram
+    of image scores, the worst false alarms and missed defects with their heat maps (or the closest
+    calls if there are none), the parameters and the versions. Without `y`, it shows the most anomalous
+    images.
 
     Parameters
     ----------
     estimator : fitted detector, or Pipeline that ends with one
     X : images
-        n of them, in any form that the detector takes; not those learned from.
+        n images in any form that the detector takes. Not the training images: their scores are too
+        good.
     y : array-like of shape (n,), default=None
         +1 good, -1 defective.
     masks : sequence of n arrays of shape (H_i, W_i), paths or None, default=None
-        Ground truth; non-zero = defective, None: nothing is (a good image). For the figures of
-        pixels, and outlined in the pictures.
+        Ground truth: non-zero = defective; None for a good image. Adds the pixel metrics, and
+        outlines in the pictures.
     path : path-like, default="report.html"
-        The file to write, in a folder that exists. It is replaced as a whole, when all is done.
+        The file to write, in an existing folder. An existing file is replaced once the new one is
+        complete.
     title : str, default=None
-        None: the class of the detector.
+        Title of the page; None: the class of the detector.
     n_examples : int, default=6
-        Images of each kind that are shown at most, at least 1.
+        Maximum number of images per section; at least 1.
 
     Returns
     -------
@@ -80,22 +83,22 @@ def report(
     Raises
     ------
     NotFittedError, TypeError
-        If the estimator is not fitted, or no detector of skad.
+        If the estimator is not fitted, or is not a skad detector.
     ValueError
-        If labels or masks do not match the images, for labels other than +1 and -1, for a defective
-        image without mask, or for images that cannot be used.
+        If labels or masks do not match the images, if labels are not +1 or -1, if a defective image
+        has no mask, or if images cannot be used.
     FileNotFoundError
-        If the folder of `path`, or the file of a mask, does not exist.
+        If the folder of `path` or the file of a mask does not exist.
     ImportError
-        Without matplotlib.
+        If matplotlib is missing.
 
     Notes
     -----
-    Works for any number of images: a few heat maps are in memory at a time. Images that are shown are
-    scored once more in the end, unless there are so few that all of them may be. Pixel AUROC and AUPRO
-    come from counts in bins 0.05 % wide and agree with :func:`skad.metrics.pixel_auroc` and
-    :func:`skad.metrics.aupro` to about four digits.
-    A detector that is ``verbose`` reports progress.
+    Memory does not grow with the number of images: only a few heat maps are held at a time. Images
+    that are shown are scored a second time at the end, unless there are so few that all may be shown.
+    Pixel AUROC and AUPRO come from counts in bins 0.05 % wide and agree with
+    :func:`skad.metrics.pixel_auroc` and :func:`skad.metrics.aupro` to about four digits. A
+    ``verbose`` detector reports progress.
 
     Examples
     --------
@@ -141,7 +144,7 @@ def _check_path(path: Path) -> None:
     check_matplotlib()
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"path={str(path)!r}: there is no folder {str(path.parent)!r}. Make it first."
+            f"path={str(path)!r}: there is no folder {str(path.parent)!r}. Create it first."
         )
     if path.is_dir():
         raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file in it.")
@@ -150,7 +153,10 @@ def _check_path(path: Path) -> None:
 def _open_route(estimator: Any) -> Route:
     route = route_to_detector(estimator)
     if not isinstance(route.detector, BaseDetector):
-        raise TypeError(f"{type(route.detector).__name__} is no detector of skad.")
+        raise TypeError(
+            f"{type(route.detector).__name__} is not a skad detector: pass one, or a Pipeline that ends "
+            "with one."
+        )
     return route
 
 
@@ -160,41 +166,37 @@ def _check_masks(masks: Sequence[Any] | None, labels: np.ndarray | None, n: int)
     check_number("masks", masks, n)
     for i, mask in enumerate(masks):
         if mask is None and labels is not None and labels[i] == -1:
-            raise ValueError(f"image {i} is labelled -1 (defective) but has no mask.")
+            raise ValueError(f"image {i} is labelled -1 (defective) but has no mask: pass one.")
         if isinstance(mask, str | os.PathLike) and not os.path.exists(mask):
             raise FileNotFoundError(f"mask {i}: there is no file {os.fspath(mask)!r}.")
 
 
 def _check_images(route: Route, X: Any) -> None:
-    """Look over all images before the first is scored; a portion of X would miscount its own."""
+    """Check all images before the first is scored: errors name them by their index in X."""
     if not route.steps:
-        opener = getattr(route.detector, "estimators_", [route.detector])[0]
-        image_source(route.detector, X).check(opener._smallest_side())
+        check_images(route.detector, open_images(route.detector, X))
 
 
 def _score(
     route: Route, X: Any, n: int, masks: Sequence[Any] | None, all_shown: bool
 ) -> tuple[np.ndarray, PixelCounts | None, list[Shown]]:
-    """Score all images; with masks, count their pixels too. If all may be shown, keep what is seen."""
+    """Score all images, count pixels if there are masks, and keep all pictures if all may be shown."""
     scores, counts = np.empty(n), None if masks is None else PixelCounts()
     shown: list[Shown] = []
     progress = _StageLines(route.detector, "report", n)
-    for rows, portion in route.portions(X, n):
-        images: list[np.ndarray] = []
+    for where, images in route.portions(X, n):
         if all_shown:
-            images, portion = decode_once(route.detector, portion)
+            decoded, images = decode_once(route.detector, images)
         if masks is None and not all_shown:
-            scores[rows] = route.detector.score_samples(portion)
+            scores[where] = route.detector.score_samples(images)
         else:
-            heatmaps, scores[rows] = route.detector.predict_heatmap(portion, return_scores=True)
-            for i, heatmap in zip(range(rows.start, rows.stop), heatmaps, strict=True):
-                mask = None if masks is None else as_mask(masks[i], heatmap.shape, f"mask {i}")
-                check_heatmap(i, heatmap, mask)
-                if counts is not None and mask is not None:
-                    counts.update([mask], [heatmap])
-                if all_shown:
-                    shown.append(Shown.of(images[i - rows.start], heatmap, mask))
-        progress.update(rows.stop)
+            heatmaps, scores[where] = route.detector.predict_heatmap(images, return_scores=True)
+            truth = _read_masks(masks, heatmaps, where.start)
+            if counts is not None:
+                counts.update(truth, heatmaps)
+            if all_shown:
+                shown += map(Shown.of, decoded, heatmaps, truth)
+        progress.update(where.stop)
     progress.finish()
     return scores, counts, shown
 
@@ -207,34 +209,47 @@ def _draw_sections(
     n_examples: int,
     seen: list[Shown],
 ) -> tuple[list[Section], bytes]:
-    """Choose images, make their heat maps unless they were seen, and draw them on one colour scale."""
+    """Choose images, compute their heat maps unless `seen`, and draw them on one colour scale."""
     choices = choose(found, n_examples)
-    rows = np.concatenate([choice.rows for choice in choices])
-    chosen = _safe_indexing(X, rows)
+    indices = np.concatenate([choice.indices for choice in choices])
+    chosen = _safe_indexing(X, indices)
     if seen:
-        shown = [seen[i] for i in rows]
+        shown = [seen[i] for i in indices]
     else:
-        shown = list(_show(route, chosen, None if masks is None else [masks[i] for i in rows]))
+        shown = _show(route, chosen, None if masks is None else [masks[i] for i in indices])
     threshold = route.detector.heatmap_threshold_
     low, high = colour_range(shown, threshold)
 
     def draw_cases() -> Iterator[Case]:
-        for k, (i, picture) in enumerate(zip(rows, shown, strict=True)):
+        for k, (i, picture) in enumerate(zip(indices, shown, strict=True)):
             png = as_png(draw_case(picture, threshold, low, high))
             yield Case(png, f"image {i}{name_file(chosen, k)}", verdict(found, i))
 
     cases = draw_cases()
     sections = [
-        Section(choice.title, choice.text, [next(cases) for _ in choice.rows]) for choice in choices
+        Section(choice.title, choice.text, list(islice(cases, len(choice.indices))))
+        for choice in choices
     ]
     return sections, as_png(draw_scale(threshold, low, high))
 
 
-def _show(route: Route, X: Any, masks: Sequence[Any] | None) -> Iterator[Shown]:
-    """Make heat maps of images, a few at a time, and keep what can be seen of them."""
-    for rows, seen in route.portions(X, _num_samples(X)):
-        images, seen = decode_once(route.detector, seen)
-        heatmaps = route.detector.predict_heatmap(seen)
-        for i, image, heatmap in zip(count(rows.start), images, heatmaps, strict=False):
-            mask = None if masks is None else as_mask(masks[i], heatmap.shape, f"mask {i}")
-            yield Shown.of(image, heatmap, mask)
+def _show(route: Route, X: Any, masks: Sequence[Any] | None) -> list[Shown]:
+    """Compute the heat maps of images, a few at a time, and keep what is drawn of them."""
+    shown: list[Shown] = []
+    for where, images in route.portions(X, _num_samples(X)):
+        decoded, images = decode_once(route.detector, images)
+        heatmaps = route.detector.predict_heatmap(images)
+        shown += map(Shown.of, decoded, heatmaps, _read_masks(masks, heatmaps, where.start))
+    return shown
+
+
+def _read_masks(
+    masks: Sequence[Any] | None, heatmaps: Sequence[np.ndarray], start: int
+) -> list[np.ndarray | None]:
+    """Read the masks of heat maps, of which the first is that of image `start`, and check both."""
+    read: list[np.ndarray | None] = []
+    for i, heatmap in enumerate(heatmaps, start):
+        mask = None if masks is None else as_mask(masks[i], heatmap.shape, f"mask {i}")
+        check_heatmap(i, heatmap, mask)
+        read.append(mask)
+    return read

@@ -1,4 +1,4 @@
-"""What a report says: its figures, its choice of images, parameters and versions. No pictures."""
+"""Content of a report without its pictures: figures, choice of images, parameters, versions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad._sklearn_compat import _safe_indexing
+from skad._validation.text import shortened
 from skad._version import __version__
 from skad.metrics import PixelCounts, average_precision, discriminability, image_auroc
 
-# Of the images nearest to the threshold, where no mistake is to be shown.
-_N_CLOSEST = 3
+_N_CLOSEST = 3  # images nearest to the threshold, shown where there is no mistake
 _LONGEST_VALUE = 160  # characters of a parameter
 
 
 class Findings(NamedTuple):
-    """What the detector made of n images."""
+    """A detector and its results on n images."""
 
     detector: Any
     scores: np.ndarray
@@ -28,14 +28,16 @@ class Findings(NamedTuple):
     labels: np.ndarray | None
     """(n,) +1 good, -1 defective."""
     counts: PixelCounts | None
+    """Of all pixels; None without masks."""
 
 
 class Choice(NamedTuple):
-    """Images of one section, in the order in which they are shown."""
+    """Images of one section."""
 
     title: str
     text: str
-    rows: np.ndarray
+    indices: np.ndarray
+    """Of the images, in the order in which they are shown."""
 
 
 def summarise(found: Findings) -> list[tuple[str, str]]:
@@ -52,23 +54,23 @@ def summarise(found: Findings) -> list[tuple[str, str]]:
     detector, scores, labels, counts = found
     called = scores < detector.offset_
     if labels is None:
-        rows = [("images", str(len(scores))), ("called defective", _share(called, "images"))]
+        figures = [("images", str(len(scores))), ("called defective", _fraction(called, "images"))]
     else:
         good, defective = labels == 1, labels == -1
-        rows = [
+        figures = [
             ("images", f"{len(scores)} ({good.sum()} good, {defective.sum()} defective)"),
             *_image_figures(labels, scores),
-            ("false-alarm rate", _share(called[good], "good images")),
-            ("detection rate", _share(called[defective], "defective images")),
+            ("false-alarm rate", _fraction(called[good], "good images")),
+            ("detection rate", _fraction(called[defective], "defective images")),
         ]
     if counts is not None:
-        rows.append(("pixel AUROC", _figure(counts.auroc())))
-        rows.append(("AUPRO (up to 30 % false positives)", _figure(counts.aupro())))
+        figures.append(("pixel AUROC", _figure(counts.auroc())))
+        figures.append(("AUPRO (up to 30 % false positives)", _figure(counts.aupro())))
     if detector.contamination == "auto":
-        rows.append(("target false-alarm rate", f"{100 * detector.target_false_alarm_rate:g} %"))
-    rows.append(("threshold on score_samples (offset_)", f"{detector.offset_:.4g}"))
-    rows.append(("threshold on heat maps", f"{detector.heatmap_threshold_:.4g}"))
-    return rows
+        figures.append(("target false-alarm rate", f"{100 * detector.target_false_alarm_rate:g} %"))
+    figures.append(("threshold on score_samples (offset_)", f"{detector.offset_:.4g}"))
+    figures.append(("threshold on heat maps", f"{detector.heatmap_threshold_:.4g}"))
+    return figures
 
 
 def _image_figures(labels: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:
@@ -86,7 +88,7 @@ def _figure(value: float) -> str:
     return "needs good and defective pixels" if np.isnan(value) else f"{value:.4f}"
 
 
-def _share(called: np.ndarray, of: str) -> str:
+def _fraction(called: np.ndarray, of: str) -> str:
     if not len(called):
         return f"no {of}"
     return f"{called.sum()} of {len(called)} {of} ({100 * called.mean():.1f} %)"
@@ -99,19 +101,19 @@ def choose(found: Findings, n: int) -> list[Choice]:
     ----------
     found : Findings
     n : int
-        Mistakes of each kind at most.
+        Maximum number of images per section.
 
     Returns
     -------
     list of Choice
-        False alarms and missed defects, as far as there are good and defective images; without labels
-        the most anomalous images.
+        False alarms if there are good images, missed defects if there are defective ones; without
+        labels, the most anomalous images.
     """
     scores, labels, threshold = found.scores, found.labels, found.detector.offset_
     if labels is None:
-        rows = np.argsort(scores, kind="stable")
-        text = f"{min(n, len(rows))} of {len(rows)}, the most anomalous first."
-        return [Choice("Most anomalous images", text, rows[:n])]
+        indices = np.argsort(scores, kind="stable")
+        text = f"{min(n, len(indices))} of {len(indices)}, the most anomalous first."
+        return [Choice("Most anomalous images", text, indices[:n])]
     good, defective = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
     lowest_first = good[np.argsort(scores[good], kind="stable")]
     highest_first = defective[np.argsort(-scores[defective], kind="stable")]
@@ -121,29 +123,29 @@ def choose(found: Findings, n: int) -> list[Choice]:
         _worst("Missed defects", "defective images called good",
                highest_first, scores[highest_first] >= threshold, n),
     ]  # fmt: skip
-    return [choice for choice in choices if len(choice.rows)]
+    return [choice for choice in choices if len(choice.indices)]
 
 
-def _worst(title: str, what: str, rows: np.ndarray, wrong: np.ndarray, n: int) -> Choice:
-    """Take the worst mistakes, or the closest calls if there is none; `rows` are sorted."""
+def _worst(title: str, what: str, indices: np.ndarray, wrong: np.ndarray, n: int) -> Choice:
+    """Take the worst mistakes, or the closest calls if there is none; `indices` begin with the worst."""
     n_wrong = int(wrong.sum())
     if not n_wrong:
-        text = f"None among {len(rows)}. These came closest to it."
-        return Choice(title, text, rows[: min(n, _N_CLOSEST)])
-    text = f"{what[0].upper()}{what[1:]}: {n_wrong} of {len(rows)}."
+        text = f"None among {len(indices)}. These came closest to it."
+        return Choice(title, text, indices[: min(n, _N_CLOSEST)])
+    text = f"{what.capitalize()}: {n_wrong} of {len(indices)}."
     if n_wrong > n:
         text += f" The worst {n} are shown."
-    return Choice(title, text, rows[: min(n, n_wrong)])
+    return Choice(title, text, indices[: min(n, n_wrong)])
 
 
 def verdict(found: Findings, i: int) -> str:
-    """Say in words what an image is and what it was called.
+    """Describe the label of an image and the decision on it.
 
     Parameters
     ----------
     found : Findings
     i : int
-        Number of the image.
+        Index of the image.
 
     Returns
     -------
@@ -158,17 +160,18 @@ def verdict(found: Findings, i: int) -> str:
 
 
 def name_file(X: Any, k: int) -> str:
-    """Name the file of an image by its last two parts: names repeat from folder to folder.
+    """Name the file of an image together with its folder: folders often use the same file names.
 
     Parameters
     ----------
     X : images
     k : int
+        Index of the image in X.
 
     Returns
     -------
     str
-        ``": folder/file.png"``; empty if the image is no file.
+        ``": folder/file.png"``; empty if the image is not a file.
     """
     item = _safe_indexing(X, [k])
     item = item.iloc[0] if hasattr(item, "iloc") else item[0]
@@ -178,7 +181,7 @@ def name_file(X: Any, k: int) -> str:
 
 
 def list_parameters(estimator: Any) -> list[tuple[str, str]]:
-    """List all parameters, those of steps and members included.
+    """List all parameters, including those of steps and members.
 
     Parameters
     ----------
@@ -187,14 +190,15 @@ def list_parameters(estimator: Any) -> list[tuple[str, str]]:
     Returns
     -------
     list of (name, value)
-        Estimators and networks by their class; long values cut.
+        Estimators and networks by their class; long values shortened.
     """
-    return [(name, _short(value)) for name, value in sorted(estimator.get_params().items())]
+    return [(name, _describe(value)) for name, value in sorted(estimator.get_params().items())]
 
 
-def _short(value: Any) -> str:
-    text = type(value).__name__ if hasattr(value, "__dict__") else repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
+def _describe(value: Any) -> str:
+    if hasattr(value, "__dict__"):
+        return type(value).__name__
+    return shortened(repr(value), _LONGEST_VALUE)
 
 
 def list_versions() -> list[tuple[str, str]]:

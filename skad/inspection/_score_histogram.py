@@ -15,10 +15,10 @@ from skad.metrics import discriminability
 
 
 class ScoreHistogramDisplay(Drawn):
-    """How far the scores of good and of defective images lie apart.
+    """Histograms of the scores of good and of defective images.
 
-    The axis shows anomaly scores as the papers draw them, minus ``score_samples``: defects lie on the
-    right. Use :meth:`from_estimator` or :meth:`from_predictions` to create one.
+    The axis shows anomaly scores as the papers do, minus ``score_samples``: defects lie on the right.
+    Use :meth:`from_estimator` or :meth:`from_predictions` to create one.
 
     Parameters
     ----------
@@ -27,20 +27,21 @@ class ScoreHistogramDisplay(Drawn):
     y : array-like of shape (n,) or None, default=None
         +1 good, -1 defective; None: one histogram of all images.
     threshold : float or None, default=None
-        On `scores`, as ``offset_``: images below it are called defective. None: no line.
+        On the scale of `scores`, such as ``offset_``: images below it are called defective. None: no
+        line.
     name : str or None, default=None
-        Head of the title.
+        Beginning of the title.
 
     Raises
     ------
     ValueError
-        For another number of labels than scores, other labels, or scores that are not finite.
+        If the labels do not match the scores or are not +1 or -1, or if scores are not finite.
 
     Attributes
     ----------
     d_prime : float or None
-        Discriminability d' of the scores, see :func:`skad.metrics.discriminability`; None unless good
-        and defective images are both there.
+        Discriminability d' of the scores, see :func:`skad.metrics.discriminability`; None unless there
+        are both good and defective images.
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
     threshold_line_ : matplotlib Line2D or None
@@ -91,7 +92,7 @@ class ScoreHistogramDisplay(Drawn):
         y : array-like of shape (n,), default=None
             +1 good, -1 defective.
         name : str, default=None
-            Head of the title; None: the class of the detector.
+            Beginning of the title; None: the class of the detector.
         bins : int, str or sequence of float, default=30
             As in :func:`numpy.histogram_bin_edges`, over the anomaly scores of all images.
         ax : matplotlib Axes, default=None
@@ -104,9 +105,9 @@ class ScoreHistogramDisplay(Drawn):
         Raises
         ------
         NotFittedError, TypeError
-            If the estimator is not fitted, or no detector.
+            If the estimator is not fitted, or is not a detector.
         ValueError
-            For another number of labels than images, or other labels.
+            If the labels do not match the images or are not +1 or -1.
         """
         route = route_to_detector(estimator, "score_samples")
         scores = route.detector.score_samples(route.images(X))
@@ -130,12 +131,12 @@ class ScoreHistogramDisplay(Drawn):
         bins: Any = 30,
         ax: Any = None,
     ) -> ScoreHistogramDisplay:
-        """Draw scores that are at hand.
+        """Draw scores that were computed before.
 
         Parameters
         ----------
         y : array-like of shape (n,) or None
-            +1 good, -1 defective; None: not known.
+            +1 good, -1 defective; None: no labels.
         scores : array-like of shape (n,)
             ``score_samples`` with ``offset_`` as threshold, or ``decision_function`` with 0.
         threshold : float, default=None
@@ -150,12 +151,12 @@ class ScoreHistogramDisplay(Drawn):
         Raises
         ------
         ValueError
-            For another number of labels than scores, other labels, or scores that are not finite.
+            If the labels do not match the scores or are not +1 or -1, or if scores are not finite.
         """
         return cls(scores, y, threshold, name).plot(ax, bins=bins)
 
     def plot(self, ax: Any = None, *, bins: Any = 30) -> ScoreHistogramDisplay:
-        """Draw the histograms, on common bins.
+        """Draw the histograms, with common bins.
 
         Parameters
         ----------
@@ -171,18 +172,18 @@ class ScoreHistogramDisplay(Drawn):
         self.ax_ = self._axes(ax, 6.0, 3.4)
         anomaly = -self.scores
         edges = np.histogram_bin_edges(anomaly, bins)
-        for label, colour, rows in self._groups():
+        for label, colour, members in self._groups():
             self.ax_.hist(
-                anomaly[rows],
+                anomaly[members],
                 edges,
                 histtype="stepfilled",
                 color=colour,
                 alpha=0.45,
                 edgecolor="none",
             )
-            # The outline stays readable where two histograms lie over each other.
+            # The outline stays readable where two histograms overlap.
             self.ax_.hist(
-                anomaly[rows], edges, histtype="step", color=colour, linewidth=1.6, label=label
+                anomaly[members], edges, histtype="step", color=colour, linewidth=1.6, label=label
             )
         self.threshold_line_ = None
         if self.threshold is not None:
@@ -200,12 +201,14 @@ class ScoreHistogramDisplay(Drawn):
         return self
 
     def _groups(self) -> list[tuple[str, str, np.ndarray]]:
-        """Label, colour and rows of each histogram; those without images are left out."""
+        """Label, colour and images of each histogram; empty ones are left out."""
         if self.y is None:
             return [(f"images ({len(self.scores)})", UNLABELLED, np.ones(len(self.scores), bool))]
         groups = [("good", GOOD, self.y == 1), ("defective", DEFECTIVE, self.y == -1)]
         return [
-            (f"{name} ({rows.sum()})", colour, rows) for name, colour, rows in groups if rows.any()
+            (f"{name} ({members.sum()})", colour, members)
+            for name, colour, members in groups
+            if members.any()
         ]
 
 
@@ -214,7 +217,7 @@ def _read_scores(scores: Any) -> np.ndarray:
     values = np.asarray(scores, dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(
-            f"scores must be a list of finite numbers, one an image; got shape {values.shape}"
+            f"scores must be a list of finite numbers, one per image; got shape {values.shape}"
             + ("." if np.isfinite(values).all() else " with NaN or infinite values.")
         )
     return values

@@ -1,4 +1,4 @@
-"""Images and heat maps in as many pixels as a picture has dots."""
+"""Images and heat maps reduced to the resolution at which they are drawn."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from PIL import Image
 
 from skad._validation.numbers import marked
 
-# Of the longer side of a panel: three inches at more than 300 dots an inch.
+# Pixels of the longer side of a panel: three inches at more than 300 dots per inch.
 _DOTS = 1000
 
 
 class Shown(NamedTuple):
-    """What is drawn of one image.
+    """One image, its heat map and its mask, as they are drawn.
 
-    Large images are reduced block by block before matplotlib sees them: of an image the mean of each
-    block, of its heat map the highest value, of its mask whether any pixel is marked. So the least
-    pixel above the threshold keeps its outline; an outline is at most a block too wide.
+    Large images are reduced block by block before matplotlib sees them: an image to the mean of each
+    block, a heat map to its maximum, a mask to whether any pixel is marked. So even a single pixel
+    above the threshold is outlined; an outline is at most one block too wide.
     """
 
     image: np.ndarray
@@ -26,26 +26,26 @@ class Shown(NamedTuple):
     heatmap: np.ndarray
     """Of shape (h, w)."""
     mask: np.ndarray | None
-    """Of shape (h, w), bool; None: no ground truth, or nothing in it."""
+    """Of shape (h, w), bool; None: no ground truth, or no pixel is marked."""
     step: int
-    """Sides of a block, in pixels of the image as it was given."""
+    """Side of a block, in pixels of the original image."""
     shape: tuple[int, int]
-    """Of the image as it was given."""
+    """Of the original image."""
     peak: tuple[int, int]
-    """Row and column of its most anomalous pixel."""
+    """Row and column of the most anomalous pixel, in the original image."""
     low: float
     high: float
-    """Extremes of the heat map as it was given."""
+    """Lowest and highest value of the heat map."""
 
     @classmethod
     def of(cls, image: np.ndarray, heatmap: np.ndarray, mask: np.ndarray | None) -> Shown:
-        """Reduce an image, its heat map and its mask to what can be seen of them.
+        """Reduce an image, its heat map and its mask to the resolution of a picture.
 
         Parameters
         ----------
         image : ndarray of shape (H, W, 3)
         heatmap : ndarray of shape (H, W)
-            Not NaN throughout.
+            Not all NaN.
         mask : ndarray of shape (H, W) or None
 
         Returns
@@ -68,18 +68,19 @@ class Shown(NamedTuple):
         )
 
     def edges(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top of what is drawn, in pixels of the image as it was given."""
+        """Left, right, bottom and top of what is drawn, in pixels of the original image."""
         rows, columns = self.heatmap.shape
         return -0.5, columns * self.step - 0.5, rows * self.step - 0.5, -0.5
 
     def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and rows of the blocks' centres, in pixels of the image as it was given."""
+        """Columns and rows of the centres of blocks, in pixels of the original image."""
         rows, columns = (np.arange(n) * self.step + (self.step - 1) / 2 for n in self.heatmap.shape)
         return columns, rows
 
 
 def _by_blocks(larger: np.ufunc, values: np.ndarray, step: int) -> np.ndarray:
-    """Fold each block of step x step pixels into one; those at the far edges may be smaller."""
+    """Fold each block of step x step pixels into one; blocks at the far edges may be smaller."""
+    # ufunc.reduceat takes ten times as long: 385 instead of 37 ms for a heat map of 24 megapixels.
     for _ in range(2):
         folded = values[::step].copy()
         for first in range(1, step):

@@ -27,7 +27,7 @@ def test_from_estimator(make, labelled):
     det = make().fit(X, y)
     display = CoresetDisplay.from_estimator(det, X, y, random_state=0)
     assert display.bank.shape == (len(det.bank_), 2)
-    per_image = det._grid_shape()[0] * det._grid_shape()[1]
+    per_image = np.prod(det._find_network().grid)
     assert display.patches.shape == (per_image * len(X), 2)
     assert np.sum(display.y == -1) == per_image * 4
     assert set(display.scatters_) == {"good", "defective", "coreset"}
@@ -60,7 +60,7 @@ def test_the_choice_of_patches(labelled):
 
 def test_patches_in_padding_are_left_out(good):
     det = make_detector(geometry="pad", image_size=64).fit(good)
-    grid = det._grid_shape()
+    grid = det._find_network().grid
     r0, r1, c0, c1 = det.geometry_.valid_cells(40, 48, *grid)
     n = (r1 - r0) * (c1 - c0)
     assert n < np.prod(grid)
@@ -134,7 +134,7 @@ def test_detectors_without_a_bank(good):
 
 def test_what_cannot_be_drawn():
     patches = np.random.default_rng(0).normal(size=(30, 8))
-    with pytest.raises(ValueError, match=r"with one d; got shapes \(30, 8\) and \(4, 7\)"):
+    with pytest.raises(ValueError, match=r"with the same d; got \(30, 8\) and \(4, 7\)"):
         CoresetDisplay.from_predictions(patches, patches[:4, :7])
     with pytest.raises(ValueError, match="y has 2 labels for 30"):
         CoresetDisplay.from_predictions(patches, patches[:4], [1, -1])
@@ -155,5 +155,5 @@ def test_made_directly():
             CoresetDisplay(patches, bank, y)
     with pytest.raises(ValueError, match="from_predictions"):
         CoresetDisplay(np.zeros((3, 5)), np.zeros((1, 5)))
-    with pytest.raises(ValueError, match="with one d"):
+    with pytest.raises(ValueError, match="with the same d"):
         CoresetDisplay(patches, [0.0, 1.0])

@@ -81,8 +81,8 @@ def test_curves_are_thinned_for_the_eye():
         ([np.zeros((2, 2))], [np.eye(2)], "mark no pixel as defective"),
         ([np.ones((2, 2))], [np.eye(2)], "mark all pixels as defective"),
         ([np.ones((2, 3))], [np.eye(2)], r"mask 0 has shape \(2, 3\), its heat map \(2, 2\)"),
-        ([None], [np.full((2, 2), np.nan)], "heat map 0 must hold more than NaN"),
-        (np.eye(2), np.eye(2), r"heat map 0 must be of shape \(H, W\).*passed as \[heatmap\]"),
+        ([None], [np.full((2, 2), np.nan)], "heat map 0 holds only NaN"),
+        (np.eye(2), np.eye(2), r"heat map 0 has shape \(2,\) .*a single one as \[heatmap\]"),
         ([None, None], [np.eye(2)], "argument"),
     ],
 )

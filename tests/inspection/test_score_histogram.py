@@ -91,7 +91,7 @@ def test_through_a_pipeline_and_a_search(good, defective):
         ([True, True], [1.0, 2.0], "labels must be"),
         ([1], [1.0, 2.0], "y has 1 labels for 2 images"),
         (None, [1.0, np.nan], "NaN or infinite"),
-        (None, [], "finite numbers, one an image"),
+        (None, [], "finite numbers, one per image"),
     ],
 )
 def test_what_cannot_be_drawn(y, scores, message):

@@ -1,0 +1,80 @@
+"""One image in three panels: as it is, its heat map, and with outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skad.inspection._drawing import FOUND, TRUTH
+from skad.inspection._shown import Shown
+
+STAR: dict[str, Any] = {
+    "marker": "*",
+    "markersize": 11,
+    "markerfacecolor": "cyan",
+    "markeredgecolor": "black",
+}
+"""Style of the mark on the most anomalous pixel."""
+
+
+def colour_range(shown: Sequence[Shown], threshold: float) -> tuple[float, float]:
+    """Find the ends of a colour scale that several heat maps share.
+
+    Parameters
+    ----------
+    shown : sequence of Shown
+    threshold : float
+        Included in the range, so that heat maps far below it stay dark.
+
+    Returns
+    -------
+    low, high : float
+    """
+    lows, highs = [picture.low for picture in shown], [picture.high for picture in shown]
+    return min(*lows, threshold), max(*highs, threshold)
+
+
+def draw_panels(
+    axes: Sequence[Any], picture: Shown, threshold: float, cmap: str, vmin: float, vmax: float
+) -> Any:
+    """Draw one image on three axes: as it is, its heat map, and with outlines.
+
+    Parameters
+    ----------
+    axes : sequence of 3 matplotlib Axes
+    picture : Shown
+    threshold : float
+        Level of the green outline.
+    cmap : str
+    vmin, vmax : float
+        Ends of the colour scale.
+
+    Returns
+    -------
+    matplotlib AxesImage
+        The drawn heat map, for a colour bar.
+    """
+    heatmap, where = picture.heatmap, picture.edges()
+    axes[0].imshow(picture.image, extent=where)
+    drawn = axes[1].imshow(heatmap, extent=where, cmap=cmap, vmin=vmin, vmax=vmax)
+    axes[2].imshow(picture.image, extent=where)
+    if min(heatmap.shape) > 1:  # contours need two rows: a 1 x F strip has none
+        if picture.mask is not None:
+            _outline(axes[2], picture, picture.mask, 0.5, colors=TRUTH, linewidths=1.2)
+        _outline(axes[2], picture, heatmap, threshold, colors=FOUND, linewidths=1.8)
+    row, column = picture.peak
+    axes[2].plot(column, row, **STAR)
+    height, width = picture.shape
+    for axis in axes:
+        # Blocks at the right and lower edges may reach beyond the image.
+        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axis.set_axis_off()
+    return drawn
+
+
+def _outline(axis: Any, picture: Shown, values: np.ndarray, level: float, **style: Any) -> None:
+    """Draw where values cross a level, if they do: matplotlib warns about an empty contour."""
+    if np.nanmin(values) < level < np.nanmax(values):
+        axis.contour(*picture.centres(), values, levels=[level], **style)
