@@ -177,7 +177,7 @@ def name_file(X: Any, k: int) -> str:
     item = item.iloc[0] if hasattr(item, "iloc") else item[0]
     if not isinstance(item, str | os.PathLike):
         return ""
-    return f": {'/'.join(Path(item).parts[-2:])}"
+    return f": {Path(*Path(item).parts[-2:]).as_posix()}"
 
 
 def list_parameters(estimator: Any) -> list[tuple[str, str]]:
