@@ -10,7 +10,7 @@ from typing import Any
 
 from skad._sklearn_compat import callback_context
 
-# Told how many units of a stage are done.
+# Called with the number of units of a stage that are done.
 Advance = Callable[[int], None]
 
 _SECONDS_BETWEEN_LINES = 2.0
@@ -67,7 +67,7 @@ class FitProgress:
 class _StageTicks:
     """A stage as scikit-learn's callbacks see it: a task of at most 100 equal subtasks.
 
-    The cap keeps the tree of contexts small when a stage counts picks or images by the thousand.
+    The cap keeps the tree of contexts small when a stage has thousands of centers or images.
     """
 
     def __init__(self, estimator: Any, parent: Any, name: str, total: int) -> None:
@@ -96,7 +96,7 @@ class _StageTicks:
 
 
 class _StageLines:
-    """The lines that ``verbose`` prints: 1, one a stage; 2, also one every other second."""
+    """The lines that ``verbose`` prints. 1: one per stage; 2: also one every two seconds."""
 
     def __init__(self, estimator: Any, name: str, total: int) -> None:
         self.prefix = f"[{type(estimator).__name__}] {name}"

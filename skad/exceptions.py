@@ -1,4 +1,4 @@
-"""Warnings and errors of skad's own, so that each can be told from others.
+"""skad's own warnings and errors, to be caught or filtered by type.
 
 Examples
 --------
@@ -13,16 +13,16 @@ __all__ = ["FeatureError", "ImageFileWarning", "TabularDataWarning"]
 class FeatureError(ValueError):
     """The backbone's features of an image are NaN, infinite, or too large for float32.
 
-    No distance says anything of such features, so that there is neither a score nor a verdict.
+    Distances between such features mean nothing, so there is neither a score nor a verdict.
 
     Parameters
     ----------
     largest : float
         Largest absolute value of the features, or NaN.
     index : int
-        Number of the image among those looked at.
+        Index of the image.
     image : str or None, default=None
-        What the image is called.
+        Name of the image in the message.
     """
 
     def __init__(self, largest: float, index: int, image: str | None = None) -> None:
@@ -32,8 +32,8 @@ class FeatureError(ValueError):
     def __str__(self) -> str:
         return (
             f"{self.image or f'image {self.index}'}: the backbone's features are NaN, infinite or too "
-            f"large (up to {self.largest:.3g}), so that it cannot be scored. Look at the image, and at "
-            "the weights of the backbone."
+            f"large (up to {self.largest:.3g}), so it cannot be scored. Check the image, and the "
+            "weights of the backbone."
         )
 
 
@@ -46,8 +46,8 @@ class TabularDataWarning(UserWarning):
 
 
 class ImageFileWarning(UserWarning):
-    """An image file holds more than is looked at, or Pillow warns of it.
+    """An image file holds more than is used, or Pillow warns about it.
 
-    Said once per call, with the first file and the number of others: further pages of a TIFF or GIF, of
-    which the first alone is looked at; damaged metadata; very large images.
+    Given once per call, with the first file and the number of others: for files with several pages, as
+    TIFF or GIF, of which only the first is used; for damaged metadata; for very large images.
     """

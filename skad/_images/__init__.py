@@ -1,8 +1,8 @@
-"""What users hold -> an ordered stream of batches -> and the way back for heat maps.
+"""The user's X -> an ordered stream of batches, and the way back for heat maps.
 
-`is_rows` tells tables from images, `as_image_source` gives every kind of images one face
-(`ImageSource`), `iter_batches` decodes and resizes ahead of the consumer, `Geometry` says how an image
-meets the square canvas of a network and `Geometry.restore` brings a map from that canvas back to the
+`is_rows` tells tables from images, `as_image_source` gives every kind of images one interface
+(`ImageSource`), `iter_batches` decodes and resizes ahead of the consumer, `Geometry` places an image
+on the square canvas of a network, and `Geometry.restore` brings a map from that canvas back to the
 image. Nothing here knows a network: NumPy and Pillow are all it needs.
 """
 

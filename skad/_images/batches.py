@@ -24,8 +24,8 @@ class ImageBatch(NamedTuple):
     start : int
         Number of the first image in the stream.
     pixels : ndarray of shape (B, S, S, 3)
-        uint8; float32 in 0..1 if any of the images is float. ``x.astype(float32) / float32(255)``
-        makes the one of the other, here as everywhere: the score of an image must not depend on
+        uint8; float32 in 0..1 if any of the images is float. uint8 becomes float32 by
+        ``x.astype(float32) / float32(255)`` everywhere: the score of an image must not depend on
         its neighbours. It may be a view of the user's array: not to be written into.
     shapes : list of (H, W)
         Heights and widths of the images themselves.
@@ -42,7 +42,7 @@ class CanvasCache:
     Parameters
     ----------
     max_bytes : int or None
-        Images beyond it are decoded anew in every pass. None: no limit.
+        Images that do not fit are decoded again in every pass. None: no limit.
     """
 
     def __init__(self, max_bytes: int | None) -> None:
@@ -83,7 +83,7 @@ def iter_batches(
     geometry : Geometry
         How they are brought to the canvas.
     batch_size : int
-        Images a batch; the last batch is shorter.
+        Images per batch; the last batch may be shorter.
     n_workers : int, default=None
         Threads that decode and resize about one batch ahead of the consumer. 0 works in the
         calling thread; None takes the CPUs of this process, at most 8.
@@ -120,7 +120,7 @@ def iter_batches(
 def _ready_batches(
     source: ImageSource, batch_size: int, indices: Sequence[int]
 ) -> Generator[ImageBatch, None, None]:
-    """Batches of images that lie on the canvas already: nothing is worth a thread, or a copy."""
+    """Batches of images that have the size of the canvas already: without threads or copies."""
     for start in range(0, len(indices), batch_size):
         pixels = source.stacked(indices[start : start + batch_size])
         assert pixels is not None

@@ -45,13 +45,13 @@ def is_rows(X: Any) -> bool:
         False for a list, tuple, Series, 1-D array or table of one column with an image in it (path,
         Pillow image, encoded image, array of two or more dimensions), for an empty list, for an array
         or tensor of three or more dimensions, and for other things with a length and elements. True
-        for everything else: what is no table either is scikit-learn's to refuse.
+        for everything else, which scikit-learn refuses if it is not a table.
 
     Raises
     ------
     TypeError
         If X is one path, one encoded image or one Pillow image, can only be iterated over, or holds
-        what stands for images and is none (uploads, records, None).
+        objects that are not images themselves (uploads, records, None).
     ValueError
         If X is a table of several columns with images in it, or something in it is masked.
     """
@@ -76,7 +76,7 @@ def is_rows(X: Any) -> bool:
 
 
 def as_items(X: Any) -> Sequence[Any] | None:
-    """View what holds images one by one as a sequence of items; None if X is none of that.
+    """View a collection of images as a sequence of items; None if X is not a collection of images.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def as_items(X: Any) -> Sequence[Any] | None:
 
 
 class Elements(Sequence[Any]):
-    """A data set of the user's: has a length and elements, each read when it is asked for."""
+    """A user's data set: has a length, and elements that are read when they are asked for."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset, self._lock = dataset, ObjectLock()
@@ -111,7 +111,7 @@ class Elements(Sequence[Any]):
 
 
 class Slices(Sequence[Any]):
-    """Images in one array that lies elsewhere, each read when it is asked for."""
+    """Images of an array that is not in memory, each read when it is asked for."""
 
     def __init__(self, array: Any) -> None:
         self._array = array
@@ -172,7 +172,7 @@ def column_values(X: Any) -> np.ndarray | None:
 
 
 def refuse_single(X: Any) -> None:
-    """Refuse what is one image, or cannot be counted: its letters or bytes are no images.
+    """Refuse a single image, and what has no length or cannot be indexed.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ def refuse_single(X: Any) -> None:
     by_number = ("__getitem__", "__array__", "shape")
     if hasattr(X, "__iter__") and not any(hasattr(X, name) for name in by_number):
         raise TypeError(
-            f"X is a {type_name(X)}, of which images cannot be taken by number: wrap it in "
-            "list(X). Of a DataLoader pass the data set: its images, one by one."
+            f"X is a {type_name(X)}, which cannot be indexed: wrap it in list(X). "
+            "Instead of a DataLoader, pass the images of its data set one by one."
         )
 
 
@@ -226,8 +226,8 @@ def _refuse_several_columns(X: Any) -> None:
     if found:
         take = f"X[{shortened(repr(found[0]), 60)}]" if is_frame else f"X[:, {found[0]}]"
         raise ValueError(
-            f"X is a table of {shape[1]} columns with images, or texts, in it. Pass the column of "
-            f"images alone, such as {take}."
+            f"X is a table of {shape[1]} columns that hold images or text. Pass only the column "
+            f"of images, such as {take}."
         )
 
 

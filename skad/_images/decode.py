@@ -1,4 +1,4 @@
-"""One item that a user holds -> one canonical image.
+"""One item of X -> one canonical image.
 
 An item is a path, a Pillow image, an encoded image (bytes, an open file), an array (NumPy, torch,
 anything with ``__array__``) or a row of a table. Every function here takes the item and the name that
@@ -53,9 +53,9 @@ class Checked(NamedTuple):
     side: int | None
     """Length of the shorter side; None if that cannot be known."""
     n_pages: int = 1
-    """Images in its file, of which the first is looked at."""
+    """Images in its file; the first is used."""
     remarks: tuple[str, ...] = ()
-    """What Pillow warns of."""
+    """Pillow's warnings."""
 
 
 def decode(item: Any, name: str) -> np.ndarray:
@@ -178,7 +178,7 @@ def check(item: Any, name: str) -> Checked:
         with naming(item, name):
             if "exif" in image.info:
                 orientation(image)  # Pillow warns of damaged EXIF data when they are read
-            # An image of the user's shows the page that the user has chosen.
+            # A Pillow image shows the page that the user has chosen.
             n_pages = 1 if isinstance(item, Image.Image) else count_pages(image)
         return Checked(side, n_pages, tuple(heard))
 
@@ -196,13 +196,13 @@ def _read_element(item: Any, name: str) -> tuple[Any, str]:
         found = item.read()
     if isinstance(found, (tuple, list)):
         raise TypeError(
-            f"{name}: is a {type_name(found)} of {len(found)}, but X must hold images alone. "
-            "Take them out of it: [element[0] for element in X]."
+            f"{name}: is a {type_name(found)} of {len(found)}, but X must hold only images. "
+            "Pass them alone: [element[0] for element in X]."
         )
     if hasattr(found, "keys"):
         keys = shortened(", ".join(repr(key) for key in found), 60)
         raise TypeError(
-            f"{name}: is a {type_name(found)} with {keys}, but X must hold images alone. "
+            f"{name}: is a {type_name(found)} with {keys}, but X must hold only images. "
             "Pass the column of images: X['image'], or [element['image'] for element in X]."
         )
     return found, f"{name}, {describe(found)}"
@@ -241,7 +241,7 @@ def _naming_numbers(name: str) -> Iterator[None]:
 def _opened(item: Any, name: str) -> Iterator[Image.Image]:
     if not (is_path(item) or is_encoded(item) or isinstance(item, Image.Image)):
         raise TypeError(f"{name}: {problem_of(item) or WANTED}.")
-    # Whatever Pillow warns of is heard, and told once by those who check.
+    # Pillow's warnings are collected: `check` hands them on, to be shown once.
     with listening(), opened(item, name) as image:
         yield image
 

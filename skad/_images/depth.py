@@ -1,8 +1,8 @@
-"""Files whose numbers Pillow does not hand over as they are: refused, by their headers.
+"""Files whose numbers Pillow would change: refused by their headers.
 
-Pillow has no image of more than 8 bits per colour. It drops the low bytes of such files, and of some
-others mixes up bytes, signs, or black and white, all without a word. The rules here are about what
-Pillow 10 to 13 do; a file that they pass scores as the array of its numbers does.
+Pillow has no image of more than 8 bits per colour. It silently drops the low bytes of such files, and
+confuses bytes, signs, or black and white in some others. The rules here describe Pillow 10 to 13; a
+file that passes them scores as the array of its numbers does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SCALED = (
 
 
 class _Problem(NamedTuple):
-    """What is the matter with a file, and what to do about it."""
+    """What is wrong with a file, and the remedy."""
 
     matter: str
     remedy: str = _REMEDY
@@ -53,14 +53,14 @@ def check_depth(image: Image.Image, name: str) -> None:
     Parameters
     ----------
     image : Pillow image
-        Opened, and not loaded: an image in memory counts by what it holds.
+        Opened, and not loaded; an image in memory is taken as it is.
     name : str
         How errors call it.
 
     Raises
     ------
     ValueError
-        Naming what is the matter, and the remedy.
+        Names the problem and the remedy.
     """
     problem = _problem(image)
     if problem is not None:
@@ -97,7 +97,7 @@ def _stretched(mode: str) -> _Problem:
 
 
 def _decoder(tile: Any) -> tuple[str, str, tuple[Any, ...]]:
-    """Name of a decoder of Pillow, the layout that it unpacks, and all its arguments."""
+    """Name of Pillow's decoder, the layout that it unpacks, and all its arguments."""
     codec, arguments = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
     return codec, next((a for a in arguments if isinstance(a, str)), ""), arguments
 
@@ -111,7 +111,7 @@ def _is_cut(codec: str, raw: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def _white(codec: str, arguments: tuple[Any, ...]) -> int:
-    """Tell what number a file of Netpbm means by white; 255: it is no such file, or does not say."""
+    """Tell the number of white in a Netpbm file; 255 for other files, and where it is not given."""
     return int(arguments[1]) if codec.startswith("ppm") and len(arguments) > 1 else 255
 
 
@@ -120,7 +120,7 @@ def _pnm_problem(image: Any, deep: bool) -> _Problem | None:
         codec, _, arguments = _decoder(tile)
         white = _white(codec, arguments)
         if white < 255 and 255 % white:
-            return _Problem(f"says that {white} is white, which Pillow rounds to 0..255", _SCALED)
+            return _Problem(f"has {white} as white, which Pillow rounds to 0..255", _SCALED)
     return None
 
 
@@ -134,7 +134,7 @@ def _tiff_problem(image: Any, deep: bool) -> _Problem | None:
     if bits > 8 and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         white = "1" if image.mode == "F" else "np.iinfo(a.dtype).max"
         return _Problem(
-            f"says that 0 is white (MinIsWhite), which Pillow overlooks in {bits} bits",
+            f"has 0 as white (MinIsWhite), which Pillow ignores at {bits} bits",
             _INVERTED.format(white),
         )
     if any(_decoder(tile)[1].startswith(_PREMULTIPLIED) for tile in image.tile):

@@ -1,4 +1,4 @@
-"""What a user may hold as one image, told apart by what it can do; nothing is read."""
+"""What may be one image in X, told apart by its methods and attributes; nothing is read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WANTED = (
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One row of a table that is no image: shown as a grey strip, one pixel high."""
+    """One row of a table without an image shape: shown as a grey strip, one pixel high."""
 
     values: np.ndarray
 
 
 class Slice:
-    """One image of an array that lies elsewhere (zarr, h5py, dask): read when asked for."""
+    """One image of an array that is not in memory (zarr, h5py, dask): read when asked for."""
 
     def __init__(self, array: Any, i: int) -> None:
         self._array, self._i = array, i
@@ -38,7 +38,7 @@ class Slice:
 
 
 class Element:
-    """One element of a data set of the user's, of which nothing is known before it is read."""
+    """One element of a user's data set; nothing is known of it before it is read."""
 
     def __init__(self, dataset: Any, i: int, lock: ObjectLock) -> None:
         self._dataset, self._i, self._lock = dataset, i, lock
@@ -47,7 +47,7 @@ class Element:
         return f"{type_name(self._dataset)}[{self._i}]"
 
     def read(self) -> Any:
-        """Read the element; one thread at a time, as those who write data sets expect."""
+        """Read the element, one thread at a time: data sets need not be safe for threads."""
         with self._lock:
             return self._dataset[self._i]
 
@@ -58,7 +58,7 @@ def is_path(item: object) -> bool:
 
 
 def is_file(item: object) -> bool:
-    """Whether an item is an open file, or does as one."""
+    """Whether an item is an open file, or can be used as one."""
     return all(callable(getattr(item, name, None)) for name in ("read", "seek", "tell"))
 
 
@@ -72,12 +72,12 @@ def is_encoded(item: object) -> bool:
 
 
 def is_tensor(item: object) -> bool:
-    """Whether an item is a torch tensor, told by what it can do: torch stays unimported."""
+    """Whether an item is a torch tensor, told by its methods: torch need not be imported."""
     return all(hasattr(item, name) for name in ("detach", "cpu", "numpy", "ndim"))
 
 
 def n_dims(item: object) -> int | None:
-    """Count the dimensions of what tells them without being read; None for everything else."""
+    """Count the dimensions of an item; None if they are not known before it is read."""
     ndim = getattr(item, "ndim", None)
     if ndim is None:
         return len(item.shape) if isinstance(getattr(item, "shape", None), tuple) else None  # type: ignore[attr-defined]
@@ -91,14 +91,14 @@ def is_array(item: object) -> bool:
 
 
 def is_late(item: object) -> bool:
-    """Whether an item tells nothing of itself, not even a shape, before it is read."""
+    """Whether nothing is known of an item, not even its shape, before it is read."""
     return isinstance(item, Element) or (
         hasattr(item, "__array__") and not isinstance(item, type) and n_dims(item) is None
     )
 
 
 def is_lazy(item: object) -> bool:
-    """Whether numbers of an array are read, or computed, each time that they are asked for."""
+    """Whether the numbers of an array are read, or computed, each time they are asked for."""
     in_memory = isinstance(item, np.ndarray) or is_tensor(item)
     return is_late(item) or (not in_memory and hasattr(item, "__array__"))
 
@@ -115,7 +115,7 @@ def is_image_item(item: object) -> bool:
 
 
 def type_name(item: Any) -> str:
-    """Name the type of what a user holds, in short."""
+    """Name the type of an item, in short."""
     return shortened(type(item).__name__, 60)
 
 

@@ -1,10 +1,10 @@
-"""What is to be said of files: once per call, and not from the threads that read them.
+"""Warnings about files: given once per call, and not from the threads that read the files.
 
 Pillow warns through Python's `warnings`, once for every file and every time that it is opened, from
 whichever thread does that. `warnings.catch_warnings` would not help: it exchanges the filters of the
 whole process, and two threads that do so put back each other's. Instead one filter is put in front that
-never matches anything, except in a thread that is `listening` at this moment: it can stay where it is,
-or get lost when somebody puts back older filters, without changing what others see.
+never matches anything, except in a thread that is `listening` at this moment: whether it stays there,
+or is lost when somebody restores older filters, changes nothing for others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skad._validation.warn import warn_user
 
 
 class _Thread(threading.local):
-    """What this thread has heard; None: it is not listening."""
+    """Warnings that this thread has collected; None if it is not listening."""
 
     heard: list[str] | None = None
 
@@ -28,7 +28,7 @@ class _Thread(threading.local):
 class _WhileListening:
     """Takes the place of a filter's regular expression."""
 
-    # Where filters are made anew from their texts, as scikit-learn does in its workers: matches nothing.
+    # For those who rebuild filters from their texts, as scikit-learn does in workers: matches nothing.
     pattern = "(?!)"
 
     def match(self, text: str) -> bool:
@@ -45,15 +45,15 @@ class _WhileListening:
 _thread = _Thread()
 _WHILE_LISTENING = _WhileListening()
 _FILTER = ("ignore", _WHILE_LISTENING, Warning, None, 0)
-# Kinds of remarks that the call at work has made already; None: every remark is a call's of its own.
+# Kinds of remarks that the current call has made already; None outside of `one_call`.
 _said: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """Hear warnings of this thread instead of showing them.
+    """Collect the warnings of this thread instead of showing them.
 
-    Who listens inside of another's listening hears into the same list.
+    Nested blocks collect into the same list.
 
     Yields
     ------
@@ -79,7 +79,7 @@ def _put_in_front(filters: list[Any]) -> None:
 
 @contextmanager
 def one_call() -> Iterator[None]:
-    """Say each kind of remark once, in whatever opens files several times over the same images."""
+    """Make each kind of remark once, however often the block opens the same files."""
     if _said.get() is not None:
         yield
         return
@@ -91,12 +91,12 @@ def one_call() -> Iterator[None]:
 
 
 def say(kind: str, message: str, category: type[Warning]) -> None:
-    """Warn the user, if the call has not said the like before.
+    """Warn the user, unless the call has made a remark of this kind already.
 
     Parameters
     ----------
     kind : str
-        What is said once per `one_call`.
+        Each kind is said once per `one_call`.
     message : str
     category : type of Warning
         The warning points to the line that called skad.

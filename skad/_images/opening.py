@@ -1,4 +1,4 @@
-"""Opening what holds an image, and naming it where that fails."""
+"""Opening images, with errors that name the image and the remedy."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class MissingImageError(FileNotFoundError, ValueError):
 
 
 class UnreadableImageError(ValueError):
-    """An image cannot be read; the message names it, and the remedy."""
+    """An image cannot be read; the message names it and the remedy."""
 
 
 @contextmanager
 def opened(item: Any, name: str) -> Iterator[Image.Image]:
     """Open a path, an encoded image or a Pillow image for as long as it is read.
 
-    Only its header is read yet. What the user holds stays as it is: the position in an open file, and
-    a Pillow image that is not loaded. Loading the user's own would fill memory with every image of
+    Only its header is read. The position in an open file stays where it is, and a Pillow image that is
+    not loaded stays so. Loading the user's own would fill memory with every image of
     the list, and is not safe from two threads; so it is read again from its bytes, unless the user has
     asked it for another size, mode or orientation (``draft``, ``thumbnail``, ``getexif()[274] = 1``).
 
@@ -84,7 +84,7 @@ def _refuse_streams(path: Any, name: str) -> None:
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UnreadableImageError(
-            f"{name}: is no regular file, but a pipe, a socket or a device. Leave it out, or pass its "
+            f"{name}: is not a regular file but a pipe, a socket or a device. Leave it out, or pass its "
             "content as bytes."
         )
 
@@ -135,7 +135,9 @@ def _read_encoded(item: Any, name: str) -> bytes:
     with READING:
         content = read_from_start(item)
     if not isinstance(content, (bytes, bytearray)):
-        raise UnreadableImageError(f"{name}: gives no bytes ({type(content).__name__}); {WANTED}.")
+        raise UnreadableImageError(
+            f"{name}: does not give bytes ({type(content).__name__}); {WANTED}."
+        )
     return bytes(content)
 
 
@@ -197,8 +199,8 @@ def _other_than_image(item: Any) -> str:
 def _remedy(item: Any, error: Exception) -> str:
     if is_path(item):
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            return "is too long for a path. An encoded image is passed as bytes."
-        # An embedded null character is no path, and no question for the system.
+            return "is too long for a path. Pass an encoded image as bytes."
+        # A text with a null character is not a path.
         if "\0" not in os.fsdecode(item) and os.path.isdir(item):
             return "is a directory. Pass the files in it: sorted(Path(folder).glob('*.png'))."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -24,7 +24,7 @@ _METADATA_OF_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 def orientation(image: Image.Image) -> int:
-    """Ask an image for its EXIF orientation; 1: it lies as it is shown."""
+    """Read the EXIF orientation of an image; 1 if it needs no turn."""
     with READING:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
 

@@ -232,7 +232,7 @@ def _from_float(array: np.ndarray) -> np.ndarray:
 def _eight_bit_levels(array: np.ndarray) -> np.ndarray | None:
     """Give the 8-bit image that floats are a 255th of; None if they are none."""
     # float64 stays: the tolerance is about the values, not about the cast. Half precision is
-    # widened, or its levels could not be told apart.
+    # upcast, or its levels could not be told apart.
     distance = array * np.promote_types(array.dtype, np.float32).type(255)
     levels = np.rint(distance)
     distance -= levels

@@ -1,4 +1,4 @@
-"""What files hold beside the image that is looked at: told once, with the first file and a number."""
+"""Remarks about files: made once, with the first file by name and the number of others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Found = Sequence[tuple[str, Checked]]
 
 
 def say_pages(found: _Found) -> None:
-    """Warn of files with several pages.
+    """Warn about files with several pages.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def say_pages(found: _Found) -> None:
         name, n_pages = several[0]
         say(
             "pages",
-            f"files hold several pages, of which the first alone is looked at: {name} with {n_pages}"
+            f"files hold several pages, of which only the first is used: {name} with {n_pages}"
             f"{_and(several)}. Pass pages as images: [page.copy() for page in "
             "PIL.ImageSequence.Iterator(image)].",
             ImageFileWarning,
@@ -35,7 +35,7 @@ def say_pages(found: _Found) -> None:
 
 
 def say_remarks(found: _Found) -> None:
-    """Warn of what Pillow warns of.
+    """Pass on what Pillow warns about.
 
     Parameters
     ----------
@@ -45,7 +45,11 @@ def say_remarks(found: _Found) -> None:
     warned = [(name, checked.remarks[0]) for name, checked in found if checked.remarks]
     if warned:
         name, text = warned[0]
-        say("remarks", f"Pillow warns of {name}{_and(warned)}: {shortened(text)}", ImageFileWarning)
+        say(
+            "remarks",
+            f"Pillow warns about {name}{_and(warned)}: {shortened(text)}",
+            ImageFileWarning,
+        )
 
 
 def _and(found: Sequence[Any]) -> str:

@@ -1,7 +1,7 @@
-"""What users hold, behind one face: a sequence of items that become images when asked for.
+"""Every kind of X behind one interface: a sequence of items that are decoded when asked for.
 
 A source holds the user's list as it is. A list of 100,000 paths costs nothing until it is read,
-and a subset is an index into the same list, so errors name an image by its place in the user's X.
+and a subset is an index into the same list, so errors name an image by its position in the user's X.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ImageSource:
         self._items = items
         self._index = index
         self._min_side = 1
-        # Of images that tell it only when they are read: the shape, by place in the user's X.
+        # Shapes of images that are not known before they are read, by position in the user's X.
         self._seen: dict[int, tuple[int, int]] = {}
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class ImageSource:
         return f"<{type(self).__name__} of {len(self)} images>"
 
     def _position(self, i: int) -> int:
-        """Place of image `i` in the user's X."""
+        """Position of image `i` in the user's X."""
         return range(len(self._items))[i] if self._index is None else int(self._index[i])
 
     def load(self, i: int) -> np.ndarray:
@@ -82,12 +82,12 @@ class ImageSource:
         return image
 
     def stacked(self, indices: Sequence[int]) -> np.ndarray | None:
-        """Take images that lie ready, side by side in one array of pixels, in one go.
+        """Take images that are in one array of uint8 pixels, all at once.
 
         Parameters
         ----------
         indices : sequence of int
-            Numbers in this source, one at least.
+            Their numbers in this source, at least one.
 
         Returns
         -------
@@ -142,7 +142,7 @@ class ImageSource:
         Returns
         -------
         str
-            Its place in the user's X and what it is: ``image 517 ('/data/x.png')``.
+            Its position in the user's X and what it is: ``image 517 ('/data/x.png')``.
         """
         position = self._position(i)
         return f"image {position} ({describe(self._items[position])})"
@@ -158,7 +158,7 @@ class ImageSource:
         Returns
         -------
         ImageSource
-            Holds the same items; `describe` keeps telling their places in the user's X.
+            Holds the same items; `describe` still tells their positions in the user's X.
         """
         index = np.arange(len(self._items)) if self._index is None else self._index
         if not isinstance(indices, slice):
@@ -170,17 +170,17 @@ class ImageSource:
         return chosen
 
     def check(self, min_side: int = 1) -> None:
-        """Look over all images before any work starts.
+        """Check all images before any work starts.
 
         Files are opened but not decoded (missing, a directory, no image, numbers that Pillow would
-        change); arrays in memory are checked in full (layout, type, NaN, range). What lies elsewhere
-        (zarr, h5py, data sets) is looked at as far as it is known without being read.
+        change); arrays in memory are checked in full (layout, type, NaN, range). What is not in
+        memory (zarr, h5py, data sets) is checked as far as it is known without being read.
 
         Parameters
         ----------
         min_side : int, default=1
             The least number of pixels along the shorter side. Rows without an image shape are
-            no images, and are exempt.
+            exempt.
 
         Raises
         ------
@@ -190,10 +190,10 @@ class ImageSource:
         Warns
         -----
         ImageFileWarning
-            Once for all files with several pages, once for all that Pillow warns of.
+            Once for all files with several pages, once for all that Pillow warns about.
         """
         self._min_side = min_side
-        # All alike, and no number of 8 bits can be wrong.
+        # They have one shape, and every uint8 number is a pixel.
         n_images = min(1, len(self)) if self._lies_ready() else len(self)
         starts = range(0, n_images, _CHECK_CHUNK)
 
@@ -220,7 +220,7 @@ class ImageSource:
             height, width = self.shape(i)
             raise ValueError(
                 f"{self.describe(i)}: is {height} x {width} pixels (height x width), but the "
-                f"shorter side must have {self._min_side} at least. Enlarge the image, or leave it "
+                f"shorter side must have at least {self._min_side}. Enlarge the image, or leave it "
                 "out."
             )
 
@@ -234,13 +234,13 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
         Images in one array have the shape (n, H, W) or (n, H, W, C). A 2-D ndarray of numbers holds
         one flattened image per row, and has passed scikit-learn's validation.
     image_shape : (H, W) or (H, W, C), default=None
-        The shape of a flattened image; of no meaning for anything but rows. None shows each row as
-        a grey strip, one pixel high, with its numbers taken as they are, whatever their type.
+        The shape of a flattened image; ignored unless X holds rows. None shows each row as a grey
+        strip, one pixel high, with its numbers taken as they are, whatever their type.
 
     Returns
     -------
     ImageSource
-        Nothing is read yet: `ImageSource.check` looks over the images.
+        Nothing is read yet; `ImageSource.check` checks the images.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""What is neither an image nor a table, but stands for images to its user: named, with the remedy.
+"""What users may take for images, and is neither an image nor a table: named, with the remedy.
 
-scikit-learn would refuse most of it in words that are about tables. Nothing here is read or decoded.
+scikit-learn would refuse most of it with errors about tables. Nothing here is read or decoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIGNATURES = (
 
 
 def problem_of(item: Any) -> str | None:
-    """Say what an item is that has no pixels to show, and what to pass instead.
+    """Say what an item without pixels is, and what to pass instead.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def problem_of(item: Any) -> str | None:
     Returns
     -------
     str or None
-        None: it is an image, or nothing that is known here.
+        None for an image, and for what is not known here.
     """
     problem = _lookalike(item)
     if problem is not None:
@@ -43,7 +43,7 @@ def problem_of(item: Any) -> str | None:
 
 
 def refuse_strangers(X: Any) -> None:
-    """Refuse what holds images in a way that cannot be read, or is one that cannot.
+    """Refuse an X whose images cannot be read from it, or that is one such object itself.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def refuse_strangers(X: Any) -> None:
     dtype = X.dtype if isinstance(X, np.ndarray) else None
     if dtype is not None and dtype.kind == "S":
         raise TypeError(
-            f"X is an array of bytes of one length ({dtype}), which cuts zeros off their ends: pass a "
+            f"X is an array of bytes ({dtype}), which drops zeros at their ends: pass a "
             "list of bytes, or of paths, [os.fsdecode(path) for path in X]."
         )
     if dtype is not None and dtype.names:

@@ -1,4 +1,4 @@
-"""Rows of numbers: what may follow on what, and what is said of them."""
+"""Tables of numbers: which detectors take them, and the warning about rows without a shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_MESSAGE = 1000
 
 
 def check_kind(rows: bool, *, fitted_on_rows: bool) -> None:
-    """Refuse rows where images were learned from, and images where rows were.
+    """Refuse rows if the detector was fitted on images, and images if it was fitted on rows.
 
     Only without ``image_shape``: with it, rows are images in another form.
 
@@ -37,9 +37,9 @@ def check_kind(rows: bool, *, fitted_on_rows: bool) -> None:
         )
     if fitted_on_rows and not rows:
         raise ValueError(
-            "X holds images, but this detector was fitted on a table of numbers, each row of which is "
-            "a strip of one pixel's height. Fit it on images, or on flattened ones with image_shape="
-            "(H, W) or (H, W, C)."
+            "X holds images, but this detector was fitted on a table of numbers, whose rows are "
+            "shown as grey strips, one pixel high. Fit it on images, or on flattened ones with "
+            "image_shape=(H, W) or (H, W, C)."
         )
 
 
@@ -47,7 +47,7 @@ def warn_of_rows() -> None:
     """Warn that rows without a shape are shown as strips."""
     say(
         "rows",
-        "X is a table of numbers: each row is taken for a grey strip, one pixel high. If rows are "
+        "X is a table of numbers: each row is shown as a grey strip, one pixel high. If rows are "
         "flattened images, pass image_shape=(H, W) or (H, W, C); one grey image is passed in a list, "
         "[X].",
         TabularDataWarning,
@@ -56,7 +56,7 @@ def warn_of_rows() -> None:
 
 @contextmanager
 def short_errors() -> Iterator[None]:
-    """Shorten messages that quote what the user holds, however long it is."""
+    """Shorten error messages that quote long values of the user's."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import TypeVar
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
-_MOST_WORKERS = 8
+_MAX_WORKERS = 8
 
 
 def available_workers() -> int:
@@ -23,9 +23,9 @@ def available_workers() -> int:
         At least 1.
     """
     if not hasattr(os, "sched_getaffinity"):
-        return min(_MOST_WORKERS, os.cpu_count() or 1)
+        return min(_MAX_WORKERS, os.cpu_count() or 1)
     # cpu_count is the machine's; a container or a loky worker may own fewer.
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def ordered_map(
@@ -46,7 +46,7 @@ def ordered_map(
     n_workers : int
         Number of threads; 0 works in the calling thread, one task at a time.
     window : int
-        The most tasks started or waiting beyond those already handed over, at least 1.
+        The largest number of tasks started or waiting beyond those already handed over, at least 1.
 
     Yields
     ------

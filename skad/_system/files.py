@@ -73,7 +73,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     path : path-like
         As for :func:`replacing`.
     text : str
-        Written as UTF-8; what is no Unicode, in names of files, is spelled out.
+        Written as UTF-8; what is not valid Unicode, as in some file names, is escaped.
 
     Raises
     ------
@@ -93,32 +93,32 @@ def _status_of(target: Path) -> os.stat_result | None:
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "this is no regular file and cannot be replaced", str(target))
+        raise OSError(errno.EINVAL, "is not a regular file and cannot be replaced", str(target))
     if not os.access(target, os.W_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(target))
     return status
 
 
 def _give_to(path: Path, old: os.stat_result) -> None:
-    """Give a file to the owner and group of another one; to the group alone where no more is allowed."""
+    """Give a file the owner and group of another; only the group where no more is permitted."""
     new = path.stat()
     if not hasattr(os, "chown") or (new.st_uid, new.st_gid) == (old.st_uid, old.st_gid):
         return
     for owner in (old.st_uid, -1):
-        with contextlib.suppress(OSError):  # not allowed, or nobody has that number here
+        with contextlib.suppress(OSError):  # not permitted, or no such owner or group here
             os.chown(path, owner, old.st_gid)
-            # Which may have cost bits; who gave a file away need not be allowed any more with it.
+            # chown may clear bits of the mode; only the new owner may be permitted to set them again.
             os.chmod(path, stat.S_IMODE(old.st_mode))
             return
 
 
 def _new_mode(workshop: Path) -> int:
-    """Mode of a new file, by the umask, which only a new folder tells without changing it."""
+    """Mode of a new file by the umask, which a new folder shows: to ask for it would change it."""
     return stat.S_IMODE(workshop.stat().st_mode) & 0o666
 
 
 def _flush(path: Path) -> None:
-    """Wait until what was written lies on the disk."""
+    """Wait until what was written is on the disk."""
     # Windows flushes only what is open for writing; folders cannot be.
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -129,7 +129,7 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def _named(path: str | os.PathLike[str], folder: Path) -> Iterator[None]:
-    """Say the name that the user knows in errors about others in the folder."""
+    """Name the user's path in errors about other files of its folder."""
     try:
         yield
     except OSError as error:
@@ -144,23 +144,23 @@ def _named(path: str | os.PathLike[str], folder: Path) -> Iterator[None]:
 
 
 def _open_workshop(folder: Path) -> Path:
-    """Make a folder for this process, and remove those of dead ones."""
+    """Make a folder for this process, and remove those of dead processes."""
     process = os.getpid()
-    # The name is short: a folder takes it wherever it takes the file's own.
+    # A short name: file systems limit the length.
     name = f"{_PREFIX}{_host()}-{process}-{start_of(process)}-{uuid4().hex[:8]}{_SUFFIX}"
     workshop = folder / name
     workshop.mkdir()
     # Compared on the clock of the file system, which need not be ours.
     now = workshop.stat().st_mtime
     for other in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with contextlib.suppress(OSError):  # its owner may be about to remove it
+        with contextlib.suppress(OSError):  # its process may be about to remove it
             if other.stat().st_mtime < now - _STALE_SECONDS or _is_orphan(other.name):
                 shutil.rmtree(other, ignore_errors=True)
     return workshop
 
 
 def _is_orphan(name: str) -> bool:
-    """Whether the process that a folder is named after has ended; False where that cannot be told."""
+    """Whether the process that a folder is named after has ended; False if unknown."""
     host, number, start, *_ = [*name.removeprefix(_PREFIX).split("-"), "", ""]
     known = host == _host() and number.isdecimal()
     return known and is_alive(int(number), start) is False

@@ -1,11 +1,11 @@
 """Processes that are forked while other threads are at work.
 
-The child inherits memory and locks but only the thread that forked. What the other threads were in the
-middle of stays so for ever: locks that nobody gives back, modules half imported, torch's pool of threads
-without its threads. Three rules keep a child alive:
+The child inherits memory and locks but only the thread that forked. What the other threads were doing
+is never finished: locks that nobody releases, modules half imported, torch's pool of threads without
+its threads. Three rules keep a child alive:
 
-- A fork waits until no thread is loading (`LOADING`): what is half built cannot be mended in the child.
-- Locks of single objects (`ObjectLock`) are new in the child: what they guard is whole at any moment.
+- A fork waits until no thread is loading (`LOADING`): the child could not repair what is half built.
+- Locks of single objects (`ObjectLock`) are new in the child: what they guard is valid at any moment.
 - A child works in one thread and needs no pool.
 
 joblib's default (loky) starts fresh processes and needs none of this; its backend "multiprocessing", and
@@ -33,7 +33,7 @@ _WAITED_FOR = (LOADING, READING)
 
 
 class ObjectLock:
-    """A lock of one object, which a forked child finds open."""
+    """A lock of one object, which is free in a forked child."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,5 +89,6 @@ def _work_in_one_thread() -> None:
 
 if hasattr(os, "register_at_fork"):
     # With this module, whose locks nobody can hold before; and after the modules above, which take locks
-    # of their own at a fork: the last to register takes its locks first, and who loads may need theirs.
+    # of their own at a fork: the last to register takes its locks first, and a loading thread may need
+    # theirs.
     os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_begin_as_child)

@@ -15,13 +15,13 @@ import numpy as np
 
 from skad._validation.text import shortened
 
-# More digits are nobody's memory.
+# Longer numbers are not sizes of memory.
 _MEMORY = re.compile(
     r"\s*([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})\s*([kMGT]?)(i?)B?\s*",
     re.ASCII | re.IGNORECASE,
 )
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-# What file systems answer that cannot set space aside.
+# Errors of file systems that cannot reserve space.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _ZEROS = bytes(1 << 20)
@@ -33,7 +33,7 @@ def parse_bytes(limit: int | str, name: str = "max_memory") -> int:
     Parameters
     ----------
     limit : int or str
-        One byte at least.
+        At least one byte.
     name : str, default="max_memory"
         The parameter that says so, for the error.
 
@@ -66,7 +66,7 @@ def _read(limit: Any) -> Any:
 
 
 def temporary_array(shape: tuple[int, ...], what: str, remedy: str) -> np.ndarray:
-    """Memory-map a float32 array of a temporary file, which is gone with it.
+    """Memory-map a float32 array in a temporary file, which is removed with the array.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _too_small(folder: str, needed: int, what: str, remedy: str) -> OSError:
 
 
 def _take_space(file: IO[bytes], n_bytes: int) -> None:
-    """Make a file of zeros for which the disk has set all space aside."""
+    """Make a file of zeros whose space on the disk is reserved."""
     if hasattr(os, "posix_fallocate") and n_bytes:
         try:
             os.posix_fallocate(file.fileno(), 0, n_bytes)

@@ -1,4 +1,4 @@
-"""Whether the process that has left something on a disk still lives."""
+"""Whether the process that left files on a disk is still alive."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from skad._validation.text import readable
 
 @cache
 def machine() -> str:
-    """Name the table of processes that numbers refer to: a container has one of its own.
+    """Identify the process table that process numbers refer to: a container has its own.
 
     Returns
     -------
     str
-        Another one after the machine was started anew.
+        It changes when the machine restarts.
     """
-    # Names may hold bytes that no encoding can write again.
+    # Names may hold bytes that cannot be encoded.
     parts = [readable(socket.gethostname())]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -38,30 +38,30 @@ def start_of(process: int) -> str:
     Returns
     -------
     str
-        In ticks since the machine did; empty where that cannot be had.
+        In clock ticks since the machine did; empty if that is not known.
     """
     try:
         status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return ""
-    # The name of the process comes before: any bytes, brackets among them, cut after fifteen.
+    # The name of the process comes first, and may hold brackets.
     state, *fields = status.rpartition(b")")[2].decode("ascii").split()
     return "" if state in "ZX" else fields[18]
 
 
 def is_alive(process: int, start: str) -> bool | None:
-    """Tell whether a process of this machine lives.
+    """Tell whether a process of this machine is alive.
 
     Parameters
     ----------
     process : int
     start : str
-        What `start_of` said of it: numbers are given again.
+        What `start_of` returned for it: process numbers are used again.
 
     Returns
     -------
     bool or None
-        None where that cannot be asked.
+        None if that cannot be told.
     """
     # On Windows, asking a process by a signal ends it.
     if os.name != "posix":

@@ -1,1 +1,1 @@
-"""How what users pass is read, and how they are told of it: labels, numbers, quoted values, warnings."""
+"""Reading what users pass, and telling them about it: labels, numbers, quoted text, warnings."""

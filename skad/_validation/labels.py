@@ -1,8 +1,8 @@
 """Labels, read in one place: +1 (good) and -1 (defective), by value and never by dtype.
 
-Whoever takes a `y` reads it here, so that a column of a table means the same to `fit`, to a metric and
-to a picture. What trains and what evaluates ask differently: scikit-learn hands any numbers to `fit`,
-which must not fail on them; an evaluation on anything but +1 and -1 has no meaning.
+Every `y` is read here, so that a column of a table means the same to `fit`, to a metric and to a plot.
+Training is more lenient than evaluation: scikit-learn passes any numbers to `fit`, which must not fail
+on them; an evaluation on anything but +1 and -1 has no meaning.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def good_images(y: Any, n: int) -> np.ndarray:
     Warns
     -----
     UserWarning
-        If y holds other numbers: all images are learned from then.
+        If y holds other numbers: then all images are learned from.
     """
     if y is None:
         return np.arange(n)
@@ -61,14 +61,14 @@ def good_images(y: Any, n: int) -> np.ndarray:
     found = np.unique(labels)
     if -1 in found and 1 not in found:
         raise ValueError(
-            f"y holds {_some(found)}: no image is labelled +1 (good), and good images are what is "
+            f"y holds {_some(found)}: no image is labelled +1 (good), and only good images are "
             f"learned from. Add good images, or recode y: {_RECODING}."
         )
     if np.isin(found, (-1, 1)).all():
         return np.flatnonzero(labels == 1)
     warn_user(
         f"y holds {_some(found)} and is not used: all {n} images count as good and are learned from, "
-        f"defective ones too. If y tells them apart, recode it to +1 (good) and -1 (defective): "
+        f"including defective ones. If y tells them apart, recode it to +1 (good) and -1 (defective): "
         f"{_RECODING}."
     )
     return np.arange(n)
@@ -125,7 +125,7 @@ def read_both_labels(y: Any, n: int) -> np.ndarray:
     if len(np.unique(labels)) < 2:
         only = "no labels" if n == 0 else f"{labels[0]:+d} only"
         raise OneClassError(
-            f"y holds {only}: good (+1) and defective (-1) images are needed, both. In a "
+            f"y holds {only}: both good (+1) and defective (-1) images are needed. In a "
             "cross-validation use StratifiedKFold or skad.model_selection.OneClassKFold, whose test "
             "folds hold both."
         )
@@ -133,7 +133,7 @@ def read_both_labels(y: Any, n: int) -> np.ndarray:
 
 
 def _read(y: Any, n: int) -> np.ndarray:
-    """Numbers of any container as (n,) float64; what are no numbers is an error."""
+    """Read y as (n,) float64; anything but numbers is an error."""
     values = _column(y)
     if len(values) != n:
         raise ValueError(f"y has {len(values)} labels for {n} images: one label per image.")

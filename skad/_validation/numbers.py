@@ -1,4 +1,4 @@
-"""Arrays of the user's that mean something pixel by pixel or image by image: masks, scores, maps."""
+"""Users' arrays with a value per pixel or per image: masks, scores, maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def refuse_masked(values: Any, name: str) -> None:
-    """Refuse a masked array of NumPy's: what reads it as an array takes what is masked for values.
+    """Refuse a masked array of NumPy's: read as a plain array, its masked entries would be values.
 
     Parameters
     ----------
@@ -23,8 +23,7 @@ def refuse_masked(values: Any, name: str) -> None:
     """
     if np.ma.is_masked(values):
         raise ValueError(
-            f"{name}: holds masked values, which say nothing of what is there. Fill them in: "
-            "a.filled(value)."
+            f"{name}: holds masked values, which are not known. Fill them in: a.filled(value)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Words of users in messages and files: as short, and in such characters, as those can hold."""
+"""Users' text in messages and files: shortened, and in characters that can be encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LONGEST = 200
 
 
 def readable(text: str) -> str:
-    r"""Write bytes of file names that are no UTF-8 as escapes, as in ``caf\xe9.png``.
+    r"""Write bytes of file names that are not UTF-8 as escapes, as in ``caf\xe9.png``.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
-    """Leave out the middle of a long text: what users hold may be long, messages must not be.
+    """Leave out the middle of a long text: messages must be short, whatever they quote.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def check_conventions(detector: Any) -> None:
 
 
 def check_heatmaps(detector: Any) -> None:
-    """Draw maps in the coordinates of the images, higher where the defect is."""
+    """Return maps in the coordinates of the images, higher where the defect is."""
     fitted, images = _fitted(detector), defective_images()
     maps, scores = fitted.predict_heatmap(images, return_scores=True)
     assert maps.shape == (len(images), _HEIGHT, _WIDTH)
@@ -136,7 +136,7 @@ def check_independence_of_the_batch(detector: Any) -> None:
 
 
 def check_defective_images_are_not_learned(detector: Any) -> None:
-    """Make a fit on a mixed set with labels the fit on its good images alone."""
+    """Learn from a mixed set with labels what is learned from its good images alone."""
     good, defective = good_images(), defective_images()
     X = np.concatenate([good[:6], defective, good[6:]])
     y = np.repeat([1, -1, 1], [6, len(defective), len(good) - 6])
@@ -174,7 +174,7 @@ def check_pickles(detector: Any) -> None:
 
 
 def check_p_values(detector: Any) -> None:
-    """Give p-values that are ranks among scores of good images that were left out."""
+    """Give p-values that are ranks among scores of held-out good images."""
     fitted = _fitted(detector)
     n = len(fitted.calibration_scores_)
     p = fitted.anomaly_p_value(np.concatenate([good_images(), defective_images()]))
@@ -184,7 +184,7 @@ def check_p_values(detector: Any) -> None:
 
 
 def check_p_values_are_valid(detector: Any) -> None:
-    """Give good images never seen before p-values that are uniform, or larger: no excess of alarms."""
+    """Give new good images p-values that are uniform, or larger: no excess of false alarms."""
     n, m = 30, 60
     images = good_images(n + m, seed=3)
     fitted = _fitted(detector, images[:n])
@@ -194,7 +194,7 @@ def check_p_values_are_valid(detector: Any) -> None:
     assert p.mean() >= 0.5 - spread * np.sqrt(1 / 12)
     for rate in (0.1, 0.2, 0.4):
         assert np.mean(p <= rate) <= rate + spread * np.sqrt(rate * (1 - rate))
-    assert p.min() < 1  # nor are they empty words
+    assert p.min() < 1  # p-values that are always 1 would be valid, and useless
 
 
 def check_errors(detector: Any) -> None:
@@ -271,14 +271,14 @@ _CHECKS = (
 
 
 _BY_DESIGN = (
-    "by design: with contamination='auto' the threshold comes from images that were left out, so the "
-    "training images themselves, which the detector knows, may all be good"
+    "by design: with contamination='auto' the threshold comes from scores of held-out images, so all "
+    "training images, which the detector has learned from, may lie on the good side"
 )
 _TINY = (
-    "a share of the few patches in scikit-learn's tiny tables is a bank of one vector, which cannot be "
-    "left out; a larger coreset_size passes"
+    "a fraction of the few patches in scikit-learn's tiny tables is a bank of one vector, which cannot "
+    "be held out; a larger coreset_size passes"
 )
-_SEEDS = "the random_state of members is theirs to set: scikit-learn sets that of the ensemble only"
+_SEEDS = "scikit-learn sets the random_state of the ensemble only, not those of its members"
 
 
 def expected_failed_checks(detector: Any) -> dict[str, str]:

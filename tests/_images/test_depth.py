@@ -127,19 +127,19 @@ ALPHA = numbers("u1", 20, 24, 4)
     [
         (
             tiff(DEEP, photometric="miniswhite"),
-            r"0 is white .* in 16 bits.*iinfo\(a.dtype\).max - a",
+            r"0 as white .* at 16 bits.*iinfo\(a.dtype\).max - a",
         ),
         (tiff(DEEP, photometric="miniswhite", compression="zlib"), r"iinfo\(a.dtype\).max - a"),
-        (tiff(FLOATS, photometric="miniswhite"), r"0 is white .* in 32 bits.*invert it: 1 - a"),
+        (tiff(FLOATS, photometric="miniswhite"), r"0 as white .* at 32 bits.*invert it: 1 - a"),
         *[
             (tiff(ALPHA, photometric="rgb", extrasamples=["assocalpha"], **options), "ExtraSamples")
             for options in ({}, {"compression": "zlib"}, {"byteorder": ">"}, {"rowsperstrip": 4})
         ],
         *[
-            (f"{magic} 3 1 {white}\n1 2 1\n".encode(), f"{white} is white.*maxval.*floats")
+            (f"{magic} 3 1 {white}\n1 2 1\n".encode(), f"{white} as white.*maxval.*floats")
             for magic, white in (("P2", 100), ("P2", 2), ("P2", 254), ("P5", 127), ("P5", 4))
         ],
-        (b"P6 1 1 31\n\1\2\3", "31 is white.*maxval of 255"),
+        (b"P6 1 1 31\n\1\2\3", "31 as white.*maxval of 255"),
     ],
 )
 def test_each_has_its_own_remedy(content, matter):

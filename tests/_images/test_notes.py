@@ -1,4 +1,4 @@
-"""What Pillow warns of is said once per call; the filters of the process stay as they are."""
+"""What Pillow warns about is said once per call; the filters of the process stay as they are."""
 
 import io
 import pickle
@@ -44,7 +44,7 @@ def test_damaged_metadata_is_said_once(n):
     (kind, text), *others = heard(work)
     assert not others
     assert kind is ImageFileWarning
-    assert text.startswith("Pillow warns of image 1 (")
+    assert text.startswith("Pillow warns about image 1 (")
     assert "Corrupt EXIF data" in text
     assert ("other file" in text) == (n > 1)
     assert n < 3 or f"{n - 1} other files" in text

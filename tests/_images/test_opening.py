@@ -219,7 +219,7 @@ def test_what_is_no_regular_file_is_refused_unread(tmp_path, kind):
         os.mkfifo(tmp_path / "pipe")
         os.symlink("pipe", path)
     source = as_image_source([path])
-    with pytest.raises(ValueError, match=r"image 0 \('/.*'\): is no regular file"):
+    with pytest.raises(ValueError, match=r"image 0 \('/.*'\): is not a regular file"):
         source.load(0)
 
 

@@ -202,7 +202,7 @@ def test_small_images(image, path, opened):
     for X in ([image], [path], [opened(path)], image[None]):
         source = as_image_source(X)
         source.check(min_side=7)
-        with pytest.raises(ValueError, match=r"^image 0 \(.*9 x 7 pixels.*8 at least. Enlarge"):
+        with pytest.raises(ValueError, match=r"^image 0 \(.*9 x 7 pixels.*at least 8. Enlarge"):
             source.check(min_side=8)
 
 

@@ -98,7 +98,7 @@ def test_a_list_of_nothing(missing):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.array([PNG, PNG]), r"cuts zeros.*list of bytes.*os\.fsdecode"),
+        (np.array([PNG, PNG]), r"drops zeros.*list of bytes.*os\.fsdecode"),
         (np.array([[b"/x/a.png"], [b"/x/b.png"]]), r"os\.fsdecode\(path\)"),
         (pd.DataFrame({"p": ["a.png"]}).to_records(index=False), r"fields 'p'.*list\(X\['p'\]\)"),
         (np.zeros(3, [("image", "u1", (4, 4)), ("y", "i4")]), "fields 'image', 'y'"),

@@ -33,7 +33,7 @@ class TestImageMetrics:
     )
     def test_unusable(self, metric):
         for y, scores, message in (
-            ([1, 1], [0.0, 1.0], "needed, both"),
+            ([1, 1], [0.0, 1.0], "both good"),
             ([0, 1], [0.0, 1.0], r"\+1 \(good\)"),
             ([1, -1], [0.0, 1.0, 2.0], "2 labels for 3 images"),
             ([1, -1], [0.0, np.nan], "NaN, first at 1"),
