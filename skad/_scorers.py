@@ -13,6 +13,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from skad._images import as_ndarray, column_values, is_encoded, one_call
 from skad._route import route_to_detector
+from skad._sklearn_compat import _num_samples
 from skad._validation.labels import read_labels
 from skad._validation.numbers import marked
 from skad.datasets import read_mask
@@ -87,15 +88,15 @@ class HeatmapScorer:
                 f"{self.name} needs masks=: one mask per image, None for good images. In a search: "
                 "sklearn.set_config(enable_metadata_routing=True), then search.fit(X, y, masks=masks)."
             )
-        masks = list_masks(masks)
-        heatmaps = list(_heatmaps(estimator, X))
-        if len(masks) != len(heatmaps):
-            raise ValueError(f"{len(masks)} masks for {len(heatmaps)} images.")
+        masks, n = list_masks(masks), _num_samples(X)
+        if len(masks) != n:
+            raise ValueError(f"{len(masks)} masks for {n} images: there must be one per image.")
         if y is not None:
-            defective = read_labels(y, len(heatmaps)) == -1
+            defective = read_labels(y, n) == -1
             without = [i for i, mask in enumerate(masks) if mask is None and defective[i]]
             if without:
                 raise ValueError(f"image {without[0]} is labelled -1 (defective) but has no mask.")
+        heatmaps = list(_heatmaps(estimator, X))
         truth = [
             as_mask(mask, heatmap.shape, f"mask {i}")
             for i, (mask, heatmap) in enumerate(zip(masks, heatmaps, strict=True))

@@ -90,13 +90,11 @@ class TestKFold:
             for a, b in zip(fold, other, strict=True):
                 np.testing.assert_array_equal(a, b)
 
-    def test_groups_in_a_search(self, good, defective):
+    def test_groups_in_a_cross_validation(self, good, defective):
         X, y = np.concatenate([good, defective]), np.r_[np.ones(12), -np.ones(4)]
         groups = np.arange(16) % 4
-        search = GridSearchCV(
-            make_detector(), {"n_neighbors": [1, 2]}, cv=OneClassKFold(2), error_score="raise"
-        )
-        assert search.fit(X, y, groups=groups).best_score_ == 1.0
+        scores = cross_val_score(make_detector(), X, y, groups=groups, cv=OneClassKFold(2))
+        assert scores.min() == 1.0
 
     @pytest.mark.parametrize(
         ("groups", "message"),
@@ -119,11 +117,8 @@ class TestKFold:
     def test_in_a_search(self, good, defective):
         X = [*good, *defective]
         y = np.repeat([1, -1], [len(good), len(defective)])
-        search = GridSearchCV(make_detector(), {"n_neighbors": [1, 3]}, cv=OneClassKFold(2)).fit(
-            X, y
-        )
-        assert search.best_score_ == 1.0
-        assert cross_val_score(make_detector(), X, y, cv=OneClassKFold(4)).min() == 1.0
+        search = GridSearchCV(make_detector(), {"n_neighbors": [1, 3]}, cv=OneClassKFold(2))
+        assert search.fit(X, y).best_score_ == 1.0
 
 
 class TestShuffleSplit:

@@ -117,10 +117,12 @@ class RankedPixels(NamedTuple):
         return float(np.sum(rises * (ramp + after)))
 
     def _area_error(self, rises: np.ndarray, limit: float) -> float:
-        """Bound the change of `_area` if ramps become steps at their start, or at their end."""
-        before, after = self._widths(limit)
-        area = self._area(rises, limit)
-        return float(max(np.sum(rises * before) - area, area - np.sum(rises * after)))
+        """Bound the change of `_area`, which is largest if each ramp becomes a step at its start.
+
+        A step at its end changes less: widths fall in a straight line up to the limit, and are 0 beyond.
+        """
+        before, _ = self._widths(limit)
+        return float(np.sum(rises * before)) - self._area(rises, limit)
 
     def _widths(self, limit: float) -> tuple[np.ndarray, np.ndarray]:
         """Count the good pixels from the start of each group to the limit, and from its end."""

@@ -53,7 +53,7 @@ def test_two_curves_on_the_same_axes():
 
 
 def test_from_estimator(good, defective):
-    det = make_detector(image_size=96, smoothing=2).fit(good)
+    det = make_detector(image_size=64, smoothing=2).fit(good)
     X, mask = np.concatenate([good, defective]), np.zeros((40, 48))
     mask[8:20, 30:42] = 1
     masks = [None] * len(good) + [mask] * len(defective)

@@ -101,6 +101,13 @@ def test_columns_of_a_table(maps, metric):
     assert metric(np.stack(masks), np.stack(heatmaps)) == metric(masks, heatmaps)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_none_is_the_mask_of_a_good_image(maps, metric):
+    masks, heatmaps = maps
+    assert not masks[-1].any()
+    assert metric([*masks[:-1], None], heatmaps) == metric(masks, heatmaps)
+
+
 class TestAUPRO:
     def test_every_region_counts_the_same(self):
         mask, heatmap = np.zeros((20, 20)), np.zeros((20, 20))
@@ -147,10 +154,17 @@ class TestAUPROPerImage:
         rates, overlaps = np.array([p for p in points if p[0] < 0.3]).T
         return auc(rates / rates.max(), overlaps)
 
-    def test_is_the_loop_of_the_code(self):
+    @pytest.mark.parametrize("whole_numbers", [False, True])
+    def test_is_the_loop_of_the_code(self, whole_numbers):
+        """Also where values lie at thresholds, and a rate at the limit: 60 of 200 good pixels."""
         rng = np.random.default_rng(0)
         heatmaps = [rng.random((16, 16)) for _ in range(3)]
-        masks = [(rng.random((16, 16)) < 0.1).astype(int) for _ in range(2)]
+        if whole_numbers:
+            heatmaps = [
+                rng.permutation(np.append(np.arange(201.0), [100.0] * 55)) for _ in range(3)
+            ]
+        heatmaps = [heatmap.reshape(16, 16) for heatmap in heatmaps]
+        masks = [rng.permutation(np.arange(256) < 56).reshape(16, 16) * 1 for _ in range(2)]
         masks.append(np.zeros((16, 16), dtype=int))  # good images do not count
         expected = np.mean([self.literal(masks[i], heatmaps[i]) for i in range(2)])
         assert aupro_per_image(masks, heatmaps) == pytest.approx(expected, abs=1e-12)
@@ -161,6 +175,13 @@ class TestAUPROPerImage:
         assert np.isnan(aupro_per_image([mask], [mask]))  # no false positive to divide by
         assert np.isnan(aupro_per_image([mask], [np.ones((6, 6))]))
         assert np.isnan(aupro_per_image([np.zeros((6, 6))], [mask]))
+
+    def test_an_image_whose_defects_are_outside_the_crop_does_not_count(self):
+        rng = np.random.default_rng(0)
+        mask, heatmap, cropped = np.eye(8), rng.random((8, 8)), rng.random((8, 8))
+        cropped[np.eye(8) == 1] = np.nan
+        expected = aupro_per_image([mask], [heatmap])
+        assert aupro_per_image([mask, mask], [heatmap, cropped]) == expected
 
 
 @pytest.mark.parametrize(

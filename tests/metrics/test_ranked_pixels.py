@@ -90,6 +90,14 @@ def test_groups_of_one_kind_are_exact():
     assert ranked.auroc() == pytest.approx(1 - 3 / (3 * 8))
 
 
+def test_precision_depends_on_ties_of_defective_pixels_alone():
+    """Four together, after five good pixels, have the precision of the fourth."""
+    ranked = RankedPixels(np.array([5, 0]), np.array([0, 4]), np.array([0, 1.0]), 1)
+    assert ranked.average_precision() == pytest.approx(4 / 9)
+    one_by_one = np.mean([1 / 6, 2 / 7, 3 / 8, 4 / 9])
+    assert 4 / 9 - one_by_one < ranked.average_precision_error() < 0.2
+
+
 @pytest.mark.parametrize("kind", ["good", "defective"])
 def test_one_kind_has_no_metrics(kind):
     nothing = np.zeros(3, dtype=int)
