@@ -90,7 +90,7 @@ def run_skad(job: dict) -> dict[str, float]:
         random_state=0,
     )
     detector.set_params(contamination=0.1).fit(images[:BATCH]).set_params(contamination="auto")
-    embed = detector._extractor().embed
+    embed = detector._find_network().embed
 
     def extract() -> None:
         for i in range(0, len(images), BATCH):

@@ -25,7 +25,7 @@ def searched_patches(detector: PatchCoreDetector, files: list[str]) -> tuple[lis
     """Patches searched for each image, and the number that there are."""
     counts, n_patches = [], 0
     for batch in detector._iter_batches(detector._open(files, reset=False)):
-        for rows in detector._embed(batch.pixels):
+        for rows in detector._find_network().embed(batch.pixels):
             scores = detector._patch_scores(rows)
             answered(scores.highest())
             counts.append(int(scores.certain.sum()))

@@ -101,7 +101,7 @@ def against_forward(
 
 
 def time_extraction(args: argparse.Namespace, images: np.ndarray) -> None:
-    extractor = make_detector(args, contamination=0.1).fit(images[:8])._extractor()
+    extractor = make_detector(args, contamination=0.1).fit(images[:8])._find_network()
     for n in args.batches:
         pixels = np.ascontiguousarray(images[:n])
         against_forward(args, "extraction", n, 1, partial(extractor.embed, pixels))
@@ -145,7 +145,7 @@ def report_memory(args: argparse.Namespace) -> None:
     before = peak_mb()
     detector = make_detector(args, max_memory=limit).fit(images)
     whole = (
-        args.images * np.prod(small._extractor().grid) * detector.bank_.vectors.shape[1] * 4 / 2**20
+        args.images * np.prod(small._find_network().grid) * detector.bank_.vectors.shape[1] * 4 / 2**20
     )
     beyond = peak_mb() - before
     print(
@@ -190,7 +190,7 @@ def main() -> None:
 
 def embed_and_compare(args: argparse.Namespace, detector: PatchCoreDetector, images) -> None:
     """Coreset on the real projections of these images, against the plain loop."""
-    extractor = detector._extractor()
+    extractor = detector._find_network()
     rows = torch.cat([extractor.embed(images[i : i + 8]) for i in range(0, len(images), 8)])
     matrix = projection_matrix(extractor.dim, 128, torch.Generator().manual_seed(0))
     projected = rows.flatten(0, 1) @ matrix.to(rows.device).T

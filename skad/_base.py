@@ -1,26 +1,35 @@
-"""The scikit-learn contract of detectors that see images; knows no algorithm.
+"""The scikit-learn contract: validation, labels, state, thresholds, p-values; knows no algorithm.
 
-A detector derives from :class:`BaseImageDetector` and fills in three hooks: learn from a source of
-good images, score a batch, render a map of patch scores on the network's canvas. Validation, labels
-and image coordinates live here; what follows from the scores, in :mod:`skad._contract`.
+:class:`BaseDetector` makes of scores what scikit-learn and a plant ask for. :class:`BaseImageDetector`
+opens images and brings maps back to their coordinates. A detector derives from it and fills in hooks:
+fit, score, render.
+
+**One state.** A fit, and a prediction, works on a snapshot of the detector (`_snapshot`): a prediction
+takes everything that it needs at its entry (`_as_fitted`), a fit hands over what it has learned in one
+assignment (`_become`). Whatever other threads do, no prediction sees the bank of one state and the
+threshold of another.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from sklearn.utils.validation import validate_data
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import roc_auc_score
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skad._callbacks import FitProgress
-from skad._contract import BaseDetector
 from skad._images import (
     Geometry,
     ImageBatch,
@@ -29,49 +38,315 @@ from skad._images import (
     check_kind,
     is_rows,
     iter_batches,
+    refuse_single,
     short_errors,
     warn_of_rows,
 )
-from skad._sklearn_compat import Interval, Options, StrOptions, _fit_context, with_callbacks
+from skad._scoring.heatmaps import render
+from skad._scoring.results import BatchScores, TrainingScores
+from skad._scoring.thresholds import conformal_threshold, margin_at_ties, warn_if_too_few
+from skad._sklearn_compat import (
+    CallbackSupportMixin,
+    Interval,
+    Options,
+    StrOptions,
+    _fit_context,
+    _num_samples,
+    with_callbacks,
+)
+from skad._system.pickles import portable, versions, warn_of_other_versions
 from skad._torch.devices import PRECISIONS
-from skad._validation.labels import good_images
+from skad._validation.labels import CodingError, OneClassError, good_images, read_both_labels
+from skad._validation.warn import warn_user
 from skad.exceptions import FeatureError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# A backbone that a fitted detector needs stays in memory as long as the detector does: a process builds
+# A network that a fitted detector needs stays in memory as long as the detector does: a process builds
 # it once, however many others it works with.
-_kept_backbones: WeakKeyDictionary[BaseImageDetector, Any] = WeakKeyDictionary()
+_kept_networks: WeakKeyDictionary[BaseImageDetector, Any] = WeakKeyDictionary()
+# Attributes that only a snapshot has.
+_OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
 
 
-class BatchScores(NamedTuple):
-    """Anomaly scores of a batch: higher = more anomalous, as in the papers."""
+class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
+    """What follows from scores: threshold, predictions, p-values, AUROC."""
 
-    image: np.ndarray
-    """(B,) float64, one score an image."""
-    grid: np.ndarray | None
-    """(B, h, w) float64, one score a patch; NaN where a patch lies in padding. None: not asked for."""
+    _parameter_constraints: dict = {
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "target_false_alarm_rate": [Interval(Real, 0, 1, closed="neither")],
+        "verbose": ["verbose"],
+    }
 
+    # Parameters of which the value at the fit is used until the next: they may be changed before.
+    _await_fit: frozenset[str] = frozenset()
 
-class TrainingScores(NamedTuple):
-    """Anomaly scores of the training images, or of the n that were left out."""
+    @abstractmethod
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Score the normality of each image; higher = more normal."""
 
-    out_of_sample: np.ndarray | None
-    """(n,) float64, each image scored by a model that did not see it; None if that is impossible."""
-    in_sample: np.ndarray | None
-    """Float64, of all training images, as the hook for scoring gives them; None unless a percentile
-    is asked for."""
-    peaks: np.ndarray
-    """(n,) float64, the highest value of each image's map, out of sample where that is possible."""
-    grids: np.ndarray | None = None
-    """(n, h, w), one score a patch; NaN in padding. For an ensemble, which asks for them."""
-    rows: np.ndarray | None = None
-    """(n,) int, where only a part of the training images was left out: which ones these n are."""
+    @abstractmethod
+    def _frozen_params(self) -> dict[str, Any]:
+        """Parameters that a fitted detector cannot change."""
+
+    # --------------------------------------------------------------------- state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        # Learned attributes alone do not tell: a refit that failed leaves those of the fit before.
+        return hasattr(self, "_params_at_fit")
+
+    def _snapshot(self) -> Self:
+        """Copy the detector as it is now: attributes of the copy are set without touching its own."""
+        copied = object.__new__(type(self))
+        copied.__dict__ = {**vars(self), "_is_snapshot": True}
+        return copied
+
+    def _become(self, learned: Self) -> None:
+        """Take over what a snapshot has learned, all of it at once; parameters stay as they are."""
+        state = {name: value for name, value in vars(learned).items() if name not in _OF_SNAPSHOTS}
+        self.__dict__ = {**state, **self.get_params(deep=False)}
+
+    @contextmanager
+    def _unfitted_on_failure(self) -> Iterator[None]:
+        """Surround a fit: where it fails, there is no detector, rather than the one of before."""
+        try:
+            yield
+        except BaseException:
+            self.__dict__.pop("_params_at_fit", None)
+            raise
+
+    def _as_fitted(self) -> Self:
+        """Take the fitted state as it is now: what one prediction works with."""
+        if hasattr(self, "_is_snapshot"):
+            return self  # it was taken by the public method that calls this one
+        now = self._snapshot()
+        now._check_unchanged()
+        return now
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit on the good images of X, then predict all of X.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`.
+        y : array-like of shape (n,), default=None
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            +1 good, -1 defective.
+        """
+        return self.fit(X, y).predict(X)
+
+    def _calibrate(
+        self,
+        held_out: np.ndarray | None,
+        in_sample: np.ndarray | None,
+        peaks: np.ndarray,
+        *,
+        warn: bool = True,
+    ) -> None:
+        """Set thresholds from anomaly scores, and peaks of heat maps, of the training images."""
+        self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
+        if held_out is not None and self.contamination == "auto":
+            rate = self.target_false_alarm_rate
+            if warn:
+                warn_if_too_few(len(held_out), rate)
+            scores, threshold = -held_out, partial(conformal_threshold, rate=rate)
+        else:
+            percent = 100 * self.contamination
+            scores, threshold = -np.asarray(in_sample), partial(np.percentile, q=percent)
+        self.offset_, self._margin = self._with_margin(scores, float(threshold(scores)))
+        lowest, _ = self._with_margin(-peaks, float(threshold(-peaks)))
+        self.heatmap_threshold_ = -lowest
+
+    def _with_margin(self, scores: np.ndarray, threshold: float) -> tuple[float, float]:
+        """Lower a threshold by rounding where images tie at it; also return by how much."""
+        margin = margin_at_ties(scores, threshold, self._rounding_of(-threshold))
+        return threshold - margin, margin
+
+    def _rounding_of(self, anomaly: float) -> float:
+        """How far an anomaly score may move where a processor rounds otherwise than this one."""
+        return 1e-5 * abs(anomaly)
+
+    def _check_unchanged(self) -> None:
+        """Refuse what makes scores wrong; a snapshot is brought back to what was fitted."""
+        check_is_fitted(self)
+        now = self._frozen_params()
+        changed = [
+            name
+            for name, value in self._params_at_fit.items()
+            if name not in now or not np.array_equal(now[name], value)
+        ]
+        for name in self._await_fit.intersection(changed):
+            changed.remove(name)
+            warn_user(
+                f"{name}={now[name]!r} takes effect at the next fit: the thresholds belong to "
+                f"{name}={self._params_at_fit[name]!r}, which is used until then."
+            )
+            setattr(self, name, self._params_at_fit[name])
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} changed after fit: the threshold and the learned state no "
+                f"longer belong together. Call fit again, or set back "
+                + ", ".join(f"{name}={self._params_at_fit[name]!r}" for name in changed)
+                + "."
+            )
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Signed distance to the threshold.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; n images.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            ``score_samples(X) - offset_``; negative = defective.
+        """
+        now = self._as_fitted()
+        return now.score_samples(X) - now.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Tell good from defective images.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; n images.
+
+        Returns
+        -------
+        ndarray of shape (n,), int
+            +1 good, -1 defective.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def anomaly_p_value(self, X: Any) -> np.ndarray:
+        """Conformal p-value of each image among the good training images.
+
+        The fraction of out-of-sample training scores that are at least as anomalous, the image itself
+        counted in. Calling an image defective when its value is at most 0.01 raises at most 1 % false
+        alarms, as long as good images keep coming from where the training images came from.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; n images.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            In (0, 1]; the smallest possible value is
+            ``1 / (len(calibration_scores_) + 1)``.
+
+        Raises
+        ------
+        ValueError
+            If the detector was fitted on a single image.
+        """
+        now = self._as_fitted()
+        if now.calibration_scores_ is None:
+            raise ValueError(
+                "p-values need scores of good training images that were held out; this detector has "
+                "none (fitted on one image, or with validation_fraction=0)."
+            )
+        # Files of skad 0.1.0 know no margin.
+        scores = now.score_samples(X) + getattr(now, "_margin", 0.0)
+        lower = np.searchsorted(now.calibration_scores_, scores, side="right")
+        return (1 + lower) / (1 + len(now.calibration_scores_))
+
+    def score(self, X: Any, y: Any) -> float:
+        """Image AUROC: the chance that a good image scores higher than a defective one.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; n images.
+        y : array-like of shape (n,)
+            +1 good, -1 defective.
+
+        Returns
+        -------
+        float
+            In 0..1; NaN, with a warning, if y holds one kind of label only, or other numbers than +1
+            and -1: a search over parameters goes on, and its table shows where.
+
+        Raises
+        ------
+        ValueError
+            If y has another length, or holds strings, booleans, None or NaN.
+        """
+        refuse_single(X)
+        try:
+            labels = read_both_labels(y, _num_samples(X))
+        except (OneClassError, CodingError) as error:
+            self.score_samples(X)  # what is wrong with X is said all the same
+            warn_user(f"the image AUROC is undefined: {error}", UndefinedMetricWarning)
+            return float("nan")
+        return float(roc_auc_score(labels, self.score_samples(X)))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    # ---------------------------------------------------------------- pickling
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: portable(value) for name, value in super().__getstate__().items()}
+        return {**state, "_versions": versions()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        warn_of_other_versions(type(self).__name__, state.pop("_versions", {}))
+        super().__setstate__(state)
 
 
 class BaseImageDetector(BaseDetector):
-    """Base of the detectors that see images themselves."""
+    """Base of the detectors that see images themselves; derive from it to make one of your own.
+
+    A detector takes its parameters in ``__init__``, as every estimator of scikit-learn does: those that
+    the base reads (see Parameters) and its own, whose constraints it adds to
+    ``_parameter_constraints``. Then it fills in two hooks, `_fit_images` and `_score_batches`;
+    the others have defaults:
+
+    ``_fit_images(images, progress, *, grids)``
+        Learn from good images, set attributes with trailing underscores, and return the
+        :class:`TrainingScores` from which the thresholds follow. ``self._iter_batches(images)`` streams
+        the images; ``progress.stage(name, total)`` reports a stage of those named in ``_stages``.
+        `grids` says whether the scores of all patches are wanted as well, which only an ensemble does.
+    ``_score_batches(batches, maps)``
+        Yield :class:`BatchScores` of batch after batch; the scores of patches too, if `maps`.
+    ``_render(grid)``
+        Turn an (h, w) grid of patch scores into an (S, S) map of the canvas. Default: bilinear
+        up-sampling and a Gaussian, as in the papers.
+    ``_find_network()``
+        Return what turns images into features; hooks find it as ``self._network``. It has a ``digest``
+        and an ``identity``, by which scoring recognises the network of the fit. Default: None.
+    ``_begin_fit()``
+        Before any work: refuse parameters that do not go together, and set what follows from them alone.
+        Default: nothing.
+    ``_smallest_side()``
+        Pixels below which an image is refused. Default: 1.
+    ``_rounding_of(anomaly)``
+        How far a score moves where another processor rounds otherwise. Default: 1e-5 of it.
+
+    Hooks run on a snapshot of the detector, whose attributes no other thread changes.
+    :func:`skad.utils.estimator_checks.check_image_detector` checks the result.
+
+    Parameters
+    ----------
+    image_size, geometry, resize, image_shape, smoothing, batch_size, device, precision, n_jobs
+        As in :class:`PatchCoreDetector`.
+    contamination, target_false_alarm_rate, random_state, verbose
+        As in :class:`PatchCoreDetector`.
+    """
 
     _parameter_constraints: dict = {
         **BaseDetector._parameter_constraints,
@@ -107,24 +382,32 @@ class BaseImageDetector(BaseDetector):
     # ------------------------------------------------------------------ hooks
 
     @abstractmethod
-    def _fit_images(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
+    def _fit_images(
+        self, images: ImageSource, progress: FitProgress, *, grids: bool
+    ) -> TrainingScores:
         """Learn from good images and score them."""
 
     @abstractmethod
-    def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
-        """Score the images of a batch; their patches too if there are to be maps."""
+    def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
+        """Score batches of images; their patches too, if there are to be maps."""
 
-    @abstractmethod
-    def _grid_shape(self) -> tuple[int, int]:
-        """Rows and columns (h, w) of the grid of patch scores."""
+    def _render(self, grid: np.ndarray) -> np.ndarray:
+        """Turn an (h, w) grid of patch scores into an (S, S) float32 map of the canvas."""
+        return render(grid, self.geometry_.image_size, self.smoothing)
 
-    @abstractmethod
+    def _find_network(self) -> Any:
+        """Build what turns images into features, or find it where this process has it already."""
+        return None
+
+    def _begin_fit(self) -> None:
+        """Refuse parameters that do not go together; set what follows from them alone."""
+
     def _smallest_side(self) -> int:
         """Pixels below which an image is refused."""
+        return 1
 
     # ---------------------------------------------------------------- fitting
 
-    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> BaseImageDetector:
         """Learn what good parts look like.
@@ -159,32 +442,42 @@ class BaseImageDetector(BaseDetector):
         ImageFileWarning
             If files hold several pages, or Pillow warns of them; once.
         """
-        progress = FitProgress(self, len(self._stages), X, y)
-        with self._unfitted_on_failure():
-            self._become(self._fitted(X, y, progress))
+        self._fit(X, y)
         return self
 
-    def _fitted(self, X: Any, y: Any, progress: FitProgress) -> Self:
-        """Learn on a second self: whoever predicts meanwhile finds the state of before."""
-        fitted = self._copy()
-        images = fitted._open_good(X, y, reset=True)
-        if len(images) == 1 and fitted.contamination == "auto":
+    @with_callbacks
+    def _fit(self, X: Any, y: Any, *, in_ensemble: bool = False) -> TrainingScores:
+        """Fit; an ensemble takes the scores, and thresholds of its own in place of the detector's."""
+        progress = FitProgress(self, len(self._stages), X, y)
+        with self._unfitted_on_failure():
+            fitted = self._snapshot()
+            scores = fitted._learn(X, y, progress, in_ensemble)
+            self._become(fitted)
+        return scores
+
+    def _learn(self, X: Any, y: Any, progress: FitProgress, in_ensemble: bool) -> TrainingScores:
+        """Learn, on a snapshot: whoever predicts meanwhile finds the state of before."""
+        images = self._open_good(X, y, reset=True)
+        if len(images) == 1 and self.contamination == "auto":
             raise ValueError(
-                "n_samples=1: a threshold from scores of images that were left out needs at least two "
-                "good images; pass contamination=<share> to fit on one image (one-shot)."
+                "n_samples=1: a threshold from scores of images that were held out needs at least two "
+                "good images; pass contamination=<fraction> to fit on one image (one-shot)."
             )
+        self.geometry_ = self._make_geometry()
+        self._begin_fit()
+        self._network = self._find_network()
+        images.check(self._smallest_side())
         with progress.fitting(), naming(images):
-            scores = fitted._fit_images(images, progress)
-        fitted.n_images_ = len(images)
-        fitted._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks)
-        if self._in_ensemble:
-            fitted._training_scores = scores
-        fitted._params_at_fit = fitted._frozen_params()
-        return fitted
+            scores = self._fit_images(images, progress, grids=in_ensemble)
+        self._note_network()
+        self.n_images_ = len(images)
+        self._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks, warn=not in_ensemble)
+        self._params_at_fit = self._frozen_params()
+        return scores
 
     def _frozen_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
-        # A network of the user's own is recognised by what it is and answers: see `_check_weights`.
+        # A network of the user's own is recognised by what it is and answers: see `_check_network`.
         # Copies: a list that is changed in place would be compared with itself.
         return {
             name: deepcopy(value)
@@ -192,23 +485,26 @@ class BaseImageDetector(BaseDetector):
             if name not in self._free_after_fit and (name != "backbone" or isinstance(value, str))
         }
 
-    def _note_weights(self, digest: str, identity: Any) -> None:
-        """Take down what the backbone is recognised by; `identity` is None for a model of timm's."""
-        self.weights_digest_ = digest
+    def _note_network(self) -> None:
+        """Take down what the network is recognised by; a model of timm's has no identity."""
         self.__dict__.pop("_backbone_identity", None)
-        if identity is not None:
-            self._backbone_identity = identity
+        if self._network is not None:
+            self.weights_digest_ = self._network.digest
+            if self._network.identity is not None:
+                self._backbone_identity = self._network.identity
 
-    def _difference(self, digest: str, identity: Any) -> str | None:
-        """Name what tells a backbone from the one of the fit; None if nothing does."""
-        if digest != self.weights_digest_:
+    def _network_difference(self) -> str | None:
+        """Name what tells the network from the one of the fit; None if nothing does."""
+        if self._network is None:
+            return None
+        if self._network.digest != self.weights_digest_:
             return "weights"
         noted = getattr(self, "_backbone_identity", None)
-        return None if noted is None else noted.difference(identity)
+        return None if noted is None else noted.difference(self._network.identity)
 
-    def _check_weights(self, digest: str, identity: Any = None) -> None:
-        """Refuse to score with a backbone that was not the one of the fit."""
-        difference = self._difference(digest, identity)
+    def _check_network(self) -> None:
+        """Refuse to score with a network that was not the one of the fit."""
+        difference = self._network_difference()
         if difference == "weights":
             raise ValueError(
                 "the backbone's weights are not those this detector was fitted with: its scores "
@@ -238,7 +534,7 @@ class BaseImageDetector(BaseDetector):
             nor on ``batch_size``: on the CPU to the last bit, on a GPU up to rounding.
         """
         now = self._as_fitted()
-        return -np.concatenate([scores.image for _, scores in now._iter_scores(X, maps=False)])
+        return -np.concatenate([result.image for _, result in now._iter_scores(X, maps=False)])
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
@@ -267,61 +563,44 @@ class BaseImageDetector(BaseDetector):
         """
         now = self._as_fitted()
         maps, scores = [], []
-        for batch, result in now._iter_scores(X, maps=True):
+        for shapes, result in now._iter_scores(X, maps=True):
             scores.append(-result.image)
             grids: Any = result.grid
-            for (height, width), grid in zip(batch.shapes, grids, strict=True):
+            for (height, width), grid in zip(shapes, grids, strict=True):
                 canvas = now._render(grid)
                 maps.append(now.geometry_.restore(canvas, height, width))
         same = len({heatmap.shape for heatmap in maps}) == 1
         heatmaps = np.stack(maps) if same else maps
         return (heatmaps, np.concatenate(scores)) if return_scores else heatmaps
 
-    @abstractmethod
-    def _render(self, grid: np.ndarray) -> np.ndarray:
-        """Turn an (h, w) grid of patch scores into an (S, S) float32 map on the canvas."""
-
-    def _iter_scores(self, X: Any, maps: bool) -> Iterator[tuple[ImageBatch, BatchScores]]:
+    def _iter_scores(
+        self, X: Any, maps: bool
+    ) -> Iterator[tuple[list[tuple[int, int]], BatchScores]]:
+        """Score batch after batch; also yield the heights and widths of its images."""
         images = self._open(X, reset=False)
         images.check(self._smallest_side())
-        begun: list[tuple[ImageBatch, Callable[[], BatchScores]]] = []
-        for batch in self._iter_batches(images):
-            begun.append((batch, self._begin_scores(batch, maps)))
-            if len(begun) > 1:
-                yield _finished(*begun.pop(0), images)
-        for before, finish in begun:
-            yield _finished(before, finish, images)
+        # A detector may take the next batch before it has finished this one.
+        begun: deque[list[tuple[int, int]]] = deque()
 
-    def _begin_scores(self, batch: ImageBatch, maps: bool) -> Callable[[], BatchScores]:
-        """Give a device its work on a batch; what is returned waits for the results.
+        def batches() -> Iterator[ImageBatch]:
+            for batch in self._iter_batches(images):
+                begun.append(batch.shapes)
+                yield batch
 
-        The next batch is begun before: a GPU never waits for the host.
-        """
-        return partial(self._score_batch, batch, maps)
-
-    # --------------------------------------------------------------- backbone
-
-    def _find_backbone(self) -> Any:
-        """Build what turns images into features, or find it where this process has it already."""
-        return None
-
-    def _backbone(self) -> Any:
-        """Return what turns images into features, found once for a whole fit or prediction."""
-        if not hasattr(self, "_held"):
-            return self._find_backbone()
-        if "backbone" not in self._held:
-            self._held["backbone"] = self._find_backbone()
-        return self._held["backbone"]
+        with naming(images):
+            for scores in self._score_batches(batches(), maps):
+                yield begun.popleft(), scores
 
     def _as_fitted(self) -> Self:
         now = super()._as_fitted()
         if now is not self:
-            _kept_backbones[self] = now._backbone()
+            _kept_networks[self] = now._network = now._find_network()
+            now._check_network()
         return now
 
-    def _become(self, other: Self) -> None:
-        _kept_backbones[self] = other._backbone()
-        super()._become(other)
+    def _become(self, learned: Self) -> None:
+        _kept_networks[self] = learned._network
+        super()._become(learned)
 
     # ----------------------------------------------------------------- images
 
@@ -357,13 +636,6 @@ class BaseImageDetector(BaseDetector):
     def _make_geometry(self) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
         return Geometry(self.geometry, self.image_size, resize)
-
-
-def _finished(
-    batch: ImageBatch, finish: Callable[[], BatchScores], images: ImageSource
-) -> tuple[ImageBatch, BatchScores]:
-    with naming(images):
-        return batch, finish()
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from skad._base import BaseImageDetector, TrainingScores
+from skad._base import BaseDetector, BaseImageDetector
 from skad._callbacks import FitProgress
-from skad._contract import BaseDetector
 from skad._images import ImageSource, one_call
 from skad._scoring.heatmaps import render
+from skad._scoring.results import TrainingScores
 from skad._sklearn_compat import (
     StrOptions,
     _BaseComposition,
@@ -287,45 +287,41 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         """
         with self._unfitted_on_failure():
             self._check_estimators()
-            progress = FitProgress(self, len(self._given()), X, y)
-            self._become(self._fitted(X, y, progress))
+            fitted = self._snapshot()
+            fitted._learn(X, y, FitProgress(self, len(self._given()), X, y))
+            self._become(fitted)
         return self
 
-    def _fitted(self, X: Any, y: Any, progress: FitProgress) -> Self:
-        """Learn on a second self: whoever predicts meanwhile finds the state of before."""
-        fitted = self._copy()
-        members = [(name, clone(member)) for name, member in fitted._given()]
+    def _learn(self, X: Any, y: Any, progress: FitProgress) -> None:
+        """Learn, on a snapshot: whoever predicts meanwhile finds the state of before."""
+        members = [(name, clone(member)) for name, member in self._given()]
         images = members[0][1]._open(X, reset=True)
         rows = good_images(y, len(images))
         if len(rows) < 2:
             raise ValueError(
                 f"n_samples={len(rows)}: the scales of the members are measured on scores of images "
-                "that were left out, which needs at least two good images."
+                "that were held out, which needs at least two good images."
             )
         # Read once: the members need not warn again.
         labels = np.where(np.isin(np.arange(len(images)), rows), 1, -1)
         training = []
         with progress.fitting():
             for name, member in members:
-                member._in_ensemble = True
                 with progress.stage(name, 1) as advance:
-                    _fit_named(name, member, X, labels)
+                    training.append(_fit_named(name, member, X, labels))
                     advance(1)
-                del member._in_ensemble
-                training.append(_left_out(name, vars(member).pop("_training_scores")))
-        fitted._names = [name for name, _ in members]
-        fitted.estimators_ = [member for _, member in members]
-        fitted._copy_columns(fitted.estimators_[0])
-        fitted.n_images_ = len(rows)
-        fitted._members = [
+        self._names = [name for name, _ in members]
+        self.estimators_ = [member for _, member in members]
+        self._copy_columns(self.estimators_[0])
+        self.n_images_ = len(rows)
+        self._members = [
             Member(detector, robust_scale(scores.grids), robust_scale(scores.out_of_sample))  # type: ignore[arg-type]
-            for detector, scores in zip(fitted.estimators_, training, strict=True)
+            for detector, scores in zip(self.estimators_, training, strict=True)
         ]
-        fitted._members_at_fit = [state_of(member) for member in fitted.estimators_]
-        fitted._share_grid = _share_grid(fitted.estimators_)
-        fitted._calibrate_on(training, images, X, rows)
-        fitted._params_at_fit = fitted._frozen_params()
-        return fitted
+        self._members_at_fit = [state_of(member) for member in self.estimators_]
+        self._share_grid = _share_grid(self.estimators_, training)
+        self._calibrate_on(training, images, X, rows)
+        self._params_at_fit = self._frozen_params()
 
     def _as_fitted(self) -> Self:
         now = super()._as_fitted()
@@ -352,7 +348,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     def _calibrate_on(
         self, training: list[TrainingScores], images: ImageSource, X: Any, rows: np.ndarray
     ) -> None:
-        """Calibrate on the good images that every member left out."""
+        """Calibrate on the good images that every member held out."""
         lefts = [
             np.arange(len(rows)) if scores.rows is None else scores.rows for scores in training
         ]
@@ -473,14 +469,14 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             maps.append(canvas if self._share_grid else geometry.restore(canvas, *scored.shape))
         return _mean_of_seen(maps)
 
-    def _sk_visual_block_(self):
+    def _sk_visual_block_(self) -> _VisualBlock:
         names, members = zip(*self.estimators, strict=True)
         return _VisualBlock("parallel", members, names=names)
 
 
-def _share_grid(members: list[BaseImageDetector]) -> bool:
+def _share_grid(members: list[BaseImageDetector], training: list[TrainingScores]) -> bool:
     """Whether a patch is the same piece of an image to all members."""
-    grids = {member._grid_shape() for member in members}
+    grids = {scores.grids.shape[1:] for scores in training}  # type: ignore[union-attr]
     return len(grids) == 1 and all(m.geometry_ == members[0].geometry_ for m in members)
 
 
@@ -500,20 +496,18 @@ def state_of(member: BaseImageDetector) -> tuple[float, float, float]:
     return float(member.n_images_), member.offset_, member.heatmap_threshold_
 
 
-def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> None:
+def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> TrainingScores:
     """Fit a member; an error says whose it is."""
     try:
-        member.fit(X, y)
+        member._validate_params()
+        scores = member._fit(X, y, in_ensemble=True)
     except Exception as error:
         if [type(arg) for arg in error.args] != [str]:
             raise  # made of more than a message
         raise type(error)(f"estimator {name!r}: {error}") from error
-
-
-def _left_out(name: str, scores: TrainingScores) -> TrainingScores:
     if scores.out_of_sample is None:
         raise ValueError(
-            f"estimator {name!r} leaves no good image out (validation_fraction=0), but the scale of a "
+            f"estimator {name!r} holds no good image out (validation_fraction=0), but the scale of a "
             "member is measured on such images."
         )
     return scores
@@ -522,9 +516,9 @@ def _left_out(name: str, scores: TrainingScores) -> TrainingScores:
 def _per_image(
     detector: BaseImageDetector, X: Any, maps: bool
 ) -> Iterator[tuple[tuple[int, int], float, np.ndarray | None]]:
-    for batch, (image, grid) in detector._as_fitted()._iter_scores(X, maps):
+    for shapes, (image, grid) in detector._as_fitted()._iter_scores(X, maps):
         grids = [None] * len(image) if grid is None else grid
-        yield from zip(batch.shapes, image.tolist(), grids, strict=True)
+        yield from zip(shapes, image.tolist(), grids, strict=True)
 
 
 def _mean_of_seen(maps: list[np.ndarray]) -> np.ndarray:

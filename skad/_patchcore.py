@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from hashlib import blake2b
 from numbers import Integral
 from typing import Any
 
@@ -14,21 +12,15 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skad._bank import (
-    Coreset,
-    MemoryBank,
-    check_index,
-    grow_coreset,
-    projection_matrix,
-    start_coreset,
-)
-from skad._bank_scoring import ScoredByBank
-from skad._base import TrainingScores, naming
+from skad._bank import Coreset, MemoryBank, check_index, projection_matrix, start_coreset
+from skad._base import BaseImageDetector, naming
 from skad._callbacks import FitProgress, say
 from skad._features import (
+    Canvases,
+    Extractor,
     FeatureSpec,
     FeatureStore,
-    PatchesInCells,
+    PatchesPooled,
     PatchesStreamed,
     PatchExtractor,
     StoredExtractor,
@@ -37,8 +29,13 @@ from skad._features import (
     folder_of,
     patch_extractor,
 )
-from skad._images import ImageSource
+from skad._growing import Growth, grow_bank
+from skad._images import ImageBatch, ImageSource
+from skad._scoring import scorer_class
 from skad._scoring.calibration import CalibrationLog
+from skad._scoring.heatmaps import Heatmap
+from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage
+from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import (
     HasMethods,
     Interval,
@@ -50,8 +47,14 @@ from skad._sklearn_compat import (
 from skad._system.memory import parse_bytes
 from skad._torch.devices import resolve_device
 
+# Length of a rounding error, as a fraction of a vector's: what features differ by between processors. In
+# float32 1e-5 between kernels of CPUs and 1e-3 to a GPU that computes in TF32; in bfloat16 5e-3.
+_ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
+# Vectors of the bank that tell how long vectors are.
+_N_MEASURED = 1024
 
-class PatchCoreDetector(ScoredByBank):
+
+class PatchCoreDetector(BaseImageDetector):
     """PatchCore: nearest-neighbour distance to a coreset of good patches.
 
     A frozen backbone embeds every patch of the good images; a greedy k-centre coreset of these
@@ -219,7 +222,7 @@ class PatchCoreDetector(ScoredByBank):
     """
 
     _parameter_constraints: dict = {
-        **ScoredByBank._parameter_constraints,
+        **BaseImageDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],
         "weights": [str, os.PathLike, None],
         "layers": ["array-like"],
@@ -311,19 +314,32 @@ class PatchCoreDetector(ScoredByBank):
 
     # ---------------------------------------------------------------- fitting
 
-    def _fit_images(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
-        self.geometry_ = self._make_geometry()
-        self.feature_spec_ = self._make_feature_spec()
+    def _begin_fit(self) -> None:
+        if self.patch_size % 2 == 0:
+            raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
+        self.feature_spec_ = FeatureSpec(
+            backbone=self.backbone if isinstance(self.backbone, str) else None,
+            layers=tuple(int(layer) for layer in self.layers),
+            image_size=int(self.image_size),
+            patch_size=int(self.patch_size),
+            aggregation=self.aggregation,
+            pretrain_dim=int(self.pretrain_dim),
+            target_dim=int(self.target_dim),
+            precision=self.precision,
+        )
         self._folder_at_fit = folder_of(self.memory)
-        self._note_weights(self._extractor().digest, self._extractor().identity)
-        images.check(self._smallest_side())
-        self._n_patches = self._count_patches(images)
-        n_select = self._bank_size(self._n_patches)
-        check_index(self.index, self._embedding_dim(), n_select)
-        self._seed = self._draw_seed()
-        generator = torch.Generator().manual_seed(self._seed)
 
-        patches, projected = self._collect_patches(images, generator, progress)
+    def _fit_images(
+        self, images: ImageSource, progress: FitProgress, *, grids: bool
+    ) -> TrainingScores:
+        n_patches = self._count_patches(images)
+        n_select = self._bank_size(n_patches)
+        check_index(self.index, self._embedding_dim(), n_select)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        generator = torch.Generator().manual_seed(seed)
+
+        canvases = self._canvases(images)
+        patches, projected = self._collect_patches(canvases, n_patches, generator, progress)
         with progress.stage("coreset", n_select) as advance:
             coreset = start_coreset(
                 projected,
@@ -335,10 +351,11 @@ class PatchCoreDetector(ScoredByBank):
                 progress=advance,
             )
             del projected
-            self._set_bank(coreset, patches.take(coreset.rows), patches.sources[coreset.rows])
-        with progress.stage("calibration", len(images)) as advance:
-            scores = self._score_training(patches, images, advance, self._twins())
-        self._log = CalibrationLog.of(scores, len(images))
+            rows = coreset.rows
+            self._set_bank(coreset, patches.take(rows), patches.sources[rows])
+        scores = self._score_training(patches, canvases.twins(), progress, grids=grids)
+        log = CalibrationLog.of(scores, len(images))
+        self._growth = Growth(n_patches, seed, coreset.cover, log)
         return scores
 
     @with_callbacks
@@ -401,17 +418,18 @@ class PatchCoreDetector(ScoredByBank):
         """
         if not hasattr(self, "_params_at_fit"):
             return self.fit(X, y)
-        self._check_can_grow()
+        if not hasattr(self, "_growth"):
+            raise ValueError(
+                "this detector comes from a version of skad without partial_fit, which needs more of "
+                "the first fit than it has kept. Fit again, on all images."
+            )
         images = self._open_good(X, y, reset=False)
         progress = FitProgress(self, len(self._growth_stages), X, y)
-        # Worked out on a second self: what fails, and who predicts meanwhile, finds the old one.
-        before, grown = vars(self), self._copy()
-        grown._check_unchanged()
+        # Worked out on a snapshot: what fails, and who predicts meanwhile, finds the old detector.
+        before, grown = vars(self), self._as_fitted()
+        images.check(grown._smallest_side())
         with progress.fitting(), naming(images):
-            scores = grown._grow(images, progress)
-        grown.n_images_ += len(images)
-        grown._log = self._log.followed_by(CalibrationLog.of(scores, grown.n_images_))
-        grown._calibrate(grown._log.out_of_sample, grown._log.in_sample, grown._log.peaks)
+            grown._grow(images, progress)
         if vars(self) is not before:
             raise RuntimeError(
                 "another thread has fitted this detector meanwhile: these images are not learned from. "
@@ -420,106 +438,83 @@ class PatchCoreDetector(ScoredByBank):
         self._become(grown)
         return self
 
-    def _check_can_grow(self) -> None:
-        if not hasattr(self, "_log"):
-            raise ValueError(
-                "this detector comes from a version of skad without partial_fit, which needs more of "
-                "the first fit than it has kept. Fit again, on all images."
-            )
-
-    def _grow(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
-        """Add the patches of images to the bank, and score the images."""
-        self._check_weights(self._extractor().digest, self._extractor().identity)
-        images.check(self._smallest_side())
-        n_before, self._n_patches = self._n_patches, self._n_patches + self._count_patches(images)
-        matrix = self._projection(torch.Generator().manual_seed(self._seed))
-        bank, n_select, first = self.bank_, self._grown_size(), self.n_images_
-        patches, projected = self._collect_new_patches(images, matrix, progress)
+    def _grow(self, images: ImageSource, progress: FitProgress) -> None:
+        """Add the patches of images to the bank, score the images, and set the thresholds anew."""
+        growth, bank = self._growth, self.bank_
+        n_new = self._count_patches(images)
+        n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
+        matrix = self._projection(torch.Generator().manual_seed(growth.seed))
+        canvases = self._canvases(images)
+        patches, projected = self._collect_new_patches(canvases, n_new, matrix, progress)
         with progress.stage("coreset", n_select - len(bank) or n_select) as advance:
-            kept = torch.from_numpy(np.array(bank.vectors)).to(projected.device)
-            coreset = grow_coreset(
-                kept if matrix is None else kept @ matrix.to(kept.device).T,
+            coreset, vectors, sources = grow_bank(
+                bank,
+                growth,
+                patches,
                 projected,
+                matrix,
                 n_select,
+                first=self.n_images_,
                 method=self.coreset_method,
                 n_starts=self.n_starts,
-                cover=self._cover,
-                n_seen=n_before,
-                # Another sequence for every call, the same in every repetition.
-                generator=torch.Generator().manual_seed(self._seed + n_before),
                 progress=advance,
             )
-            del projected, kept
-            is_new = coreset.rows >= len(bank)
-            old, new = coreset.rows[~is_new], coreset.rows[is_new] - len(bank)
-            vectors = np.empty((n_select, bank.vectors.shape[1]), dtype=np.float32)
-            sources = np.empty(n_select, dtype=np.int64)
-            vectors[~is_new], vectors[is_new] = bank.vectors[old], patches.take(new)
-            sources[~is_new], sources[is_new] = bank.sources[old], first + patches.sources[new]
+            del projected
             self._set_bank(coreset, vectors, sources)
-        with progress.stage("calibration", len(images)) as advance:
-            return self._score_training(patches, images, advance, self._twins(), first)
+        scores = self._score_training(patches, canvases.twins(), progress, first=self.n_images_)
+        self.n_images_ += len(images)
+        self._growth = growth.followed_by(n_new, coreset.cover, scores, self.n_images_)
+        log = self._growth.log
+        self._calibrate(log.out_of_sample, log.in_sample, log.peaks)
 
     def _set_bank(self, coreset: Coreset, vectors: np.ndarray, sources: np.ndarray) -> None:
         self.bank_ = MemoryBank(vectors, sources, index=self.index)
-        self._cover = coreset.cover
         self.coreset_radius_ = None if coreset.cover is None else coreset.cover.radius
 
     def _collect_patches(
-        self, images: ImageSource, generator: torch.Generator, progress: FitProgress
+        self, canvases: Canvases, n_patches: int, generator: torch.Generator, progress: FitProgress
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Embed the patches of all images; project them for the selection of the coreset."""
-        return self._collect_new_patches(images, self._projection(generator), progress)
+        matrix = self._projection(generator)
+        return self._collect_new_patches(canvases, n_patches, matrix, progress)
 
     def _projection(self, generator: torch.Generator) -> torch.Tensor | None:
         """Matrix that projects patches for the selection; the first that a generator is asked for."""
         return projection_matrix(self._embedding_dim(), self.coreset_projection_dim, generator)
 
     def _collect_new_patches(
-        self, images: ImageSource, matrix: torch.Tensor | None, progress: FitProgress
+        self,
+        canvases: Canvases,
+        n_patches: int,
+        matrix: torch.Tensor | None,
+        progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Embed patches as the bank holds them, and project them."""
-        extractor = self._extractor()
-        batches = partial(self._masked_batches, images)
-        n_patches, n_projected = self._count_patches(images), self._projected_dim(matrix)
-        stream = self._exceeds_memory(n_patches, n_projected, held=len(images) * extractor.n_values)
-        kind = PatchesStreamed if stream else PatchesInCells
-        with progress.stage("extraction", len(images)) as advance:
-            patches = kind(extractor, batches, len(images), advance)
+        extractor, n_images = self._network, len(canvases)
+        n_projected = self._embedding_dim() if matrix is None else len(matrix)
+        stream = self._exceeds_memory(n_patches, n_projected, held=n_images * extractor.n_values)
+        kind = PatchesStreamed if stream else PatchesPooled
+        with progress.stage("extraction", n_images) as advance:
+            patches = kind(extractor, canvases, n_images, advance)
             return patches, patches.project(matrix)
-
-    def _projected_dim(self, matrix: torch.Tensor | None) -> int:
-        return self._embedding_dim() if matrix is None else len(matrix)
 
     def _embedding_dim(self) -> int:
         """Length of the vectors that the bank holds."""
-        return self._extractor().dim
+        return self._network.dim
 
-    def _make_feature_spec(self) -> FeatureSpec:
-        if self.patch_size % 2 == 0:
-            raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
-        return FeatureSpec(
-            backbone=self.backbone if isinstance(self.backbone, str) else None,
-            layers=tuple(int(layer) for layer in self.layers),
-            image_size=int(self.image_size),
-            patch_size=int(self.patch_size),
-            aggregation=self.aggregation,
-            pretrain_dim=int(self.pretrain_dim),
-            target_dim=int(self.target_dim),
-            precision=self.precision,
-        )
+    def _canvases(self, images: ImageSource) -> Canvases:
+        return Canvases(partial(self._batches_with_masks, images), len(images))
 
-    def _draw_seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+    def _batches_with_masks(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list]]:
+        for batch in self._iter_batches(images):
+            yield batch.pixels, self.geometry_.masks(batch.shapes, self._network.grid)
 
     def _count_patches(self, images: ImageSource) -> int:
-        height, width = self._extractor().grid
+        height, width = self._network.grid
         if self.geometry_.mode != "pad":
             return len(images) * height * width
-        cells = (
-            self.geometry_.valid_cells(*images.shape(i), height, width) for i in range(len(images))
-        )
-        return sum((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in cells)
+        shapes = [images.shape(i) for i in range(len(images))]
+        return sum(int(mask.sum()) for mask in self.geometry_.masks(shapes, (height, width)))
 
     def _bank_size(self, n_patches: int) -> int:
         size = self.coreset_size
@@ -532,24 +527,6 @@ class PatchCoreDetector(ScoredByBank):
                 f"{n_patches}. Change coreset_size, or fit on more images."
             )
         return n_select
-
-    def _grown_size(self) -> int:
-        """Size of the bank for all patches seen: a share of them, and more than before; or a number."""
-        if isinstance(self.coreset_size, Integral):
-            return len(self.bank_)
-        return max(len(self.bank_) + 1, int(self._n_patches * self.coreset_size))
-
-    def _masked_batches(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        for batch in self._iter_batches(images):
-            found = (blake2b(canvas, digest_size=16).digest() for canvas in batch.pixels)
-            self._held.setdefault("digests", {}).update(enumerate(found, batch.start))
-            yield batch.pixels, self._patch_masks(batch)
-
-    def _twins(self) -> frozenset[int]:
-        """Images that have an identical one among those just learned from."""
-        digests = self._held["digests"]
-        n_alike = Counter(digests.values())
-        return frozenset(i for i, digest in digests.items() if n_alike[digest] > 1)
 
     def _exceeds_memory(self, n_patches: int, n_projected: int, held: int) -> bool:
         """Whether `held` numbers are too many for max_memory, beside projections that must fit."""
@@ -564,12 +541,90 @@ class PatchCoreDetector(ScoredByBank):
             )
         return least + 4 * held > limit
 
-    # -------------------------------------------------------------- extractor
+    # ------------------------------------------------------------ calibration
 
-    def _extractor(self) -> PatchExtractor | StoredExtractor:
-        return self._backbone()
+    def _score_training(
+        self,
+        patches: TrainingPatches,
+        twins: frozenset[int],
+        progress: FitProgress,
+        *,
+        first: int = 0,
+        grids: bool = False,
+    ) -> TrainingScores:
+        """Score the images that the bank has learned last; `first`: how many it knew before.
 
-    def _find_backbone(self) -> PatchExtractor | StoredExtractor:
+        `twins` are those that have an identical one among them: a bank without one of the two would
+        know the other, so their own vectors stay.
+        """
+        n_images = patches.n_images
+        leave_out = first + n_images > 1
+        if leave_out:
+            self._check_leave_one_out({first + i for i in twins})
+        images = (
+            TrainingImage(embedded, mask, first + i if leave_out and i not in twins else None)
+            for i, (embedded, mask) in enumerate(patches.per_image())
+        )
+        in_sample = self.contamination != "auto"
+        scores = []
+        with progress.stage("calibration", n_images) as advance:
+            for score in self._scorer().score_training(images, grids=grids, in_sample=in_sample):
+                scores.append(score)
+                advance(len(scores))
+        held_out, peaks, maps, whole = (np.array(values) for values in zip(*scores, strict=True))
+        return TrainingScores(
+            out_of_sample=held_out if leave_out else None,
+            in_sample=whole if in_sample else None,
+            peaks=peaks,
+            grids=maps if grids else None,
+        )
+
+    def _check_leave_one_out(self, twins: set[int]) -> None:
+        """Every image must leave enough of the bank to others to be scored without its own."""
+        needed = max(self.n_neighbors, self.b or 1)
+        own = np.bincount(self.bank_.sources)
+        own[[i for i in twins if i < len(own)]] = 0
+        if len(self.bank_.sources) - own.max() < needed:
+            raise ValueError(
+                f"image {own.argmax()} alone holds {own.max()} of the {len(self.bank_.sources)} "
+                f"vectors of the bank; without them fewer than {needed} remain to score it by. "
+                "Raise coreset_size or fit on more images."
+            )
+
+    def _rounding_of(self, anomaly: float) -> float:
+        # A rounding error has many dimensions and points nowhere in particular: it adds to a distance as
+        # the other side of a right angle does. Alone it is all of the distance.
+        length = float(np.median(np.linalg.norm(self.bank_.vectors[:_N_MEASURED], axis=1)))
+        error = _ROUNDING[self.precision] * length
+        if self.distance == "squared":
+            return error**2
+        return float(np.hypot(anomaly, error) - anomaly)
+
+    # ---------------------------------------------------------------- scoring
+
+    def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
+        extractor = self._embedder()
+        masked = (
+            Batch(batch.start, batch.pixels, self.geometry_.masks(batch.shapes, extractor.grid))
+            for batch in batches
+        )
+        return self._scorer().score_batches(extractor, masked, maps)
+
+    def _embedder(self) -> Extractor:
+        """Return what embeds patches as the bank holds them."""
+        return self._network
+
+    def _scorer(self) -> Scorer:
+        heatmap = Heatmap(self.geometry_.image_size, float(self.smoothing))
+        return scorer_class()(self.bank_, self._rule(), heatmap)
+
+    def _rule(self) -> Rule:
+        squared = self.distance == "squared"
+        return Rule(self.n_neighbors, squared, self.b, weighs_patches=False)
+
+    # ---------------------------------------------------------------- network
+
+    def _find_network(self) -> PatchExtractor | StoredExtractor:
         extractor = patch_extractor(
             self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
         )
@@ -579,5 +634,4 @@ class PatchCoreDetector(ScoredByBank):
         return StoredExtractor(extractor, store, partial(say, self) if self.verbose else None)
 
     def _smallest_side(self) -> int:
-        strides = self._extractor().net.strides
-        return max(strides) if strides is not None else 1
+        return self._network.smallest_side

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
-from skad._bank import Score
 from skad._callbacks import FitProgress
-from skad._features import PatchesInMemory, TrainingPatches, TransformedPatches
-from skad._images import ImageSource
+from skad._features import (
+    Canvases,
+    MappedExtractor,
+    PatchesInMemory,
+    TrainingPatches,
+    TransformedPatches,
+)
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._patchcore import PatchCoreDetector
+from skad._scoring.plain import Rule
 from skad._sklearn_compat import Interval, StrOptions
 from skad._torch.devices import resolve_device
 
@@ -259,12 +262,12 @@ class ReConPatchDetector(PatchCoreDetector):
     # ---------------------------------------------------------------- fitting
 
     def _collect_patches(
-        self, images: ImageSource, generator: torch.Generator, progress: FitProgress
+        self, canvases: Canvases, n_patches: int, generator: torch.Generator, progress: FitProgress
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Extract all patch features once, learn f on them, and map them by it."""
-        settings = self._settings(self._count_patches(images))
+        settings = self._settings(n_patches)
         matrix = self._projection(generator)
-        features = self._collect_features(images, matrix, progress)
+        features = self._collect_features(canvases, n_patches, matrix, progress)
         with progress.stage("training", self.epochs) as advance:
             device = resolve_device(self.device)
             learned = learn_embedding(features.rows, settings, generator, device, advance)
@@ -276,24 +279,30 @@ class ReConPatchDetector(PatchCoreDetector):
         return patches, patches.project(matrix)
 
     def _collect_new_patches(
-        self, images: ImageSource, matrix: torch.Tensor | None, progress: FitProgress
+        self,
+        canvases: Canvases,
+        n_patches: int,
+        matrix: torch.Tensor | None,
+        progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Map patches by the f that was learned."""
-        features = self._collect_features(images, matrix, progress)
+        features = self._collect_features(canvases, n_patches, matrix, progress)
         patches = TransformedPatches(features, np.array(self.components_))
         return patches, patches.project(matrix)
 
     def _collect_features(
-        self, images: ImageSource, matrix: torch.Tensor | None, progress: FitProgress
+        self,
+        canvases: Canvases,
+        n_patches: int,
+        matrix: torch.Tensor | None,
+        progress: FitProgress,
     ) -> PatchesInMemory:
         """Extract all patch features; beside them their projections must find room."""
-        extractor, n_patches = self._extractor(), self._count_patches(images)
-        on_disk = self._exceeds_memory(
-            n_patches, self._projected_dim(matrix), held=n_patches * extractor.dim
-        )
-        batches = partial(self._masked_batches, images)
-        with progress.stage("extraction", len(images)) as advance:
-            return PatchesInMemory(extractor, batches, len(images), advance, on_disk)
+        extractor = self._network
+        n_projected = self._embedding_dim() if matrix is None else len(matrix)
+        on_disk = self._exceeds_memory(n_patches, n_projected, held=n_patches * extractor.dim)
+        with progress.stage("extraction", len(canvases)) as advance:
+            return PatchesInMemory(extractor, canvases, len(canvases), advance, on_disk)
 
     def _settings(self, n_patches: int) -> ReConPatchSettings:
         if min(n_patches, self.train_batch_size) <= self.k:
@@ -323,32 +332,9 @@ class ReConPatchDetector(PatchCoreDetector):
 
     # ---------------------------------------------------------------- scoring
 
-    def _mapping(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-        # Copied, since torch warns of the read-only memory map that a worker may see.
-        weight = torch.from_numpy(np.array(self.components_)).to(device)
+    def _embedder(self) -> MappedExtractor:
+        return MappedExtractor(self._network, self.components_)
 
-        def mapped(patches: torch.Tensor) -> torch.Tensor:
-            if patches.shape[-1] != weight.shape[1]:
-                raise ValueError(
-                    f"components_ maps patches of {weight.shape[1]} values, and this backbone makes "
-                    f"such of {patches.shape[-1]}: they do not belong together."
-                )
-            return patches @ weight.T
-
-        return mapped
-
-    # The weights of neighbourhoods are the host's to tell.
-    _score_on_device = None  # type: ignore[assignment]
-
-    def _score_rows(
-        self, rows: torch.Tensor, exclude_source: int | np.ndarray | None
-    ) -> np.ndarray:
-        """Score patches, each weighted by its own neighbourhood (Eq. 9 and 10), as images are.
-
-        Weights are below 1: bounds of the distances bound the scores.
-        """
-        return self._score_tops(rows, exclude_source)
-
-    def _map_score(self, cells: torch.Tensor, mask: np.ndarray) -> Score:
-        # Patches have been mapped to fewer values than their layers hold.
-        return self._score_rows
+    def _rule(self) -> Rule:
+        # Every patch has a weight here (Eq. 9 and 10).
+        return super()._rule()._replace(weighs_patches=True)

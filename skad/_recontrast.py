@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from skad._base import BaseImageDetector, BatchScores, TrainingScores
+from skad._base import BaseImageDetector
 from skad._callbacks import Advance, FitProgress
-from skad._features import BatchInvariant, FeatureNet, load_backbone
+from skad._features import BackboneIdentity, FeatureNet, load_backbone
 from skad._images import CanvasCache, ImageBatch, ImageSource, iter_batches
 from skad._learning import (
     ReContrastNetwork,
@@ -25,13 +25,15 @@ from skad._learning import (
     make_stable,
     mirrored_design,
 )
-from skad._scoring.heatmaps import render
+from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import Interval, StrOptions
 from skad._system.interrupts import Interrupt, deferred_interrupt
 from skad._system.memory import parse_bytes, temporary_array
+from skad._torch.accelerators import recorded
 from skad._torch.convolutions import pin_convolutions
-from skad._torch.cuda_graphs import CUDAGraphed
 from skad._torch.devices import autocast, resolve_device, training_precision
+from skad._torch.invariance import BatchInvariant
+from skad._torch.plain import is_plain_mode
 from skad._validation.warn import warn_user
 
 if TYPE_CHECKING:
@@ -314,13 +316,30 @@ class ReContrastDetector(BaseImageDetector):
 
     # ---------------------------------------------------------------- fitting
 
-    def _fit_images(self, images: ImageSource, progress: FitProgress) -> TrainingScores:
-        self._check_params()
+    def _begin_fit(self) -> None:
+        if self.image_size % _STRIDE:
+            below = self.image_size // _STRIDE * _STRIDE
+            sizes = " or ".join(str(size) for size in (below, below + _STRIDE) if size)
+            raise ValueError(
+                f"image_size={self.image_size} is not a multiple of {_STRIDE}, which the decoder needs "
+                f"to meet the encoder's grids: use {sizes}."
+            )
+        if self.pairs == "cross" and not self.train_encoder:
+            raise ValueError(
+                'pairs="cross" needs two different encoders: use train_encoder=True, or pairs="own".'
+            )
+        if self.validation_fraction == 0 and self.contamination == "auto":
+            raise ValueError(
+                "validation_fraction=0 holds no good image out, and scores of images that were trained "
+                "on are too good for a threshold; hold some out, or pass contamination=<fraction>."
+            )
+        if self.max_memory is not None:
+            parse_bytes(self.max_memory)
+
+    def _fit_images(
+        self, images: ImageSource, progress: FitProgress, *, grids: bool
+    ) -> TrainingScores:
         before = self._state_to_resume()
-        self.geometry_ = self._make_geometry()
-        encoder = self._frozen_encoder()
-        self._note_weights(encoder.digest, encoder.identity(self.image_size))
-        images.check(self._smallest_side())
         held = _held_out(len(images), self.validation_fraction)
         rows = np.setdiff1d(np.arange(len(images)), held)
 
@@ -335,27 +354,7 @@ class ReContrastDetector(BaseImageDetector):
                 "detector can be used; set_params(warm_start=True).fit(X) goes on.",
                 ConvergenceWarning,
             )
-        return self._score_training(images, held, progress)
-
-    def _check_params(self) -> None:
-        if self.image_size % _STRIDE:
-            below = self.image_size // _STRIDE * _STRIDE
-            sizes = " or ".join(str(size) for size in (below, below + _STRIDE) if size)
-            raise ValueError(
-                f"image_size={self.image_size} is not a multiple of {_STRIDE}, which the decoder needs "
-                f"to meet the encoder's grids: use {sizes}."
-            )
-        if self.pairs == "cross" and not self.train_encoder:
-            raise ValueError(
-                'pairs="cross" needs two different encoders: use train_encoder=True, or pairs="own".'
-            )
-        if self.validation_fraction == 0 and self.contamination == "auto":
-            raise ValueError(
-                "validation_fraction=0 leaves no good image out, and scores of images that were trained "
-                "on are too good for a threshold; leave some out, or pass contamination=<share>."
-            )
-        if self.max_memory is not None:
-            parse_bytes(self.max_memory)
+        return self._score_training(images, held, progress, grids)
 
     def _state_to_resume(self) -> dict[str, Any] | None:
         """Take up what the last fit has left, where this one goes on from it."""
@@ -363,9 +362,7 @@ class ReContrastDetector(BaseImageDetector):
         if not self.warm_start or before is None:
             return None
         changed = [name for name in _LASTING if before["params"][name] != _comparable(self, name)]
-        encoder = self._frozen_encoder()
-        identity = encoder.identity(self.image_size)
-        if changed or self._difference(encoder.digest, identity) is not None:
+        if changed or self._network_difference() is not None:
             raise ValueError(
                 f"warm_start=True cannot go on with another {' or '.join(changed) or 'backbone'}: set "
                 "it back, or use warm_start=False."
@@ -482,7 +479,7 @@ class ReContrastDetector(BaseImageDetector):
         if self.warm_start or training.n_iter < self.max_iter:
             self._resumable = {
                 "params": {name: _comparable(self, name) for name in _LASTING},
-                "digest": self.weights_digest_,
+                "digest": self._network.digest,
                 "network": self.network_,
                 "optimizer": training.state(),
                 "n_iter": training.n_iter,
@@ -491,32 +488,38 @@ class ReContrastDetector(BaseImageDetector):
             }
 
     def _score_training(
-        self, images: ImageSource, held: np.ndarray, progress: FitProgress
+        self, images: ImageSource, held: np.ndarray, progress: FitProgress, grids: bool
     ) -> TrainingScores:
-        """Score what was left out, and where a percentile is asked for, everything."""
+        """Score what was held out, and where a percentile is asked for, everything."""
         mapped = images.subset(held) if len(held) else images
         all_too = self.contamination != "auto" and len(held) > 0
+        kept = self._make_grids(len(mapped)) if grids else None
         with progress.stage("calibration", len(mapped) + all_too * len(images)) as advance:
-            scores, peaks, grids = self._score_all(mapped, advance)
+            scores, peaks = self._score_all(mapped, advance, kept=kept)
             if not len(held):
-                return TrainingScores(None, scores, peaks, grids)
+                return TrainingScores(None, scores, peaks, kept)
             in_sample = self._score_all(images, advance, len(held))[0] if all_too else None
-        return TrainingScores(scores, in_sample, peaks, grids, held)
+        return TrainingScores(scores, in_sample, peaks, kept, held)
 
     def _score_all(
-        self, images: ImageSource, advance: Advance, done: int = 0
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Scores of images and the highest values of their maps; for an ensemble the maps too."""
+        self,
+        images: ImageSource,
+        advance: Advance,
+        done: int = 0,
+        kept: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of images and the highest values of their maps; the maps themselves go to `kept`."""
         scores, peaks = np.empty((2, len(images)))
-        grids = self._make_grids(len(images)) if self._in_ensemble else None
-        for batch in self._iter_batches(images):
-            at = slice(batch.start, batch.start + len(batch.shapes))
-            scores[at], found = self._score_images(batch)
-            peaks[at] = [self._render(grid).max() for grid in found]
-            if grids is not None:
-                grids[at] = found
-            advance(done + at.stop)
-        return scores, peaks, grids
+        start = 0
+        for found in self._score_batches(self._iter_batches(images), maps=True):
+            at = slice(start, start + len(found.image))
+            grids: Any = found.grid
+            scores[at], peaks[at] = found.image, [self._render(grid).max() for grid in grids]
+            if kept is not None:
+                kept[at] = grids
+            start = at.stop
+            advance(done + start)
+        return scores, peaks
 
     def _rounding_of(self, anomaly: float) -> float:
         # Measured between kernels of CPUs: 7e-7.
@@ -529,37 +532,33 @@ class ReContrastDetector(BaseImageDetector):
 
     # ---------------------------------------------------------------- scoring
 
-    def _score_batch(self, batch: ImageBatch, maps: bool) -> BatchScores:
-        return BatchScores(*self._score_images(batch))
+    def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
+        distances = self._ready_scorer()
+        for batch in batches:
+            grids = distances(batch.pixels).cpu().numpy()
+            if not np.isfinite(grids).all():
+                # In fit: the step that broke the network was the last, and its loss was the one before.
+                raise self._diverged("the trained network scores images as NaN or infinite")
+            yield self._score_maps(grids.astype(np.float64), batch.shapes)
 
-    def _score_images(self, batch: ImageBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) scores, and the (B, S, S) maps that they come from, not smoothed."""
-        grids = self._distances(batch.pixels).astype(np.float64)
+    def _score_maps(self, grids: np.ndarray, shapes: list[tuple[int, int]]) -> BatchScores:
+        """(B,) scores, and the (B, S, S) maps that they come from, not smoothed; NaN in padding."""
         image = np.empty(len(grids))
-        for i, (height, width) in enumerate(batch.shapes):
+        for i, (height, width) in enumerate(shapes):
             r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *grids.shape[1:])
             inside = np.full(grids.shape[1:], np.nan)
             inside[r0:r1, c0:c1] = grids[i, r0:r1, c0:c1]
             grids[i] = inside
             image[i] = _mean_of_top(self._render(inside)[r0:r1, c0:c1], self.top_fraction)
-        return image, grids
-
-    def _render(self, grid: np.ndarray) -> np.ndarray:
-        return render(grid, self.geometry_.image_size, self.smoothing)
-
-    def _distances(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, S, S, 3) canvases -> (B, S, S) float32 summed cosine distances, not smoothed."""
-        distances = self._ready_scorer()(pixels).cpu().numpy()
-        if not np.isfinite(distances).all():
-            # In fit: the step that broke the network was the last, and its loss was the one before.
-            raise self._diverged("the trained network scores images as NaN or infinite")
-        return distances
+        return BatchScores(image, grids)
 
     def _ready_scorer(self) -> BatchInvariant:
-        """Build the network that scores, or take the one that was built before."""
-        frozen, device = self._frozen_encoder(), resolve_device(self.device)
-        self._check_weights(frozen.digest, frozen.identity(self.geometry_.image_size))
-        key = (frozen, str(device), self.precision, self.maps)
+        """Build the network that scores, or take the one that was built before.
+
+        It maps (B, S, S, 3) canvases to (B, S, S) float32 summed cosine distances, not smoothed.
+        """
+        device = resolve_device(self.device)
+        key = (self._network.net, str(device), self.precision, self.maps, is_plain_mode())
         if getattr(self, "_scorer", (None,))[0] != key:
             self._scorer = (key, self._make_scorer(device))
         return self._scorer[1]
@@ -586,23 +585,20 @@ class ReContrastDetector(BaseImageDetector):
             with torch.inference_mode():
                 return (anomaly_map(targets[chosen], outputs[chosen], pixels.shape[1]),)
 
-        recorded = CUDAGraphed(distances, device)
-        return BatchInvariant(lambda pixels: recorded(torch.from_numpy(pixels))[0], device)
+        run = recorded(distances, device)
+        return BatchInvariant(lambda pixels: run(torch.from_numpy(pixels))[0], device)
 
     # --------------------------------------------------------------- networks
 
-    def _frozen_encoder(self) -> FeatureNet:
-        return self._backbone()
-
-    def _find_backbone(self) -> FeatureNet:
+    def _find_network(self) -> Encoder:
+        size = int(self.image_size)
         device = resolve_device(self.device)
-        return load_backbone(
-            self.backbone, self.weights, _LAYERS, device, image_size=int(self.image_size)
-        )
+        net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
+        return Encoder(net, net.digest, net.identity(size))
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:
         """Build the network on the CPU, around the frozen encoder that this process shares."""
-        frozen = self._frozen_encoder()
+        frozen = self._network.net
         design = mirrored_design(frozen.body, self._channels(frozen))
         trained = frozen.trainable_copy().cpu() if self.train_encoder else None
         return build_network(frozen, trained, design, self.pairs, generator)
@@ -614,15 +610,20 @@ class ReContrastDetector(BaseImageDetector):
         with torch.inference_mode():
             return [layer.shape[1] for layer in frozen(black)]
 
-    def _grid_shape(self) -> tuple[int, int]:
-        return (self.geometry_.image_size, self.geometry_.image_size)
-
     def _smallest_side(self) -> int:
         return 2 ** (_LAYERS[-1] + 1)  # the stride of the deepest layer
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_scorer"}
+
+
+class Encoder(NamedTuple):
+    """The frozen encoder, and what it is recognised by."""
+
+    net: FeatureNet
+    digest: str
+    identity: BackboneIdentity | None
 
 
 def _comparable(detector: ReContrastDetector, name: str) -> Any:

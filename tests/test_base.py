@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 
-from skad._contract import _conformal_offset
+from skad._scoring.thresholds import conformal_threshold
 from skad.exceptions import TabularDataWarning
 
 
@@ -166,15 +166,15 @@ class TestLabels:
 class TestThreshold:
     def test_offset_is_the_conformal_rank(self):
         scores = np.arange(1.0, 20.0)[::-1]  # 19 scores: 1 / (n + 1) = 0.05
-        assert _conformal_offset(scores, 0.05) == 1
-        assert _conformal_offset(scores, 0.1) == 2
-        assert _conformal_offset(scores, 0.149) == 2
-        assert _conformal_offset(scores, 0.5) == 10
+        assert conformal_threshold(scores, 0.05) == 1
+        assert conformal_threshold(scores, 0.1) == 2
+        assert conformal_threshold(scores, 0.149) == 2
+        assert conformal_threshold(scores, 0.5) == 10
 
     def test_false_alarm_rate_holds_on_exchangeable_scores(self):
         rng = np.random.default_rng(0)
         draws = rng.normal(size=(4000, 40))
-        alarms = [new[0] < _conformal_offset(new[1:], 0.1) for new in draws]
+        alarms = [new[0] < conformal_threshold(new[1:], 0.1) for new in draws]
         assert 0.08 < np.mean(alarms) < 0.12
 
     def test_offset_comes_from_leave_one_image_out_scores(self, good, fitted):

@@ -49,9 +49,7 @@ def scale(scores):
 
 def training_scores(member, X):
     det = clone(member)
-    det._in_ensemble = True
-    det.fit(X)
-    return det, det._training_scores
+    return det, det._fit(X, None, in_ensemble=True)
 
 
 class TestScale:
@@ -86,7 +84,9 @@ class TestFusion:
         for _, member in fitted.estimators:
             det, scores = training_scores(member, good)
             median, spread = scale(scores.grids)
-            grids = np.concatenate([s.grid for _, s in det._iter_scores(defective, maps=True)])
+            grids = np.concatenate(
+                [s.grid for _, s in det._as_fitted()._iter_scores(defective, maps=True)]
+            )
             z.append((grids - median) / spread)
         expected = np.mean(z, axis=0).reshape(4, -1).max(axis=1)
         np.testing.assert_allclose(-fitted.score_samples(defective), expected, rtol=1e-12)

@@ -14,14 +14,15 @@ RATE = 0.2
 
 def embed(det, image):
     """(h, w, d) vectors of an image as the bank holds them."""
-    vectors = det._embed(det.geometry_.apply(image)[None].copy())[0]
-    return vectors.double().numpy().reshape(*det._grid_shape(), -1)
+    embedder = det._as_fitted()._embedder()
+    vectors = embedder.embed(det.geometry_.apply(image)[None].copy())[0]
+    return vectors.double().numpy().reshape(*embedder.grid, -1)
 
 
 def left_out_grid(det, image, source):
     """(h, w) patch scores against the bank without the image's own vectors; borders fill padding."""
     vectors = embed(det, image)
-    height, width = det._grid_shape()
+    height, width = det._find_network().grid
     top, bottom, left, right = det.geometry_.valid_cells(*image.shape[:2], height, width)
     inner = vectors[top:bottom, left:right]
     others = det.bank_.vectors[det.bank_.sources != source]

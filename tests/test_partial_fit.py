@@ -34,8 +34,9 @@ def state(detector):
 
 
 def patches_of(detector, X):
+    embedder = detector._as_fitted()._embedder()
     batches = detector._iter_batches(detector._open(X, reset=False))
-    return np.concatenate([rows.numpy() for b in batches for rows in detector._embed(b.pixels)])
+    return np.concatenate([rows.numpy() for b in batches for rows in embedder.embed(b.pixels)])
 
 
 def radius(detector, X):
@@ -252,7 +253,7 @@ def test_changed_parameters_and_weights(monkeypatch):
 
 def test_a_detector_of_an_earlier_version():
     det = make_detector().fit(IMAGES[:24])
-    del det._log
+    del det._growth
     with pytest.raises(ValueError, match="without partial_fit"):
         det.partial_fit(IMAGES[24:])
 

@@ -6,14 +6,16 @@ import torch
 from conftest import make_detector, make_reconpatch
 
 from skad._bank import MemoryBank
-from skad._bank.bounds import ProposalSearch
+from skad._bank.search import measured
 from skad._features.layers import PatchLayers
+from skad._scoring import fast, gpu
+from skad._scoring.fast import FastScorer
 
 
 def embed(det, image):
     """(h * w, d) embeddings of one image, as the detector sees it."""
     pixels = det.geometry_.apply(image)[None].copy()
-    return det._extractor().embed(pixels)[0].double().numpy()
+    return det._as_fitted()._embedder().embed(pixels)[0].double().numpy()
 
 
 def distances(queries, vectors):
@@ -59,9 +61,9 @@ class TestBank:
         from skad._features.extractor import PatchExtractor
 
         make_detector().fit(good)  # the trial of batch invariance is over
-        seen, embed_once = [], PatchExtractor.cells
+        seen, embed_once = [], PatchExtractor.pool
         monkeypatch.setattr(
-            PatchExtractor, "cells", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
+            PatchExtractor, "pool", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
         )
         make_detector().fit(good)
         assert sum(seen) == 12
@@ -131,8 +133,8 @@ class TestScores:
 
     def test_padding_is_never_scored(self, good):
         det = make_detector(geometry="pad", image_size=64).fit(good)
-        batch = next(iter(det._iter_batches(det._open(good[:1, :20], reset=False))))
-        grid = det._score_batch(batch, maps=True).grid[0]
+        ((_, scores),) = det._as_fitted()._iter_scores(good[:1, :20], maps=True)
+        grid = scores.grid[0]
         assert grid.shape == (8, 8)
         # 20 x 48 pixels fill rows 18 to 44 of 64; the centres of cells lie at 4, 12, 20, ...
         inside = ~np.isnan(grid)
@@ -164,11 +166,12 @@ class TestTogether:
 
     @pytest.fixture
     def as_on_a_gpu(self, monkeypatch):
-        monkeypatch.setattr(PatchLayers, "pay", lambda layers, dim: False)
-        monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
-        monkeypatch.setattr("skad._bank.memory_bank.has_fast_halves", lambda device: True)
-        for module in ("skad._bank_scoring", "skad._features.extractor"):
-            monkeypatch.setattr(f"{module}.images_at_once", lambda device, n: n)
+        def score_batches(scorer, extractor, batches, maps):
+            return gpu.score_batches(scorer, extractor, batches, maps)
+
+        monkeypatch.setattr(FastScorer, "score_batches", score_batches)
+        monkeypatch.setattr(fast, "bounds_pay", lambda bank, device: False)
+        monkeypatch.setattr("skad._bank.bounds.has_fast_halves", lambda device: True)
 
     @pytest.fixture
     def searched(self, monkeypatch):
@@ -214,13 +217,13 @@ class TestTogether:
     def test_few_patches_are_searched(self, good, defective, as_on_a_gpu, searched, monkeypatch):
         det = make_detector(image_size=96, batch_size=3).fit(good)
         searched.clear()
-        measured, measure = [], MemoryBank.distances_together
+        measured, measure = [], gpu.batch_distances
 
         def counted(bank, rows, k):
             measured.append(rows.shape[:2])
             return measure(bank, rows, k)
 
-        monkeypatch.setattr(MemoryBank, "distances_together", counted)
+        monkeypatch.setattr(gpu, "batch_distances", counted)
         det.score_samples(defective)
         # Those with the highest bounds; an image has 12 x 12.
         assert measured == [(3, 32), (1, 32)]
@@ -248,10 +251,10 @@ class TestBounds:
         params = {"image_size": 96, "device": "cpu", **params}
         if make is make_reconpatch:
             params |= {"embedding_dim": 130, "epochs": 1}
-        monkeypatch.setattr("skad._bank.memory_bank._LARGE", 1)  # coarse bounds at first
+        monkeypatch.setattr("skad._bank.bounds._LARGE", 1)  # coarse bounds at first
         with_bounds = make(**params).fit(good)
-        assert with_bounds.bank_.offers_bounds(torch.device("cpu"))
-        monkeypatch.setattr(ProposalSearch, "pays", lambda vectors: False)
+        assert fast.bounds_pay(with_bounds.bank_, torch.device("cpu"))
+        monkeypatch.setattr(fast, "bounds_pay", lambda bank, device: False)
         without = make(**params).fit(good)
         for name in ("offset_", "calibration_scores_", "heatmap_threshold_"):
             np.testing.assert_allclose(
@@ -279,13 +282,14 @@ class TestBounds:
 
     def test_most_patches_are_never_searched(self, good, defective, monkeypatch):
         det = make_detector(image_size=96).fit(good)
-        searched, search = [], MemoryBank.search
+        searched = []
 
-        def counted(bank, rows, *args, **kwargs):
-            searched.append(len(rows))
-            return search(bank, rows, *args, **kwargs)
+        def counted(queries, vectors, ids):
+            searched.append(len(queries))
+            return measured(queries, vectors, ids)
 
-        monkeypatch.setattr(MemoryBank, "search", counted)
+        for module in ("skad._bank.memory_bank", "skad._scoring.fast"):
+            monkeypatch.setattr(f"{module}.measured", counted)
         det.score_samples(defective[:1])
         assert sum(searched) <= 48
         searched.clear()
@@ -335,7 +339,7 @@ class TestRefusals:
         from skad._features.extractor import PatchExtractor
 
         make_detector().fit(good)
-        monkeypatch.setattr(PatchExtractor, "cells", lambda *_: pytest.fail("work has started"))
+        monkeypatch.setattr(PatchExtractor, "pool", lambda *_: pytest.fail("work has started"))
         for params in (
             {"coreset_size": 193},
             {"b": 1},

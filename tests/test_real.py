@@ -70,7 +70,7 @@ def test_covering_radius_on_real_features(shared):
     )
     det.fit(data.X_train[:2])
     batches = det._iter_batches(det._open(data.X_train[:30], reset=False))
-    rows = torch.cat([det._extractor().embed(batch.pixels) for batch in batches]).flatten(0, 1)
+    rows = torch.cat([det._find_network().embed(batch.pixels) for batch in batches]).flatten(0, 1)
     X = rows @ projection_matrix(rows.shape[1], 128, torch.Generator().manual_seed(0)).T
     picks, gaps = [0], torch.full((len(X),), torch.inf, dtype=torch.float64)
     for _ in range(306):

@@ -14,7 +14,7 @@ from skad._features.extractor import PatchExtractor
 def embed(det, image):
     """(h * w, E) vectors of one image, as the detector sees it."""
     pixels = det.geometry_.apply(image)[None].copy()
-    return det._embed(pixels)[0].double().numpy()
+    return det._as_fitted()._embedder().embed(pixels)[0].double().numpy()
 
 
 def distances(queries, vectors):
@@ -41,7 +41,7 @@ class TestTraining:
         assert change.max() > 1e-3
 
     def test_bank_holds_f_of_unprojected_features(self, good, fitted):
-        extractor = fitted._extractor()
+        extractor = fitted._find_network()
         for vector, source in zip(fitted.bank_.vectors[:5], fitted.bank_.sources[:5], strict=True):
             pixels = fitted.geometry_.apply(good[source])[None].copy()
             mapped = extractor.embed(pixels)[0].numpy() @ fitted.components_.T
@@ -68,9 +68,9 @@ class TestTraining:
         assert not np.array_equal(other.components_, fitted.components_)
 
     def test_backbone_sees_each_image_once(self, good, monkeypatch):
-        seen, embed_once = [], PatchExtractor.cells
+        seen, embed_once = [], PatchExtractor.pool
         monkeypatch.setattr(
-            PatchExtractor, "cells", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
+            PatchExtractor, "pool", lambda self, p: (seen.append(len(p)), embed_once(self, p))[1]
         )
         make_reconpatch().fit(good)
         assert sum(seen) == 12
@@ -187,7 +187,7 @@ class TestRefusals:
     )
     def test_absurd_parameters(self, good, params, message, monkeypatch):
         make_detector().fit(good)  # the trial of batch invariance is over
-        monkeypatch.setattr(PatchExtractor, "cells", lambda *_: pytest.fail("work has started"))
+        monkeypatch.setattr(PatchExtractor, "pool", lambda *_: pytest.fail("work has started"))
         with pytest.raises((ValueError, TypeError), match=message):
             make_reconpatch(**params).fit(good)
 

@@ -11,7 +11,7 @@ import tiny_resnet  # noqa: F401  (registers a backbone)
 from safetensors import safe_open
 
 import skad
-from skad import _contract
+from skad._system import pickles
 
 RELEASES = sorted(path for path in (Path(__file__).parent / "data").iterdir() if path.is_dir())
 FILES = [file for folder in RELEASES for file in sorted(folder.iterdir()) if file.suffix != ".npz"]
@@ -45,7 +45,7 @@ def test_scores_as_it_did(file):
 
 def test_pickles_of_another_version_warn(monkeypatch, tmp_path):
     file = RELEASES[-1] / "patchcore.joblib"
-    monkeypatch.setattr(_contract, "__version__", "99.0")
+    monkeypatch.setattr(pickles, "__version__", "99.0")
     with pytest.warns(
         UserWarning, match=r"PatchCoreDetector was pickled with skad .* \(now 99\.0\)"
     ):
@@ -54,13 +54,13 @@ def test_pickles_of_another_version_warn(monkeypatch, tmp_path):
 
 def test_only_a_version_of_skad_warns(monkeypatch):
     """Libraries alone change scores by rounding; they are named where skad differs too."""
-    installed = {**_contract._installed(), "torch": "1.0"}
-    monkeypatch.setattr(_contract, "_installed", lambda: installed)
+    installed = {**pickles.versions(), "torch": "1.0"}
+    monkeypatch.setattr(pickles, "versions", lambda: installed)
     file = RELEASES[-1] / "patchcore.joblib"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         joblib.load(file)
-    monkeypatch.setattr(_contract, "__version__", "99.0")
+    monkeypatch.setattr(pickles, "__version__", "99.0")
     with pytest.warns(UserWarning, match=r"torch .* \(now 1\.0\)"):
         joblib.load(file)
 

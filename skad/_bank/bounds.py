@@ -8,13 +8,18 @@ from numpy.typing import NDArray
 from torch.nn.functional import embedding
 
 from skad._bank._distances import blocks, full_precision
-from skad._bank.search import ExactSearch, nearest_rows
+from skad._bank.memory_bank import LeaveOut, MemoryBank
+from skad._bank.search import ExactSearch, check_k, distances_on_device, nearest_rows
+from skad._torch.devices import has_fast_halves
 
 # Principal directions in which proposals are looked for. On real features of good parts nearly every
 # proposal is the nearest vector itself, or hardly farther.
 _DIRECTIONS = 32
 # Smaller banks and shorter vectors are searched exactly at the same cost.
 _WORTH_IT = 4 * _DIRECTIONS
+# Coarse bounds come from every so many vectors of a bank that is large enough.
+_STRIDE = 8
+_LARGE = 128 * _STRIDE
 # Rows whose differences are held at a time, and what float32 may have rounded away of their lengths.
 _ROWS = 256
 _ROUNDING = 1e-5
@@ -30,6 +35,100 @@ _FLOAT_MAX = torch.finfo(torch.float32).max
 _PRODUCT = 8 * _HALF
 # Products held at a time.
 _PRODUCTS = 1 << 28
+
+
+def bounds_pay(bank: MemoryBank, device: torch.device) -> bool:
+    """Whether `upper_bounds` says something of the bank's search, which then is exact, and costs less.
+
+    On a GPU the search of one image costs nothing.
+    """
+    large = min(bank.vectors.shape) >= _WORTH_IT
+    return bank.index == "auto" and device.type == "cpu" and large
+
+
+def upper_bounds(
+    bank: MemoryBank,
+    queries: torch.Tensor,
+    k: int,
+    *,
+    exclude_source: LeaveOut = None,
+    coarse: bool = False,
+) -> NDArray[np.float64]:
+    """Distances that bound those of the bank's search from above, at a small part of its cost.
+
+    Only where `bounds_pay` says so.
+
+    Parameters
+    ----------
+    bank : MemoryBank
+    queries : tensor of shape (q, d), float32
+        Patches of one image.
+    k, exclude_source
+        As for :meth:`MemoryBank.search`.
+    coarse : bool, default=False
+        Wider bounds, from an eighth of a large bank.
+
+    Returns
+    -------
+    ndarray of shape (q, k), float64
+        Distances to k different vectors of the bank, ascending, so that column j is at least the
+        distance to the (j + 1)-th nearest.
+    """
+    queries = bank.as_queries(queries)
+    check_k(k, bank.n_left(exclude_source))
+    exact, mask = bank.exact(queries.device), bank.left_out(exclude_source, queries.device)
+    key = ("proposals", str(queries.device))
+    proposals = bank.prepared.once(key, lambda: ProposalSearch(exact))
+    every = _STRIDE if coarse and _can_thin(bank, k, mask) else 1
+    ids = proposals.candidates(queries, k, mask, every)
+    return distances_from_above(queries, exact.vectors, ids)
+
+
+def _can_thin(bank: MemoryBank, k: int, mask: torch.Tensor | None) -> bool:
+    if len(bank.vectors) < _LARGE:
+        return False
+    return mask is None or int((~mask[::_STRIDE]).sum()) >= k
+
+
+def batch_bounds_pay(bank: MemoryBank, device: torch.device) -> bool:
+    """Whether `batch_upper_bounds` says something of the bank's search, and costs less."""
+    return bank.index == "auto" and has_fast_halves(device)
+
+
+def batch_upper_bounds(bank: MemoryBank, queries: torch.Tensor, k: int) -> torch.Tensor:
+    """Bound the distances of many images from above, without waiting for the device.
+
+    Only where `batch_bounds_pay` says so.
+
+    Parameters
+    ----------
+    bank : MemoryBank
+    queries : tensor of shape (n_images, patches, d), float32
+    k : int
+
+    Returns
+    -------
+    tensor of shape (n_images, patches, k), float32, on the device of the queries
+        Column j is at least the distance to the (j + 1)-th nearest.
+    """
+    queries = bank.as_queries(queries)
+    check_k(k, len(bank.vectors))
+    exact = bank.exact(queries.device)
+    key = ("halves", str(queries.device))
+    halves = bank.prepared.once(key, lambda: HalfPrecisionBounds(exact))
+    return halves.distances(queries.flatten(0, 1), k).unflatten(0, queries.shape[:2])
+
+
+def batch_distances(bank: MemoryBank, queries: torch.Tensor, k: int) -> torch.Tensor:
+    """Measure the distances to the k nearest vectors, without waiting for the device.
+
+    Arguments and shape as for `batch_upper_bounds`; in no promised order. The search is exact, whatever
+    the index of the bank is.
+    """
+    exact, flat = bank.exact(queries.device), queries.flatten(0, 1)
+    check_k(k, len(bank.vectors))
+    found = distances_on_device(flat, exact.vectors, exact.candidates(flat, k))
+    return found.unflatten(0, queries.shape[:2])
 
 
 class ProposalSearch:
@@ -50,11 +149,6 @@ class ProposalSearch:
             self._directions = leading_directions(exact.points, _DIRECTIONS)
             self._points = exact.points @ self._directions
             self._centre = exact.centre @ self._directions
-
-    @staticmethod
-    def pays(vectors: torch.Tensor) -> bool:
-        """Whether proposals cost less than the search itself; on a GPU the search costs nothing."""
-        return vectors.device.type == "cpu" and min(vectors.shape) >= _WORTH_IT
 
     def candidates(
         self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None, every: int = 1

@@ -1,44 +1,36 @@
 """The vectors a detector remembers, together with their search."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skad._bank._distances import blocks
-from skad._bank.bounds import HalfPrecisionBounds, ProposalSearch, distances_from_above
 from skad._bank.neighbourhoods import Neighbourhoods
+from skad._bank.prepared import Prepared
 from skad._bank.scores import reweight
 from skad._bank.search import (
     ExactSearch,
     FaissSearch,
     Found,
-    Products,
     check_k,
-    distances_on_device,
     distances_to,
-    joined,
     measured,
     queries_at_once,
 )
-from skad._system.forks import ObjectLock
-from skad._torch.devices import has_fast_halves
-
-Built = TypeVar("Built")
 
 # Queries that are weighted together.
-_ROWS = 1024
-# Coarse bounds come from every so many vectors of a bank that is large enough.
-_EVERY = 8
-_LARGE = 128 * _EVERY
+_QUERIES = 1024
+
+# The number of an image whose vectors are left out of a search; or one per query.
+LeaveOut = int | NDArray[np.int64] | None
 
 
 class MemoryBank:
     """Vectors of good patches, and the search for the nearest of them.
 
-    What a search needs is prepared at first use, once a device, and never pickled: a pickle
+    What a search needs is prepared at first use, once per device, and never pickled: a pickle
     holds two numpy arrays and a string. One bank may be used from several threads.
 
     Parameters
@@ -56,6 +48,8 @@ class MemoryBank:
     vectors : ndarray of shape (M, d), float32
     sources : ndarray of shape (M,), int64
     index : str
+    prepared : Prepared
+        What searches have built.
 
     Raises
     ------
@@ -74,6 +68,7 @@ class MemoryBank:
         self.vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self.sources = np.ascontiguousarray(sources, dtype=np.int64)
         self.index = index
+        self.prepared = Prepared()
         if self.vectors.ndim != 2 or len(self.vectors) == 0:
             raise ValueError(f"expected vectors of shape (M, d), got {self.vectors.shape}")
         if self.sources.shape != (len(self.vectors),):
@@ -83,7 +78,6 @@ class MemoryBank:
             )
         if not np.isfinite(self.vectors).all():
             raise ValueError("the vectors hold NaN or infinite values")
-        self._forget()
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -93,22 +87,16 @@ class MemoryBank:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self.prepared = Prepared()
 
     def search(
-        self,
-        queries: ArrayLike | torch.Tensor,
-        k: int,
-        *,
-        exclude_source: int | NDArray[np.int64] | None = None,
-        rows_per_block: int | None = None,
-        products: Products | None = None,
+        self, queries: ArrayLike | torch.Tensor, k: int, *, exclude_source: LeaveOut = None
     ) -> Found:
         """Nearest vectors of every query, on the device of the queries.
 
-        Queries are searched in blocks of one image where the caller names them. Every block goes through
-        the same arithmetic in the same shapes, so that on the CPU its result is bitwise independent of
-        the images beside it.
+        Every block of queries goes through the same arithmetic in the same shapes; a block is one image
+        where the shape names images. So on the CPU the result of an image is bitwise independent of the
+        images beside it.
 
         Parameters
         ----------
@@ -119,12 +107,6 @@ class MemoryBank:
         exclude_source : int or ndarray of shape (q,), optional
             Leave out the vectors of this image, or for every query those of its own. Such a search is
             always exact.
-        rows_per_block : int, optional
-            Rows of one image in queries of shape (q, d). Three-dimensional queries tell it
-            themselves.
-        products : Products, optional
-            The same queries, of one image in shape (q, d), for products that cost less. An index
-            of faiss does without.
 
         Returns
         -------
@@ -140,109 +122,38 @@ class MemoryBank:
         ImportError
             If `index` needs faiss and faiss is not installed.
         """
-        asked = self._as_queries(queries)
+        asked = self.as_queries(queries)
+        check_k(k, self.n_left(exclude_source))
         flat = asked.reshape(-1, asked.shape[-1])
-        size = rows_per_block or queries_at_once(flat.device, len(self))
-        if asked.ndim == 3:
-            size = asked.shape[1]
-        elif products is not None:
-            size = len(flat)
-        check_k(k, self._n_left(exclude_source))
-        exact = self._exact(flat.device)
-        by_faiss = self.index != "auto" and exclude_source is None
-        found = []
+        size = asked.shape[1] if asked.ndim == 3 else queries_at_once(flat.device, len(self))
+        distances = np.empty((len(flat), k))
+        ids = np.empty((len(flat), k), dtype=np.int64)
         for some in blocks(len(flat), max(1, size)):
-            rows = flat[some]
-            if by_faiss:
-                proposed = self._by_faiss(exact, rows, k)
-            else:
-                mask = self._mask(exclude_source, flat.device, some)
-                proposed = exact.candidates(products or rows, k, mask)
-            found.append(measured(rows, exact.vectors, proposed))
-        distances, ids = joined(found, k)
+            distances[some], ids[some] = self._search_block(flat[some], k, exclude_source, some)
         shape = (*asked.shape[:-1], k)
         return distances.reshape(shape), ids.reshape(shape)
 
-    def offers_bounds(self, device: torch.device) -> bool:
-        """Whether `bounds` says something of `search`, which then is exact, and costs less."""
-        return self.index == "auto" and ProposalSearch.pays(self._exact(device).vectors)
+    def _search_block(
+        self, queries: torch.Tensor, k: int, exclude_source: LeaveOut, some: slice
+    ) -> Found:
+        exact = self.exact(queries.device)
+        if self.index != "auto" and exclude_source is None:
+            proposed = self._proposed_by_faiss(exact, queries, k)
+        else:
+            proposed = exact.candidates(
+                queries, k, self.left_out(exclude_source, queries.device, some)
+            )
+        return measured(queries, exact.vectors, proposed)
 
-    def bounds(
-        self,
-        queries: torch.Tensor,
-        k: int,
-        *,
-        exclude_source: int | None = None,
-        coarse: bool = False,
-    ) -> NDArray[np.float64]:
-        """Distances that bound those of `search` from above, at a small part of its cost.
-
-        Only where `offers_bounds` says so.
-
-        Parameters
-        ----------
-        queries : tensor of shape (q, d), float32
-            Patches of one image.
-        k, exclude_source
-            As for `search`.
-        coarse : bool, default=False
-            Wider bounds, from an eighth of a large bank.
-
-        Returns
-        -------
-        ndarray of shape (q, k), float64
-            Distances to k different vectors of the bank, ascending, so that column j is at least the
-            distance to the (j + 1)-th nearest.
-        """
-        self._check_width(queries)
-        exact = self._exact(queries.device)
-        check_k(k, self._n_left(exclude_source))
-        mask = self._mask(exclude_source, queries.device)
-        proposals = self._once(("proposals", str(queries.device)), lambda: ProposalSearch(exact))
-        every = _EVERY if coarse and self._can_thin(k, mask) else 1
-        ids = proposals.candidates(queries, k, mask, every)
-        return distances_from_above(queries, exact.vectors, ids)
-
-    def offers_bounds_together(self, device: torch.device) -> bool:
-        """Whether `bounds_together` says something of `search`, which then is exact, and costs less."""
-        return self.index == "auto" and has_fast_halves(device)
-
-    def bounds_together(self, queries: torch.Tensor, k: int) -> torch.Tensor:
-        """Bound the distances of `search` from above for many images, without waiting for the device.
-
-        Only where `offers_bounds_together` says so.
-
-        Parameters
-        ----------
-        queries : tensor of shape (n_images, patches, d), float32
-        k : int
-
-        Returns
-        -------
-        tensor of shape (n_images, patches, k), float32, on the device of the queries
-            Column j is at least the distance to the (j + 1)-th nearest.
-        """
-        self._check_width(queries)
-        device, exact = str(queries.device), self._exact(queries.device)
-        check_k(k, len(self))
-        halves = self._once(("halves", device), lambda: HalfPrecisionBounds(exact))
-        return halves.distances(queries.flatten(0, 1), k).unflatten(0, queries.shape[:2])
-
-    def distances_together(self, queries: torch.Tensor, k: int) -> torch.Tensor:
-        """Measure the distances of `search` for many images, without waiting for the device.
-
-        Arguments and shape as for `bounds_together`; in no promised order. The search is exact, whatever
-        `index` says.
-        """
-        exact, flat = self._exact(queries.device), queries.flatten(0, 1)
-        check_k(k, len(self))
-        found = distances_on_device(flat, exact.vectors, exact.candidates(flat, k))
-        return found.unflatten(0, queries.shape[:2])
-
-    def _can_thin(self, k: int, mask: torch.Tensor | None) -> bool:
-        if len(self) < _LARGE:
-            return False
-        return mask is None or int((~mask[::_EVERY]).sum()) >= k
+    def _proposed_by_faiss(self, exact: ExactSearch, rows: torch.Tensor, k: int) -> torch.Tensor:
+        index = self.prepared.once("faiss", lambda: FaissSearch(self.vectors, self.index))
+        ids = torch.from_numpy(index.candidates(np.ascontiguousarray(rows.cpu()), k))
+        ids = ids.to(rows.device)
+        # An inverted list may hold fewer than k vectors: such queries are searched exactly.
+        short = (ids < 0).any(dim=1)
+        if bool(short.any()):
+            ids[short] = exact.candidates(rows[short], k)
+        return ids
 
     def reweight(
         self,
@@ -251,7 +162,7 @@ class MemoryBank:
         ids: ArrayLike,
         b: int,
         *,
-        exclude_source: int | NDArray[np.int64] | None = None,
+        exclude_source: LeaveOut = None,
     ) -> NDArray[np.float64]:
         """Weights of PatchCore's Eq. 7 for queries whose nearest vectors are known.
 
@@ -275,7 +186,7 @@ class MemoryBank:
         ValueError
             If `b` is below 2, or fewer than two vectors are there.
         """
-        n_left = self._n_left(exclude_source)
+        n_left = self.n_left(exclude_source)
         if min(b, n_left) < 2:
             raise ValueError(
                 f"re-weighting needs b >= 2 neighbours and as many vectors, got b={b} and "
@@ -285,74 +196,52 @@ class MemoryBank:
         flat = asked.reshape(-1, asked.shape[-1])
         nearest = np.asarray(distances, dtype=np.float64)[..., 0]
         matches = np.asarray(ids, dtype=np.int64)[..., 0].ravel()
-        exact, b = self._exact(flat.device), min(b, n_left)
+        exact, b = self.exact(flat.device), min(b, n_left)
         key = ("neighbourhoods", b, str(flat.device))
-        neighbourhoods = self._once(key, lambda: Neighbourhoods(exact, b))
+        neighbourhoods = self.prepared.once(key, lambda: Neighbourhoods(exact, b))
         around = np.empty((len(flat), b), dtype=np.int64)
-        for some in blocks(len(flat), _ROWS):
-            mask = self._mask(exclude_source, torch.device("cpu"), some)
+        for some in blocks(len(flat), _QUERIES):
+            mask = self.left_out(exclude_source, torch.device("cpu"), some)
             around[some] = neighbourhoods.of(matches[some], None if mask is None else mask.numpy())
         ids_around = torch.from_numpy(around).to(flat.device)
         to_neighbours = distances_to(flat, exact.vectors, ids_around)
         return reweight(nearest, to_neighbours.reshape(*nearest.shape, -1))
 
-    def _by_faiss(self, exact: ExactSearch, rows: torch.Tensor, k: int) -> torch.Tensor:
-        index = self._once(("faiss",), lambda: FaissSearch(self.vectors, self.index))
-        ids = torch.from_numpy(index.candidates(np.ascontiguousarray(rows.cpu()), k))
-        ids = ids.to(rows.device)
-        # An inverted list may hold fewer than k vectors: such queries are searched exactly.
-        short = (ids < 0).any(dim=1)
-        if bool(short.any()):
-            ids[short] = exact.candidates(rows[short], k)
-        return ids
+    # ------------------------------------------------- for searches of other kinds (`bounds`)
 
-    def _exact(self, device: torch.device) -> ExactSearch:
+    def exact(self, device: torch.device) -> ExactSearch:
+        """Return the exact search on a device."""
         key = ("exact", str(device))
-        return self._once(key, lambda: ExactSearch(_as_tensor(self.vectors, device)))
+        return self.prepared.once(key, lambda: ExactSearch(_as_tensor(self.vectors, device)))
 
-    def _once(self, key: tuple[Any, ...], build: Callable[[], Built]) -> Built:
-        """Return what is cached under `key`; the first thread to ask builds it."""
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = build()
-            return self._cache[key]
-
-    def _forget(self) -> None:
-        self._cache: dict[tuple[Any, ...], Any] = {}
-        self._lock = ObjectLock()
-
-    def _mask(
-        self,
-        exclude_source: int | NDArray[np.int64] | None,
-        device: torch.device,
-        some: slice = slice(None),
+    def left_out(
+        self, exclude_source: LeaveOut, device: torch.device, some: slice = slice(None)
     ) -> torch.Tensor | None:
-        """Vectors to leave out: (M,) for all queries, or (n, M) for `some` of them."""
+        """Vectors that are left out: (M,) bool for all queries, or (n, M) for `some` of them."""
         if exclude_source is None:
             return None
-        sources = self._once(("sources", str(device)), lambda: _as_tensor(self.sources, device))
+        key = ("sources", str(device))
+        sources = self.prepared.once(key, lambda: _as_tensor(self.sources, device))
         if np.ndim(exclude_source) == 0:
-            return sources == int(exclude_source)  # type: ignore[arg-type]
+            return sources == int(exclude_source)
         return sources == torch.from_numpy(np.reshape(exclude_source, (-1, 1))[some]).to(device)
 
-    def _n_left(self, exclude_source: int | NDArray[np.int64] | None) -> int:
+    def n_left(self, exclude_source: LeaveOut) -> int:
         """Vectors that are left to search, for the query that has fewest."""
         if exclude_source is None:
-            return len(self)
+            return len(self.vectors)
         own = [np.count_nonzero(self.sources == source) for source in np.unique(exclude_source)]
-        return len(self) - max(own, default=0)
+        return len(self.vectors) - max(own, default=0)
 
-    def _as_queries(self, queries: ArrayLike | torch.Tensor) -> torch.Tensor:
+    def as_queries(self, queries: ArrayLike | torch.Tensor) -> torch.Tensor:
+        """Take queries as float32; refuse them if they do not have the length of the vectors."""
         asked = torch.as_tensor(queries, dtype=torch.float32).detach()
-        self._check_width(asked)
-        return asked
-
-    def _check_width(self, queries: torch.Tensor) -> None:
-        if queries.ndim not in (2, 3) or queries.shape[-1] != self.vectors.shape[1]:
+        if asked.ndim not in (2, 3) or asked.shape[-1] != self.vectors.shape[1]:
             raise ValueError(
                 f"expected queries of shape (q, {self.vectors.shape[1]}) or (n_images, patches, "
-                f"{self.vectors.shape[1]}), got {tuple(queries.shape)}"
+                f"{self.vectors.shape[1]}), got {tuple(asked.shape)}"
             )
+        return asked
 
 
 def _as_tensor(array: NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -5,8 +5,9 @@ the vectors themselves, so that they carry neither the cancellation of a matrix 
 faiss's squares, and a vector's distance to itself is exactly zero.
 """
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,16 +35,6 @@ _QUERIES, _ON_GPU = 1024, 1 << 26
 _DIFFERENCES = 1 << 16
 
 
-class Products(Protocol):
-    """Queries that know a cheaper way to products with them."""
-
-    def centred(self, centre: torch.Tensor) -> "Products":
-        """Subtract a vector of shape (d,) from every query."""
-
-    def products(self, points: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Compute ``bias - 2 queries @ points.T``, shape (q, m), for (m, d) points and an (m,) bias."""
-
-
 class ExactSearch:
     """Exact search over vectors on one device; centred vectors and norms are prepared once.
 
@@ -60,27 +51,23 @@ class ExactSearch:
         self.norms = squared_norms(self.points)
 
     def candidates(
-        self, queries: torch.Tensor | Products, k: int, exclude: torch.Tensor | None = None
+        self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Row numbers of the k nearest vectors, shape (q, k), int64, in no promised order.
 
         Parameters
         ----------
-        queries : tensor of shape (q, d), float32, on the device of the vectors; or Products
+        queries : tensor of shape (q, d), float32, on the device of the vectors
         k : int
             At most the number of vectors not excluded.
         exclude : tensor of shape (M,) or (q, M), bool, optional
             Vectors to leave out, for all queries or for each.
         """
-        if isinstance(queries, torch.Tensor):
-            queries = queries - self.centre
-        else:
-            queries = queries.centred(self.centre)
-        return nearest_rows(queries, self.points, self.norms, k, exclude)
+        return nearest_rows(queries - self.centre, self.points, self.norms, k, exclude)
 
 
 def nearest_rows(
-    queries: torch.Tensor | Products,
+    queries: torch.Tensor,
     points: torch.Tensor,
     norms: torch.Tensor,
     k: int,
@@ -90,7 +77,7 @@ def nearest_rows(
 
     Parameters
     ----------
-    queries : tensor of shape (q, d), or Products
+    queries : tensor of shape (q, d)
     points : tensor of shape (M, d)
     norms : tensor of shape (M,)
         Squared lengths of the points.
@@ -103,27 +90,46 @@ def nearest_rows(
     tensor of shape (q, k), int64
         Row numbers, in no promised order.
     """
+
+    def compared(some: slice) -> torch.Tensor:
+        bias = norms[some]
+        if exclude is not None:
+            bias = bias.masked_fill(exclude[..., some], torch.inf)
+        return torch.addmm(bias, queries, points[some].T, alpha=-2)
+
+    return smallest_columns(compared, points, k)
+
+
+def smallest_columns(
+    compared: Callable[[slice], torch.Tensor], points: torch.Tensor, k: int
+) -> torch.Tensor:
+    """Find the k smallest of every row of a matrix that is computed block by block.
+
+    Parameters
+    ----------
+    compared : callable
+        Maps a slice of the points to ``|p|^2 - 2 q.p``, shape (q, length of the slice). The query's own
+        norm is left out: it does not change the order.
+    points : tensor of shape (M, d)
+    k : int
+
+    Returns
+    -------
+    tensor of shape (q, k), int64
+        Column numbers, in no promised order.
+    """
     best: list[torch.Tensor] = []
-    rows: list[torch.Tensor] = []
+    columns: list[torch.Tensor] = []
     with torch.no_grad(), full_precision(points):
-        for some in blocks(norms.shape[0], rows_per_product(norms.device, _COLUMNS)):
-            # The query's own norm is left out: it does not change the order.
-            bias = norms[some]
-            if isinstance(queries, torch.Tensor):
-                if exclude is not None:
-                    bias = bias.masked_fill(exclude[..., some], torch.inf)
-                product = torch.addmm(bias, queries, points[some].T, alpha=-2)
-            else:
-                product = queries.products(points[some], bias)
-                if exclude is not None:
-                    product.masked_fill_(exclude[..., some], torch.inf)
-            values, columns = _smallest(product, min(k, product.shape[1]))
-            best.append(values)
-            rows.append(columns + some.start)
+        for some in blocks(len(points), rows_per_product(points.device, _COLUMNS)):
+            values = compared(some)
+            lowest, found = _smallest(values, min(k, values.shape[1]))
+            best.append(lowest)
+            columns.append(found + some.start)
         if len(best) == 1:
-            return rows[0]
+            return columns[0]
         _, winners = _smallest(torch.cat(best, 1), k)
-        return torch.cat(rows, 1).gather(1, winners)
+        return torch.cat(columns, 1).gather(1, winners)
 
 
 class FaissSearch:
@@ -231,13 +237,6 @@ def check_k(k: int, n_vectors: int) -> None:
         raise ValueError(f"k must be between 1 and the {n_vectors} vectors searched, got {k}")
 
 
-def joined(found: list[Found], k: int) -> Found:
-    """Results of consecutive blocks of queries as one; of no block as arrays of no row."""
-    distances = [np.empty((0, k))] + [block[0] for block in found]
-    ids = [np.empty((0, k), dtype=np.int64)] + [block[1] for block in found]
-    return np.concatenate(distances), np.concatenate(ids)
-
-
 def measured(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) -> Found:
     """Distances to proposed vectors, measured from differences and sorted.
 
@@ -291,20 +290,15 @@ def distances_on_device(
 
 
 def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the k smallest of every row, and their columns."""
+    """Find the k smallest of every row, and their columns; of equals the first, where k is 1."""
+    if k == 1 and values.device.type == "cpu":
+        # NumPy's argmin uses vector instructions; torch's takes ten times as long.
+        columns = torch.from_numpy(values.numpy().argmin(axis=1))[:, None]
+        return values.gather(1, columns), columns
     if k == 1:
-        return _lowest(values)
-    return values.topk(k, dim=1, largest=False, sorted=False)
-
-
-def _lowest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the lowest of every row, and its column; the first of equals."""
-    if values.device.type != "cpu":
         found = values.min(dim=1, keepdim=True)
         return found.values, found.indices
-    # NumPy's argmin uses vector instructions; torch's takes ten times as long.
-    columns = torch.from_numpy(values.numpy().argmin(axis=1))[:, None]
-    return values.gather(1, columns), columns
+    return values.topk(k, dim=1, largest=False, sorted=False)
 
 
 def _import_faiss() -> ModuleType:

@@ -1,10 +1,14 @@
 """Frozen backbones, patch embedding, and the patches of the training images."""
 
-from skad._features.backbones import FeatureNet, load_backbone
+from skad._features.backbones import load_backbone
 from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
+from skad._features.feature_net import FeatureNet
+from skad._features.identity import BackboneIdentity
+from skad._features.mapped import MappedExtractor
 from skad._features.patches import (
-    PatchesInCells,
+    Canvases,
     PatchesInMemory,
+    PatchesPooled,
     PatchesStreamed,
     TrainingPatches,
     TransformedPatches,
@@ -13,16 +17,20 @@ from skad._features.patches import (
     largest_of,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
-from skad._torch.invariance import BatchInvariant
+
+Extractor = PatchExtractor | StoredExtractor | MappedExtractor
 
 __all__ = [
-    "BatchInvariant",
+    "BackboneIdentity",
+    "Canvases",
+    "Extractor",
     "FeatureNet",
     "FeatureSpec",
     "FeatureStore",
+    "MappedExtractor",
     "PatchExtractor",
-    "PatchesInCells",
     "PatchesInMemory",
+    "PatchesPooled",
     "PatchesStreamed",
     "StoredExtractor",
     "TrainingPatches",

@@ -1,14 +1,13 @@
-"""Patch embedding: feature maps of several layers -> one vector per cell of the patch grid.
+"""Patch embedding: feature maps of several layers -> one vector per position of the patch grid.
 
 Every step of PatchCore's embedding is linear: the p x p neighbourhood, the adaptive pooling along
 the flattened (channel, y, x) axis, the bilinear alignment of deeper layers, the final pooling over
 the stacked layers. Linear operations on channels and on space commute, so all pooling is folded
-into one sparse operator a layer that runs at the layer's own resolution, before the alignment. That
+into one sparse operator per layer that runs at the layer's own resolution, before the alignment. That
 takes a ninth of the memory of the unfold route (p = 3) and gives the same numbers.
 
-An embedding so has two steps. `pool` makes cells, at each layer's own resolution: half as many numbers
-as the patches themselves, so that cells are what is kept. `join` makes patches of them, in a fraction
-of a millisecond.
+An embedding so has two steps: `pool` makes pooled feature maps, each layer at its own resolution, and
+`join` makes patches of them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def pooling_bins(n: int, m: int) -> list[tuple[int, int]]:
 
 
 class ConcatEmbedding:
-    """Paper-style embedding: p x p mean a channel, layers joined by concatenation.
+    """Paper-style embedding: p x p mean per channel, layers joined by concatenation.
 
     Parameters
     ----------
@@ -60,24 +59,24 @@ class ConcatEmbedding:
         """
         return [_mean_around(layer, self.patch_size).permute(0, 2, 3, 1) for layer in maps]
 
-    def starts(self, cells: list[torch.Tensor]) -> list[int]:
+    def starts(self, pooled: list[torch.Tensor]) -> list[int]:
         """Where the values of each layer begin in a patch."""
-        return [0, *np.cumsum([layer.shape[-1] for layer in cells])[:-1].tolist()]
+        return [0, *np.cumsum([layer.shape[-1] for layer in pooled])[:-1].tolist()]
 
-    def join(self, cells: list[torch.Tensor]) -> torch.Tensor:
+    def join(self, pooled: list[torch.Tensor]) -> torch.Tensor:
         """Align the layers, and lay their values side by side.
 
         Parameters
         ----------
-        cells : list of torch.Tensor
+        pooled : list of torch.Tensor
             From `pool`.
 
         Returns
         -------
         torch.Tensor of shape (B, h, w, sum C_j)
         """
-        grid = cells[0].shape[1:3]
-        return torch.cat([align(layer, grid) for layer in cells], dim=-1)
+        grid = pooled[0].shape[1:3]
+        return torch.cat([align(layer, grid) for layer in pooled], dim=-1)
 
 
 def _mean_around(layer: torch.Tensor, size: int) -> torch.Tensor:
@@ -101,7 +100,7 @@ def align(layer: torch.Tensor, grid: torch.Size) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _LayerOperator:
-    """One layer's share of the adaptive embedding: outputs ``start`` to ``start + T_j``.
+    """One layer's part of the adaptive embedding: outputs ``start`` to ``start + T_j``.
 
     Term i adds, to every output t, input channel ``channels[i, t]`` filtered with the p x p
     ``kernels[i, t]``. An output touches the few channels that its bins straddle.
@@ -121,7 +120,7 @@ class _LayerOperator:
 
 
 class AdaptiveEmbedding:
-    """The official code's embedding: adaptive pooling to P values a layer, then to T in all.
+    """The official code's embedding: adaptive pooling to P values per layer, then to T in all.
 
     Parameters
     ----------
@@ -157,22 +156,22 @@ class AdaptiveEmbedding:
         ]
 
     def pool(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Pool; shapes as for :class:`ConcatEmbedding`, with T_j values of a cell of layer j."""
+        """Pool; shapes as for :class:`ConcatEmbedding`, with T_j values per position of layer j."""
         pairs = zip(self.operators, maps, strict=True)
         return [operator(layer).permute(0, 2, 3, 1) for operator, layer in pairs]
 
-    def starts(self, cells: list[torch.Tensor]) -> list[int]:
+    def starts(self, pooled: list[torch.Tensor]) -> list[int]:
         """Where the values of each layer begin in a patch; the next may begin before they end."""
         return [operator.start for operator in self.operators]
 
-    def join(self, cells: list[torch.Tensor]) -> torch.Tensor:
-        """Align the layers, and add their shares up to T values a patch."""
-        batch, height, width, _ = cells[0].shape
-        out = cells[0].new_zeros(batch, height, width, self.target_dim)
-        for operator, layer in zip(self.operators, cells, strict=True):
+    def join(self, pooled: list[torch.Tensor]) -> torch.Tensor:
+        """Align the layers, and add them up to T values per patch."""
+        batch, height, width, _ = pooled[0].shape
+        out = pooled[0].new_zeros(batch, height, width, self.target_dim)
+        for operator, layer in zip(self.operators, pooled, strict=True):
             stop = operator.start + layer.shape[-1]
             # Added, not assigned: a bin of the final pooling may straddle two layers.
-            out[..., operator.start : stop] += align(layer, cells[0].shape[1:3])
+            out[..., operator.start : stop] += align(layer, pooled[0].shape[1:3])
         return out
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from skad._features.backbones import FeatureNet, load_backbone, naming_the_size
+from skad._features.backbones import load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
-from skad._features.layers import PatchLayers
+from skad._features.feature_net import FeatureNet, naming_the_size
+from skad._features.identity import BackboneIdentity
 from skad._system.forks import LOADING
-from skad._torch.cuda_graphs import CUDAGraphed
-from skad._torch.devices import autocast, images_at_once
+from skad._torch.accelerators import recorded
+from skad._torch.devices import autocast
 from skad._torch.invariance import BatchInvariant
 from skad._validation.text import shortened
 
-# Raised when cells change in their last digits: what a store holds is then made again.
+# Raised when pooled feature maps change in their last digits: what a store holds is then made again.
 ARITHMETIC = 5
 
 
@@ -68,91 +68,110 @@ def patch_extractor(
     Returns
     -------
     PatchExtractor
-    """
-    net = load_backbone(
-        backbone, weights, spec.layers, device, fuse=True, image_size=spec.image_size
-    )
-    with LOADING:
-        if spec not in net.shared:
-            net.shared[spec] = PatchExtractor(spec, net, device)
-        return net.shared[spec]
-
-
-class PatchExtractor:
-    """Embeds the patches of images with a frozen backbone.
-
-    Parameters
-    ----------
-    spec : FeatureSpec
-    net : FeatureNet
-    device : torch.device
-
-    Attributes
-    ----------
-    grid : tuple of two ints
-        Rows and columns (h, w) of the patch grid.
-    dim : int
-        Length d of an embedding.
-    n_values : int
-        Numbers that the cells of an image hold.
-    digest : str
-        Fingerprint of the backbone's weights.
-    identity : BackboneIdentity or None
-        What else a network of the user's own is recognised by.
 
     Raises
     ------
     ValueError
         If the image is too small for the layers, or the backbone cannot take images of this size.
     """
+    net = load_backbone(
+        backbone, weights, spec.layers, device, fuse=True, image_size=spec.image_size
+    )
+    with LOADING:
+        if spec not in net.shared:
+            net.shared[spec] = _built(spec, net, device)
+        return net.shared[spec]
 
-    def __init__(self, spec: FeatureSpec, net: FeatureNet, device: torch.device) -> None:
-        self.spec = spec
-        self.device = device
-        self.net = net
-        self.digest = net.digest
-        self._graphed = CUDAGraphed(self._cells_of, device)
-        self._cells_invariantly = BatchInvariant(self._cells, device)
-        self._check_image_size(net)
-        maps = self._first_maps()
-        self.grid = (maps[0].shape[-2], maps[0].shape[-1])
-        self.embedding = self._make_embedding([layer.shape[1] for layer in maps])
-        cells = self.embedding.pool(maps)
-        self._shapes = [layer.shape[1:] for layer in cells]
-        self.n_values = sum(shape.numel() for shape in self._shapes)
-        self.dim = self.embedding.join(cells).shape[-1]
-        self.identity = net.identity(spec.image_size)
 
-    def _check_image_size(self, net: FeatureNet) -> None:
-        if net.strides is not None and self.spec.image_size < max(net.strides):
-            raise ValueError(
-                f"image_size={self.spec.image_size} is smaller than the stride {max(net.strides)} of "
-                f"the deepest layer of layers={shortened(repr(self.spec.layers))}: nothing would be "
-                "left of the image. Use a larger image_size or shallower layers."
-            )
-
-    def _first_maps(self) -> list[torch.Tensor]:
-        size = self.spec.image_size
-        black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self.device)
-        with naming_the_size(size):
-            return self._maps(black)
-
-    def _make_embedding(self, channels: list[int]) -> ConcatEmbedding | AdaptiveEmbedding:
-        spec = self.spec
-        if spec.aggregation == "concat":
-            return ConcatEmbedding(spec.patch_size)
-        return AdaptiveEmbedding(
-            channels, spec.patch_size, spec.pretrain_dim, spec.target_dim, device=self.device
+def _built(spec: FeatureSpec, net: FeatureNet, device: torch.device) -> PatchExtractor:
+    """Ask the network about a black image what an extractor must know of its feature maps."""
+    size = spec.image_size
+    if net.strides is not None and size < max(net.strides):
+        raise ValueError(
+            f"image_size={size} is smaller than the stride {max(net.strides)} of the deepest layer of "
+            f"layers={shortened(repr(spec.layers))}: nothing would be left of the image. Use a larger "
+            "image_size or shallower layers."
         )
+    black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        with naming_the_size(size), autocast(device, spec.precision):
+            maps = [layer.float() for layer in net(black)]
+        embedding = _make_embedding(spec, [layer.shape[1] for layer in maps], device)
+        pooled = embedding.pool(maps)
+        dim = embedding.join(pooled).shape[-1]
+    return PatchExtractor(spec, net, device, embedding, [layer.shape[1:] for layer in pooled], dim)
 
-    def _maps(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        with torch.inference_mode(), autocast(self.device, self.spec.precision):
-            return [layer.float() for layer in self.net(batch)]
 
-    def cells(self, pixels: np.ndarray) -> torch.Tensor:
-        """Pooled features of a batch, each layer at its own resolution.
+def _make_embedding(
+    spec: FeatureSpec, channels: list[int], device: torch.device
+) -> ConcatEmbedding | AdaptiveEmbedding:
+    if spec.aggregation == "concat":
+        return ConcatEmbedding(spec.patch_size)
+    return AdaptiveEmbedding(
+        channels, spec.patch_size, spec.pretrain_dim, spec.target_dim, device=device
+    )
 
-        On the CPU an image has bitwise the same cells in every batch.
+
+class PatchExtractor:
+    """Embeds the patches of images with a frozen backbone.
+
+    Embedding has two steps. `pool` makes feature maps in which every position is a mean over its
+    neighbourhood, each layer at its own resolution: half as many numbers as the patches, so that these
+    are what is kept in memory and in stores. `join` makes patches of them, in a fraction of a
+    millisecond.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    net : FeatureNet
+    device : torch.device
+    embedding : ConcatEmbedding or AdaptiveEmbedding
+    shapes : list of torch.Size
+        (h_j, w_j, C_j) of each layer's pooled feature map; the first fixes the patch grid.
+    dim : int
+        Length d of a patch embedding.
+
+    Attributes
+    ----------
+    grid : tuple of two ints
+        Rows and columns (h, w) of the patch grid.
+    dim : int
+    n_values : int
+        Numbers in the pooled feature maps of one image.
+    digest : str
+        Fingerprint of the backbone's weights.
+    identity : BackboneIdentity or None
+        What else a network of the user's own is recognised by.
+    smallest_side : int
+        Pixels below which an image is too small for the layers.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        net: FeatureNet,
+        device: torch.device,
+        embedding: ConcatEmbedding | AdaptiveEmbedding,
+        shapes: list[torch.Size],
+        dim: int,
+    ) -> None:
+        self.spec, self.net, self.device, self.embedding = spec, net, device, embedding
+        self.grid, self.dim, self._shapes = (shapes[0][0], shapes[0][1]), dim, shapes
+        self.n_values = sum(shape.numel() for shape in shapes)
+        self.digest = net.digest
+        self.smallest_side = 1 if net.strides is None else max(net.strides)
+        pooled = recorded(self._pooled, device)
+        self._pool = BatchInvariant(lambda pixels: pooled(torch.from_numpy(pixels))[0], device)
+
+    @property
+    def identity(self) -> BackboneIdentity | None:
+        """What a network of the user's own is recognised by, beside its weights."""
+        return self.net.identity(self.spec.image_size)
+
+    def pool(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pooled feature maps of a batch.
+
+        On the CPU an image has bitwise the same ones in every batch.
 
         Parameters
         ----------
@@ -163,24 +182,20 @@ class PatchExtractor:
         -------
         torch.Tensor of shape (B, n_values), float32, on the extractor's device
         """
-        return self._cells_invariantly(pixels)
+        return self._pool(pixels)
 
-    def _cells(self, pixels: np.ndarray) -> torch.Tensor:
-        (cells,) = self._graphed(torch.from_numpy(pixels))
-        return cells
-
-    def _cells_of(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
-        maps = self._maps(batch)
+    def _pooled(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
         with torch.inference_mode():
-            pooled = [layer.flatten(1) for layer in self.embedding.pool(maps)]
-            return (torch.cat(pooled, dim=1),)
+            with autocast(self.device, self.spec.precision):
+                maps = [layer.float() for layer in self.net(batch)]
+            return (torch.cat([layer.flatten(1) for layer in self.embedding.pool(maps)], dim=1),)
 
-    def join(self, cells: torch.Tensor) -> torch.Tensor:
+    def join(self, pooled: torch.Tensor) -> torch.Tensor:
         """Patch embeddings of images.
 
         Parameters
         ----------
-        cells : torch.Tensor of shape (B, n_values), float32
+        pooled : torch.Tensor of shape (B, n_values), float32
             On the CPU one image at a time gives the same bits in every batch; interpolation may round
             otherwise for several.
 
@@ -190,37 +205,20 @@ class PatchExtractor:
             Row-major over the grid.
         """
         with torch.inference_mode():
-            return self.embedding.join(self._split(cells)).flatten(1, 2)
+            return self.embedding.join(self.split(pooled)).flatten(1, 2)
 
-    def join_each(self, cells: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Join the patches of image after image, (h * w, d), as many at once as the device likes."""
-        for some in cells.split(images_at_once(self.device, max(1, len(cells)))):
-            yield from self.join(some)
-
-    def layers(self, cells: torch.Tensor, mask: np.ndarray) -> PatchLayers | None:
-        """Prepare products with the patches of one image.
+    def split(self, pooled: torch.Tensor) -> list[torch.Tensor]:
+        """Take pooled feature maps apart.
 
         Parameters
         ----------
-        cells : torch.Tensor of shape (n_values,), float32
-        mask : ndarray of shape (h, w), bool
-            Patches that count.
+        pooled : torch.Tensor of shape (B, n_values)
 
         Returns
         -------
-        PatchLayers or None
-            None where products with joined patches cost no more.
+        list of torch.Tensor of shape (B, h_j, w_j, C_j)
         """
-        parts = self._split(cells[None])
-        layers = [part[0] for part in parts]
-        if not PatchLayers.pay(layers, self.dim):
-            return None
-        some = None if mask.all() else torch.from_numpy(mask.ravel())
-        return PatchLayers(layers, self.embedding.starts(parts), some)
-
-    def _split(self, cells: torch.Tensor) -> list[torch.Tensor]:
-        """Layers of images, (B, h_j, w_j, C_j)."""
-        parts = cells.split([shape.numel() for shape in self._shapes], dim=1)
+        parts = pooled.split([shape.numel() for shape in self._shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def embed(self, pixels: np.ndarray) -> torch.Tensor:
@@ -234,4 +232,4 @@ class PatchExtractor:
         -------
         torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
         """
-        return torch.stack(list(self.join_each(self.cells(pixels))))
+        return torch.cat([self.join(one) for one in self.pool(pixels).split(1)])

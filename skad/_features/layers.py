@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from skad._features.embedding import align
+from skad._features.extractor import PatchExtractor
+from skad._features.mapped import MappedExtractor
+from skad._features.store import StoredExtractor
 
-# Share of the multiplications of whole patches above which nothing would be won.
+# Fraction of the multiplications of whole patches above which nothing would be won.
 _WORTH_IT = 0.75
+
+
+def patch_layers(
+    extractor: PatchExtractor | StoredExtractor | MappedExtractor,
+    pooled: torch.Tensor,
+    mask: np.ndarray,
+) -> PatchLayers | None:
+    """Prepare products with the patches of one image.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    pooled : torch.Tensor of shape (n_values,), float32
+        From :meth:`PatchExtractor.pool`.
+    mask : ndarray of shape (h, w), bool
+        Patches that count.
+
+    Returns
+    -------
+    PatchLayers or None
+        None where products with joined patches cost no more; and after f, whose results are fewer values
+        than the layers hold.
+    """
+    if isinstance(extractor, MappedExtractor):
+        return None
+    parts = extractor.split(pooled[None])
+    layers = [part[0] for part in parts]
+    if not PatchLayers.pay(layers, extractor.dim):
+        return None
+    some = None if mask.all() else torch.from_numpy(mask.ravel())
+    return PatchLayers(layers, extractor.embedding.starts(parts), some)
 
 
 class PatchLayers:
     """The patches of one image as sums of layers, each at its own resolution.
 
     Bilinear alignment and the product with a vector are both linear: aligned products are products with
-    aligned features. Of two layers, the deeper has a quarter of the cells and two thirds of the
+    aligned features. Of two layers, the deeper has a quarter of the positions and two thirds of the
     channels, so that this way takes half of the multiplications.
 
     Parameters

@@ -1,4 +1,4 @@
-"""All patches of the training images: held, held as cells, or embedded whenever they are needed.
+"""All patches of the training images: held, pooled, or embedded whenever they are needed.
 
 Every kind answers the same three questions (project, take, image by image) with the same numbers:
 every image is embedded and projected in the same fixed shape.
@@ -6,7 +6,9 @@ every image is embedded and projected in the same fixed shape.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +26,38 @@ Advance = Callable[[int], None]
 _LARGEST = 1e15
 # Patches of an image, (n_patches, d) float32, and where they lie, (h, w) bool.
 Embedded = tuple[torch.Tensor, np.ndarray]
+
+
+class Canvases:
+    """The training images as the network sees them, streamed anew whenever it is called.
+
+    Parameters
+    ----------
+    batches : callable
+        Opens the stream of batches.
+    n_images : int
+    """
+
+    def __init__(self, batches: Batches, n_images: int) -> None:
+        self._batches, self._n_images = batches, n_images
+        self._digests: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return self._n_images
+
+    def __call__(self) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Stream pixels and masks, and note what the pixels were."""
+        done = 0
+        for pixels, masks in self._batches():
+            found = (blake2b(canvas, digest_size=16).digest() for canvas in pixels)
+            self._digests.update(enumerate(found, done))
+            yield pixels, masks
+            done += len(masks)
+
+    def twins(self) -> frozenset[int]:
+        """Images that have an identical one among those streamed."""
+        n_alike = Counter(self._digests.values())
+        return frozenset(i for i, digest in self._digests.items() if n_alike[digest] > 1)
 
 
 def embed_images(
@@ -46,9 +80,9 @@ def embed_images(
     ndarray of shape (h, w), bool
         Where the others lie.
     """
-    for cells, masks in _cells_of_batches(extractor, batches, advance):
-        for patches, mask in zip(extractor.join_each(cells), masks, strict=True):
-            yield inside(patches, mask), mask
+    for pooled, masks in _pooled_of_batches(extractor, batches, advance):
+        for one, mask in zip(pooled.split(1), masks, strict=True):
+            yield inside(extractor.join(one)[0], mask), mask
 
 
 def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
@@ -77,19 +111,19 @@ def check_features(largest: torch.Tensor, start: int) -> None:
         raise FeatureError(float(largest[i]), start + i)
 
 
-def largest_of(cells: torch.Tensor) -> torch.Tensor:
+def largest_of(pooled: torch.Tensor) -> torch.Tensor:
     """(B, n_values) features -> the largest absolute value of each image; NaN where there is one."""
-    return cells.abs().amax(dim=1)
+    return pooled.abs().amax(dim=1)
 
 
-def _cells_of_batches(
+def _pooled_of_batches(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
 ) -> Iterator[tuple[torch.Tensor, list[np.ndarray]]]:
     done = 0
     for pixels, masks in batches():
-        cells = extractor.cells(pixels)
-        check_features(largest_of(cells), done)
-        yield cells, masks
+        pooled = extractor.pool(pixels)
+        check_features(largest_of(pooled), done)
+        yield pooled, masks
         done += len(masks)
         if advance is not None:
             advance(done)
@@ -98,6 +132,7 @@ def _cells_of_batches(
 class TrainingPatches(Protocol):
     """The patches of n images, N in all; ``sources[i]`` is the image that patch i was cut from."""
 
+    n_images: int
     sources: np.ndarray
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
@@ -167,8 +202,8 @@ class PatchesStreamed:
         return embed_images(self.extractor, self.batches, advance)
 
 
-class PatchesInCells(PatchesStreamed):
-    """The cells of all images, of which patches are joined whenever they are needed.
+class PatchesPooled(PatchesStreamed):
+    """The pooled feature maps of all images, of which patches are joined whenever they are needed.
 
     Half the memory of the patches themselves; joining costs next to nothing.
 
@@ -188,16 +223,16 @@ class PatchesInCells(PatchesStreamed):
         advance: Advance | None,
     ) -> None:
         super().__init__(extractor, batches, n_images, None)
-        self._cells = torch.empty((n_images, extractor.n_values))
+        self._pooled = torch.empty((n_images, extractor.n_values))
         self._masks: list[np.ndarray] = []
-        for cells, masks in _cells_of_batches(extractor, batches, advance):
-            self._cells[len(self._masks) : len(self._masks) + len(masks)] = cells
+        for pooled, masks in _pooled_of_batches(extractor, batches, advance):
+            self._pooled[len(self._masks) : len(self._masks) + len(masks)] = pooled
             self._masks += masks
 
     def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
-        """Join the cells of image after image."""
-        for cells, mask in zip(self._cells, self._masks, strict=True):
-            patches = self.extractor.join(cells[None].to(self.extractor.device))[0]
+        """Join the patches of image after image."""
+        for pooled, mask in zip(self._pooled, self._masks, strict=True):
+            patches = self.extractor.join(pooled[None].to(self.extractor.device))[0]
             yield inside(patches, mask), mask
 
 
@@ -227,7 +262,7 @@ class PatchesInMemory:
         advance: Advance | None,
         on_disk: bool = False,
     ) -> None:
-        self.device = extractor.device
+        self.device, self.n_images = extractor.device, n_images
         height, width = extractor.grid
         # np.empty commits no page before it is written, so a generous N costs nothing.
         shape = (n_images * height * width, extractor.dim)
@@ -273,7 +308,7 @@ class TransformedPatches:
     def __init__(self, patches: PatchesInMemory, weight: np.ndarray) -> None:
         self.patches = patches
         self.weight = torch.from_numpy(weight)
-        self.sources = patches.sources
+        self.sources, self.n_images = patches.sources, patches.n_images
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Project by a (p, E) matrix, both maps in one."""

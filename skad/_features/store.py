@@ -1,8 +1,8 @@
 """A store of features on disk: the backbone sees an image once, whoever asks.
 
-One file an image, named by a hash of the pixels the network sees and of everything that turns them
-into features: the cells of `embedding.py`. Files are written under another name and then renamed, and
-carry a checksum that knows their own; `tidying.py` removes the ones that were not asked for longest.
+One file per image, named by a hash of the pixels the network sees and of everything that turns them
+into features; it holds pooled feature maps (`embedding.py`). Files are written under another name and
+then renamed, and carry a checksum that knows their own; `tidying.py` removes the ones that were not asked for longest.
 Several processes may share it: an image that one of them is working on is not sent through the backbone
 by another. A store saves time and nothing else: where it cannot be used, features are computed.
 """
@@ -25,6 +25,7 @@ from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._features.tidying import Tidier
 from skad._system.memory import parse_bytes
+from skad._torch.plain import is_plain_mode
 from skad._validation.warn import warn_user
 
 _MAGIC = b"skad-features-3\n"
@@ -288,6 +289,11 @@ def _checksum(key: str, body: bytes) -> bytes:
     return digest.digest()
 
 
+def _arithmetic() -> object:
+    # Without fused convolutions features differ in their last digits.
+    return (ARITHMETIC, "plain") if is_plain_mode() else ARITHMETIC
+
+
 class StoredExtractor:
     """A patch extractor that asks a store first.
 
@@ -322,7 +328,7 @@ class StoredExtractor:
             torch.backends.cpu.get_cpu_capability(),
         )
         known_by: tuple[Any, ...] = (
-            *(extractor.digest, ARITHMETIC, hardware),
+            *(extractor.digest, _arithmetic(), hardware),
             {**vars(spec), "backbone": None},
         )
         self._spec = repr(known_by + _name_of_network(extractor, store))
@@ -337,8 +343,8 @@ class StoredExtractor:
         digest.update(canvas.tobytes())
         return digest.hexdigest()
 
-    def cells(self, pixels: np.ndarray) -> torch.Tensor:
-        """Pooled features of a batch, as :meth:`PatchExtractor.cells` gives them."""
+    def pool(self, pixels: np.ndarray) -> torch.Tensor:
+        """Pooled feature maps of a batch, as :meth:`PatchExtractor.pool` gives them."""
         keys, n_values = [self.key(canvas) for canvas in pixels], self._extractor.n_values
         found = {key: self._store.get(key, n_values) for key in keys}
         absent = [key for key, features in found.items() if features is None]
@@ -357,7 +363,7 @@ class StoredExtractor:
 
     def embed(self, pixels: np.ndarray) -> torch.Tensor:
         """Patch embeddings of a batch, as :meth:`PatchExtractor.embed` gives them."""
-        return torch.stack(list(self._extractor.join_each(self.cells(pixels))))
+        return torch.cat([self._extractor.join(one) for one in self.pool(pixels).split(1)])
 
     def _compute(
         self,
@@ -370,7 +376,7 @@ class StoredExtractor:
         if not wanted:
             return
         chosen = pixels[[keys.index(key) for key in wanted]]
-        for key, features in zip(wanted, self._extractor.cells(chosen).cpu().numpy(), strict=True):
+        for key, features in zip(wanted, self._extractor.pool(chosen).cpu().numpy(), strict=True):
             self._store.put(key, features)
             found[key] = features
 

@@ -1,4 +1,4 @@
-"""How an image of any size meets the square canvas of a network, and how a map finds back.
+"""How images of any size are placed on the square canvas of a network, and maps brought back.
 
 All modes are one placement: the image is resized to ``rows.resized x columns.resized`` and laid on
 the canvas at an offset, which is negative where the canvas crops. Coordinates are those of pixel
@@ -8,6 +8,7 @@ centres (pixel k of a side of n covers k..k+1, its centre is at k + 1/2), as in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
@@ -194,6 +195,30 @@ class Geometry:
         restored = np.full((height, width), np.nan, dtype=np.float32)
         restored[rows.seen(), columns.seen()] = values
         return restored
+
+    def masks(
+        self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]
+    ) -> list[np.ndarray]:
+        """Tell which patches of images do not lie in padding.
+
+        Parameters
+        ----------
+        shapes : sequence of (H, W)
+            Heights and widths of the images.
+        grid : tuple of two ints
+            Rows and columns (h, w) of the patch grid.
+
+        Returns
+        -------
+        list of ndarray of shape (h, w), bool
+            One per image; images of one size share theirs.
+        """
+        of_shape = {}
+        for height, width in set(shapes):
+            r0, r1, c0, c1 = self.valid_cells(height, width, *grid)
+            of_shape[height, width] = mask = np.zeros(grid, dtype=bool)
+            mask[r0:r1, c0:c1] = True
+        return [of_shape[shape] for shape in shapes]
 
     def valid_cells(
         self, height: int, width: int, grid_height: int, grid_width: int

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skad._base import TrainingScores
+from skad._scoring.results import TrainingScores
 
 # With 2, a threshold after images had doubled lay one standard deviation of the scores below that of a
 # refit; with 1.25 few scores are left, and it rests on chance. Measured on generated images.

@@ -1,4 +1,4 @@
-"""From a grid of patch scores to a smooth map, as one linear operator an axis.
+"""From a grid of patch scores to a smooth map, as one linear operator per axis.
 
 Bilinear up-sampling and Gaussian smoothing are both linear and separable, so the whole way from the
 (h, w) grid to the (S, S) canvas is ``rows @ grid @ columns.T`` with two small matrices that are
@@ -8,10 +8,24 @@ computed once.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
+
+
+class Heatmap(NamedTuple):
+    """How a grid of patch scores becomes a map of the canvas."""
+
+    size: int
+    """Side S of the canvas, in pixels."""
+    sigma: float
+    """Standard deviation of the Gaussian, in pixels."""
+
+    def render(self, grid: np.ndarray) -> np.ndarray:
+        """Turn an (h, w) grid into an (S, S) float32 map; see :func:`render`."""
+        return render(grid, self.size, self.sigma)
 
 
 def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = False) -> np.ndarray:
@@ -66,6 +80,13 @@ def weights_at(
     return torch.outer(rows, columns).numpy()
 
 
+def on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Lay patch scores out on the (h, w) grid of `mask`, NaN where it is False."""
+    grid = np.full(mask.shape, np.nan)
+    grid[mask] = patches
+    return grid
+
+
 def fill_padding(grid: np.ndarray) -> np.ndarray:
     """Repeat the border of the scored rectangle into the NaN padding around it."""
     inside = ~np.isnan(grid)
@@ -78,20 +99,20 @@ def fill_padding(grid: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _operator(n_cells: int, size: int, sigma: float, align_corners: bool) -> torch.Tensor:
-    """(size, n_cells) matrix of one axis: up-sampling, then smoothing, of each unit vector."""
-    up = _bilinear(n_cells, size, align_corners)
+def _operator(n_patches: int, size: int, sigma: float, align_corners: bool) -> torch.Tensor:
+    """(size, n_patches) matrix of one axis: up-sampling, then smoothing, of each unit vector."""
+    up = _bilinear(n_patches, size, align_corners)
     return torch.from_numpy(gaussian_filter1d(up, sigma, axis=0) if sigma > 0 else up)
 
 
-def _bilinear(n_cells: int, size: int, align_corners: bool) -> np.ndarray:
+def _bilinear(n_patches: int, size: int, align_corners: bool) -> np.ndarray:
     if align_corners:
-        positions = np.linspace(0, n_cells - 1, size)
+        positions = np.linspace(0, n_patches - 1, size)
     else:
-        positions = np.clip((np.arange(size) + 0.5) * n_cells / size - 0.5, 0, n_cells - 1)
-    below = np.minimum(np.floor(positions).astype(int), max(n_cells - 2, 0))
-    share = positions - below
-    matrix = np.zeros((size, n_cells))
-    matrix[np.arange(size), below] += 1 - share
-    matrix[np.arange(size), np.minimum(below + 1, n_cells - 1)] += share
+        positions = np.clip((np.arange(size) + 0.5) * n_patches / size - 0.5, 0, n_patches - 1)
+    below = np.minimum(np.floor(positions).astype(int), max(n_patches - 2, 0))
+    fraction = positions - below
+    matrix = np.zeros((size, n_patches))
+    matrix[np.arange(size), below] += 1 - fraction
+    matrix[np.arange(size), np.minimum(below + 1, n_patches - 1)] += fraction
     return matrix

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import cache
+from importlib import metadata
 from typing import Any
+
+from skad._validation.warn import warn_user
+from skad._version import __version__
+
+_RECORDED = ("numpy", "scikit-learn", "timm", "torch")
 
 SKOPS_TYPES: list[str] = [
     "skad._bank.memory_bank.MemoryBank",
@@ -15,6 +22,7 @@ SKOPS_TYPES: list[str] = [
     "skad._fusion.Member",
     "skad._fusion.RobustScale",
     "skad._fusion.ScoreFusionDetector",
+    "skad._growing.Growth",
     "skad._images.geometry.Geometry",
     "skad._patchcore.PatchCoreDetector",
     "skad._reconpatch.ReConPatchDetector",
@@ -61,3 +69,35 @@ def portable(value: Any) -> Any:
     moved = copy.copy(value)
     vars(moved).update(places)
     return moved
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of skad and of the libraries that scores depend on.
+
+    Returns
+    -------
+    dict of str
+    """
+    return {"skad": __version__, **{name: metadata.version(name) for name in _RECORDED}}
+
+
+def warn_of_other_versions(name: str, written: dict[str, str]) -> None:
+    """Warn if a pickle comes from another skad; libraries alone change scores by rounding at most.
+
+    Parameters
+    ----------
+    name : str
+        Of the class that was pickled.
+    written : dict of str
+        From `versions`, when it was.
+    """
+    if not written or written["skad"] == __version__:
+        return
+    now = versions()
+    differing = [
+        f"{lib} {old} (now {now.get(lib)})" for lib, old in written.items() if old != now.get(lib)
+    ]
+    warn_user(
+        f"this {name} was pickled with {', '.join(differing)}: compare its scores with known ones "
+        "before you rely on it, or fit it again."
+    )

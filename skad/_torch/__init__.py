@@ -2,11 +2,12 @@
 
 Correctness, which nothing works without:
 
+- `plain`: whether only the plain path is wanted;
 - `devices`: every decision about hardware and precision;
 - `convolutions`: one kernel for a convolution, whatever the size of the batch;
 - `invariance`: results that do not depend on what else is in the batch.
 
-Accelerators, each of which can be deleted:
+Accelerators, each of which can be deleted (`accelerators` says where they come in):
 
 - `fusing`: convolutions fused with what follows them;
 - `cuda_graphs`: kernels that a GPU records once and replays;

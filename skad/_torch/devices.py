@@ -129,23 +129,6 @@ def _has_bfloat16_units(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, q, lambda: False)() for q in questions)
 
 
-def images_at_once(device: torch.device, n: int) -> int:
-    """How many of n images of a batch are scored together.
-
-    Parameters
-    ----------
-    device : torch.device
-    n : int
-
-    Returns
-    -------
-    int
-        1 on the CPU: in products of one shape an image scores the same in every batch, bit by bit. All
-        elsewhere: a GPU spends more time on starting small products than on computing them.
-    """
-    return 1 if device.type == "cpu" else n
-
-
 def has_room(device: torch.device, n_bytes: int) -> bool:
     """Whether data may move to a device as a whole, leaving as much again for the work on them.
 

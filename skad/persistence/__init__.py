@@ -15,7 +15,7 @@ from typing import Any
 import sklearn
 from sklearn.utils.validation import check_is_fitted
 
-from skad._contract import BaseDetector
+from skad._base import BaseDetector
 from skad._features.weight_files import BACKBONE_PREFIX
 from skad._validation.text import shortened
 from skad._validation.warn import warn_user

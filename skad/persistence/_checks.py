@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 
-from skad._contract import BaseDetector
+from skad._base import BaseDetector
 from skad._fusion import ScoreFusionDetector
 from skad._sklearn_compat import validate_parameter_constraints
 from skad._system.memory import parse_bytes

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skad._bank import MemoryBank
-from skad._contract import BaseDetector
+from skad._base import BaseDetector
 from skad._fusion import ScoreFusionDetector
 from skad.persistence._checks import check_object, names_of
 from skad.persistence._declared import CLASSES, LEFT_BEHIND

@@ -18,6 +18,7 @@ import numpy as np
 from skad._bank import Cover, MemoryBank, check_index
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector, state_of
+from skad._growing import Growth
 from skad._images import Geometry
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
@@ -134,11 +135,8 @@ _LATER: tuple[Table, ...] = (
 )
 # For partial_fit.
 _GROWTH: Table = {
-    "_n_patches": integer(1),
-    "_seed": SEED,
-    "_cover": optional(instance(Cover)),
+    "_growth": instance(Growth),
     "coreset_radius_": optional(number(0)),
-    "_log": instance(CalibrationLog),
 }
 # For a warm start.
 _TRAINING: Table = {
@@ -186,14 +184,13 @@ def _knows_index(index: str, bank: MemoryBank) -> bool:
 
 def _is_cover_of(s: SimpleNamespace) -> Any:
     """Whether a cover is that of the bank; only the greedy rule has one, and always."""
-    if not hasattr(s, "_cover"):
+    if not hasattr(s, "_growth"):
         return True
+    cover = s._growth.cover
     if s.fit.coreset_method != "greedy":
-        return s._cover is None and s.coreset_radius_ is None
+        return cover is None and s.coreset_radius_ is None
     return (
-        s._cover is not None
-        and s._cover.net_size <= len(s.bank_)
-        and s._cover.radius == s.coreset_radius_
+        cover is not None and cover.net_size <= len(s.bank_) and cover.radius == s.coreset_radius_
     )
 
 
@@ -263,19 +260,19 @@ _RELATED_BANKS = (
         lambda s: s.bank_.index == s.fit.index and _knows_index(s.fit.index, s.bank_),
     ),
     Relation(
-        "_cover",
+        "_growth.cover",
         "be that of the bank, as coreset_method asks for, and coreset_radius_ its radius",
         _is_cover_of,
     ),
     Relation(
-        "_n_patches",
+        "_growth.n_patches",
         "be of n_images_ images, and so many that coreset_size gives the bank",
-        lambda s: not hasattr(s, "_n_patches") or _chose_from(s._n_patches, s),
+        lambda s: not hasattr(s, "_growth") or _chose_from(s._growth.n_patches, s),
     ),
     Relation(
-        "_log",
+        "_growth.log",
         "know a third of the images up to n_images_, with what contamination asks for",
-        lambda s: not hasattr(s, "_log") or _ends_now(s._log, s),
+        lambda s: not hasattr(s, "_growth") or _ends_now(s._growth.log, s),
     ),
 )
 _RELATED_NETWORK = (
@@ -415,6 +412,14 @@ DECLARED: Mapping[type, Declared] = {
             Relation("peaks", "hold a value at least", lambda s: len(s.peaks)),
             Relation("out_of_sample", "be bounded, or NaN of a single image", _is_left_out),
         ),
+    ),
+    Growth: Declared(
+        {
+            "n_patches": integer(1),
+            "seed": SEED,
+            "cover": optional(instance(Cover)),
+            "log": instance(CalibrationLog),
+        }
     ),
     RobustScale: Declared({"median": number(), "spread": number(0, above=True)}),
     Member: Declared(

@@ -46,14 +46,12 @@ def test_an_image_scores_the_same_in_any_batch(index):
     bank, images = make_bank(2500, 64, index), data(7 * 49, 64).reshape(7, 49, 64)
     together = bank.search(images, 3)
     assert together[0].shape == together[1].shape == (7, 49, 3)
-    flat = bank.search(images.reshape(-1, 64), 3, rows_per_block=49)
     reverse = bank.search(images[::-1].copy(), 3)
     for i in range(7):
         alone = bank.search(images[i], 3)
         for part, one in enumerate(alone):
             np.testing.assert_array_equal(one, together[part][i])
             np.testing.assert_array_equal(one, reverse[part][6 - i])
-            np.testing.assert_array_equal(one, flat[part][i * 49 : (i + 1) * 49])
 
 
 @pytest.mark.parametrize("index", ["auto", "IVF4,Flat"])
@@ -68,7 +66,7 @@ def test_exclude_source_is_exact(index):
 def test_every_query_may_leave_out_an_image_of_its_own():
     bank, queries = make_bank(2500), data(300, 16)
     sources = np.arange(300) % 60 - 1  # no image has the number -1
-    distances, ids = bank.search(queries, 3, exclude_source=sources, rows_per_block=128)
+    distances, ids = bank.search(queries, 3, exclude_source=sources)
     weights = bank.reweight(queries, distances, ids, 4, exclude_source=sources)
     for source in (-1, 0, 17, 58):
         here = sources == source

@@ -26,7 +26,7 @@ def search(queries, vectors, k, exclude=None, **params):
 @pytest.mark.parametrize("m", [9, 300, 5000])  # 5000: more than one block of columns
 def test_equals_brute_force(k, m):
     queries, vectors = data(60, 24), data(m, 24, seed=1)
-    distances, ids = search(queries, vectors, k, rows_per_block=25)
+    distances, ids = search(queries, vectors, k)
     expected, expected_ids = brute_force(queries, vectors, k)
     assert (distances.dtype, ids.dtype) == (np.float64, np.int64)
     np.testing.assert_array_equal(ids, expected_ids)

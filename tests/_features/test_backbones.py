@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import skad._features.backbones as home
-from skad._features import weight_files
-from skad._features.backbones import FeatureNet, load_backbone
+from skad._features import feature_net, weight_files
+from skad._features.backbones import load_backbone
+from skad._features.feature_net import FeatureNet
 
 CPU = torch.device("cpu")
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
@@ -281,7 +282,7 @@ class TestWhatANetworkReadsFromOutside:
     def test_large_weights_are_not_copied_to_ask(self, monkeypatch):
         monkeypatch.setenv("SKAD_TEST_FACTOR", "1")
         network = Environment()
-        copied = home._copied(network, shared=network.parameters())
+        copied = feature_net.copied(network, shared=network.parameters())
         assert copied is not network
         assert copied.conv.weight is network.conv.weight
         assert copied.norm.running_mean is not network.norm.running_mean

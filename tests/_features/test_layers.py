@@ -7,7 +7,10 @@ import torch
 from skad._bank import MemoryBank
 from skad._features import FeatureSpec, patch_extractor
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
-from skad._features.layers import PatchLayers
+from skad._features.layers import PatchLayers, patch_layers
+from skad._scoring.fast import FastScorer
+from skad._scoring.heatmaps import Heatmap
+from skad._scoring.plain import Rule
 
 SHAPES = [(8, 6, 6), (16, 3, 3), (32, 2, 2)]  # the third grid is no half of the second
 
@@ -19,9 +22,9 @@ def maps(shapes, seed=0):
 
 def both(embedding, shapes, mask=None):
     """Joined patches, and the layers that they come from."""
-    cells = embedding.pool(maps(shapes))
-    patches = embedding.join(cells)[0].flatten(0, 1)
-    layers = PatchLayers([layer[0] for layer in cells], embedding.starts(cells), mask)
+    pooled = embedding.pool(maps(shapes))
+    patches = embedding.join(pooled)[0].flatten(0, 1)
+    layers = PatchLayers([layer[0] for layer in pooled], embedding.starts(pooled), mask)
     return patches if mask is None else patches[mask], layers
 
 
@@ -54,8 +57,8 @@ def test_layers_of_one_resolution():
 def test_one_layer_alone_costs_what_its_patches_cost(layers, pay):
     spec = FeatureSpec("resnet10t", layers, 64, 3, "concat", 64, 48, "float32")
     extractor = patch_extractor(spec, "resnet10t", None, torch.device("cpu"))
-    cells = extractor.cells(np.zeros((1, 64, 64, 3), np.uint8))[0]
-    assert (extractor.layers(cells, np.ones(extractor.grid, dtype=bool)) is not None) == pay
+    pooled = extractor.pool(np.zeros((1, 64, 64, 3), np.uint8))[0]
+    assert (patch_layers(extractor, pooled, np.ones(extractor.grid, dtype=bool)) is not None) == pay
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -67,15 +70,8 @@ def test_a_bank_finds_the_same_by_them(k):
     bank = MemoryBank(known, np.repeat(np.arange(5), 64))
     mask = np.ones((8, 8), dtype=bool)
     mask[:, 6:] = False
-    cells = extractor.cells(pixels[5:])[0]
-    rows = extractor.join(cells[None])[0, torch.from_numpy(mask.ravel())]
-    layers = extractor.layers(cells, mask)
-    expected = bank.search(rows, k)
-    for got, wanted in zip(bank.search(rows, k, products=layers), expected, strict=True):
-        np.testing.assert_array_equal(got, wanted)
-    # The vectors of an image can be left out, for all queries or for each.
-    for source in (2, np.arange(len(rows)) % 5):
-        without = bank.search(rows, k, exclude_source=source, products=layers)
-        expected = bank.search(rows, k, exclude_source=source)
-        for got, wanted in zip(without, expected, strict=True):
-            np.testing.assert_array_equal(got, wanted)
+    pooled = extractor.pool(pixels[5:])[0]
+    rows = extractor.join(pooled[None])[0, torch.from_numpy(mask.ravel())]
+    scorer = FastScorer(bank, Rule(k, False, None, weighs_patches=False), Heatmap(64, 4.0))
+    found = scorer._score_all(extractor, pooled, rows, mask)
+    np.testing.assert_array_equal(found, scorer.score_patches(rows))

@@ -589,13 +589,13 @@ class Logging(ReConPatchDetector):
     than the detector tells.
     """
 
-    def _fit_images(self, images, progress):
+    def _fit_images(self, *args, **kwargs):
         with self.logged():
-            return super()._fit_images(images, progress)
+            return super()._fit_images(*args, **kwargs)
 
-    def _score_batch(self, batch, maps):
+    def _score_batches(self, *args, **kwargs):
         with self.logged():
-            return super()._score_batch(batch, maps)
+            yield from super()._score_batches(*args, **kwargs)
 
     @contextmanager
     def logged(self):

@@ -11,7 +11,6 @@ from skad._torch.devices import (
     fuses_convolutions,
     has_fast_halves,
     has_room,
-    images_at_once,
     resolve_device,
     training_precision,
 )
@@ -46,11 +45,6 @@ def test_precision_is_never_chosen_silently():
         assert (product @ product).dtype == torch.float32
     with autocast(torch.device("cpu"), "bfloat16"):
         assert (product @ product).dtype == torch.bfloat16
-
-
-def test_images_are_scored_together_where_a_batch_may_change_bits():
-    assert images_at_once(torch.device("cpu"), 8) == 1
-    assert images_at_once(torch.device("cuda"), 8) == 8
 
 
 def test_room_on_a_device(monkeypatch):

@@ -173,14 +173,14 @@ PARTS = [
     ("bank_.index", "Flat"),
     ("bank_.sources", {"array": "array0"}),
     ("bank_", None),
-    ("_cover.radius", -1.0),
-    ("_cover.net_size", 7),
+    ("_growth.cover.radius", -1.0),
+    ("_growth.cover.net_size", 7),
     ("coreset_radius_", 0.125),
-    ("_log.peaks", {"array": "array0"}),
-    ("_log.out_of_sample", None),
+    ("_growth.log.peaks", {"array": "array0"}),
+    ("_growth.log.out_of_sample", None),
     ("calibration_scores_", {"array": "array1"}),
     ("weights_digest_", 5),
-    ("_seed", 2**40),
+    ("_growth.seed", 2**40),
     ("_params_at_fit", None),
     ("_params_at_fit.n_neighbors", 100),
     ("_params_at_fit.image_size", 64),
@@ -197,7 +197,7 @@ def test_parts(refuses_value, refuses, attribute, value):
     elif attribute == "_params_at_fit.image_size":
         refuses("patchcore", "geometry_", lambda c, _: entry(c, attribute).__setitem__(1, value))
     else:
-        name = "_cover" if attribute == "coreset_radius_" else attribute
+        name = "_growth" if attribute == "coreset_radius_" else attribute
         refuses(
             "patchcore",
             name.split(".")[0],
@@ -226,7 +226,7 @@ ARRAYS = {
     [
         ("patchcore", "bank_.vectors"),
         ("reconpatch", "components_"),
-        ("patchcore", "_log.peaks"),
+        ("patchcore", "_growth.log.peaks"),
         ("fusion", "estimators_.1.bank_.vectors"),
     ],
 )
@@ -328,19 +328,19 @@ class TestRelations:
         """After partial_fit everything would be good."""
 
         def change(content, tensors):
-            key = array_of(content, tensors, "_log.out_of_sample")
+            key = array_of(content, tensors, "_growth.log.out_of_sample")
             tensors[key] = tensors[key].copy()
             tensors[key][which] = value
 
-        refuses("patchcore", "_log", change)
+        refuses("patchcore", "_growth", change)
 
     def test_a_score_that_cannot_be_is_that_of_a_single_image(self, good, tmp_path, load):
         alone = make_detector(contamination=0.1).fit(good[:1])
         skad.save(alone, tmp_path / "alone.skad")
         loaded = skad.load(tmp_path / "alone.skad")
-        assert np.isnan(loaded._log.out_of_sample).all()
+        assert np.isnan(loaded._growth.log.out_of_sample).all()
         content, tensors = rewriting.parts(tmp_path / "alone.skad")
-        key = array_of(content, tensors, "_log.n_images")
+        key = array_of(content, tensors, "_growth.log.n_images")
         tensors[key] = tensors[key] + 1
         entry(content, "n_images_")[1] = 2
         rewriting.write(tmp_path / "alone.skad", content, tensors)
@@ -350,19 +350,19 @@ class TestRelations:
     @pytest.mark.parametrize(
         ("attribute", "value", "named"),
         [
-            ("_cover", None, "_cover"),
+            ("_growth.cover", None, "_growth.cover"),
             ("n_images_", 2**31 + 1, "n_images_"),
-            ("n_images_", 2**31, "_n_patches"),
-            ("n_images_", 24, "_log"),
-            ("n_images_", 48, "_log"),
-            ("_n_patches", 5, "_n_patches"),
-            ("_n_patches", 12 * 16 + 1, "_n_patches"),
-            ("_n_patches", 12 * 32**2 + 12, "_n_patches"),
-            ("_n_patches", 2**53, "_n_patches"),
-            ("coreset_size", 7, "_n_patches"),
-            ("contamination", 0.2, "_log"),
-            ("coreset_method", "random", "_cover"),
-            ("coreset_method", "approximate", "_cover"),
+            ("n_images_", 2**31, "_growth.n_patches"),
+            ("n_images_", 24, "_growth.log"),
+            ("n_images_", 48, "_growth.log"),
+            ("_growth.n_patches", 5, "_growth.n_patches"),
+            ("_growth.n_patches", 12 * 16 + 1, "_growth.n_patches"),
+            ("_growth.n_patches", 12 * 32**2 + 12, "_growth.n_patches"),
+            ("_growth.n_patches", 2**53, "_growth.n_patches"),
+            ("coreset_size", 7, "_growth.n_patches"),
+            ("contamination", 0.2, "_growth.log"),
+            ("coreset_method", "random", "_growth.cover"),
+            ("coreset_method", "approximate", "_growth.cover"),
         ],
     )
     def test_numbers_that_belong_together(self, refuses, attribute, value, named):

@@ -1,0 +1,140 @@
+"""How a memory bank grows by good images that come later, without those learned from before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from skad._bank import Coreset, Cover, MemoryBank, grow_coreset
+from skad._features import TrainingPatches
+from skad._scoring.calibration import CalibrationLog
+from skad._scoring.results import TrainingScores
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a detector keeps of the images that it has learned from, so that its bank can grow.
+
+    Parameters
+    ----------
+    n_patches : int
+        Patches seen.
+    seed : int
+        From which projections and choices follow.
+    cover : Cover or None
+        How well the coreset covers the patches seen; None for methods that bound no distance.
+    log : CalibrationLog
+        Scores of the images that still count.
+    """
+
+    n_patches: int
+    seed: int
+    cover: Cover | None
+    log: CalibrationLog
+
+    def bank_size(self, n_vectors: int, n_new: int, coreset_size: float) -> int:
+        """Size of the bank for all patches seen.
+
+        Parameters
+        ----------
+        n_vectors : int
+            Its size now.
+        n_new : int
+            Patches to come.
+        coreset_size : int or float
+            A number, which stays; or a fraction of the patches, which gives one vector more at least.
+
+        Returns
+        -------
+        int
+        """
+        if isinstance(coreset_size, Integral):
+            return n_vectors
+        return max(n_vectors + 1, int((self.n_patches + n_new) * coreset_size))
+
+    def followed_by(
+        self, n_new: int, cover: Cover | None, scores: TrainingScores, n_images: int
+    ) -> Growth:
+        """Add what was learned from new images.
+
+        Parameters
+        ----------
+        n_new : int
+            Their patches.
+        cover : Cover or None
+            Of the coreset as it is now.
+        scores : TrainingScores
+            Of the new images.
+        n_images : int
+            Images that the bank knows now.
+
+        Returns
+        -------
+        Growth
+        """
+        log = self.log.followed_by(CalibrationLog.of(scores, n_images))
+        return Growth(self.n_patches + n_new, self.seed, cover, log)
+
+
+def grow_bank(
+    bank: MemoryBank,
+    growth: Growth,
+    patches: TrainingPatches,
+    projected: torch.Tensor,
+    matrix: torch.Tensor | None,
+    n_select: int,
+    *,
+    first: int,
+    method: str,
+    n_starts: int,
+    progress: Callable[[int], None],
+) -> tuple[Coreset, np.ndarray, np.ndarray]:
+    """Choose among the vectors of a bank and new patches.
+
+    Parameters
+    ----------
+    bank : MemoryBank
+    growth : Growth
+        Of the images before.
+    patches : TrainingPatches
+        Of the new images.
+    projected : torch.Tensor of shape (N, p)
+        The same, projected for the selection by `matrix`.
+    matrix : torch.Tensor of shape (p, d) or None
+    n_select : int
+        Vectors of the new bank.
+    first : int
+        Number of the first new image.
+    method, n_starts, progress
+        As for :func:`skad._bank.grow_coreset`.
+
+    Returns
+    -------
+    coreset : Coreset
+    vectors : ndarray of shape (n_select, d), float32
+    sources : ndarray of shape (n_select,), int64
+    """
+    kept = torch.from_numpy(np.array(bank.vectors)).to(projected.device)
+    coreset = grow_coreset(
+        kept if matrix is None else kept @ matrix.to(kept.device).T,
+        projected,
+        n_select,
+        method=method,
+        n_starts=n_starts,
+        cover=growth.cover,
+        n_seen=growth.n_patches,
+        # Another sequence for every call, the same in every repetition.
+        generator=torch.Generator().manual_seed(growth.seed + growth.n_patches),
+        progress=progress,
+    )
+    is_new = coreset.rows >= len(bank)
+    old, new = coreset.rows[~is_new], coreset.rows[is_new] - len(bank)
+    vectors = np.empty((n_select, bank.vectors.shape[1]), dtype=np.float32)
+    sources = np.empty(n_select, dtype=np.int64)
+    vectors[~is_new], vectors[is_new] = bank.vectors[old], patches.take(new)
+    sources[~is_new], sources[is_new] = bank.sources[old], first + patches.sources[new]
+    return coreset, vectors, sources

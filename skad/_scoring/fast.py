@@ -1,0 +1,145 @@
+"""The scores of `plain`, exact as there, at a fraction of the cost.
+
+- An image's score, and the highest point of a training image's map, need few patches: bounds tell which
+  (`lazy_scores`).
+- A map needs every patch: products with the bank are taken layer by layer (`skad._features.layers`).
+- A GPU is given whole batches, and never waits for the host (`gpu`).
+
+This file and what it alone imports can be deleted, and then does what `Scorer` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skad._bank import mean_of_nearest
+from skad._bank.bounds import bounds_pay, upper_bounds
+from skad._bank.search import measured, smallest_columns
+from skad._features import Extractor, inside
+from skad._features.layers import patch_layers
+from skad._scoring import gpu
+from skad._scoring.heatmaps import on_grid
+from skad._scoring.lazy_scores import LazyScores, MapPeak, compute, together
+from skad._scoring.plain import Batch, Scorer, TrainingImage, TrainingScore
+from skad._scoring.results import BatchScores
+
+# Training images are searched together, to read the bank less often: as many as have so many numbers,
+# or so many times those of the bank, since a small bank costs little to read.
+_NUMBERS_TOGETHER, _TIMES_THE_BANK = 1 << 23, 8
+
+
+class FastScorer(Scorer):
+    """Scores images as :class:`Scorer` does; its parameters."""
+
+    def score_batches(
+        self, extractor: Extractor, batches: Iterable[Batch], maps: bool
+    ) -> Iterator[BatchScores]:
+        """Score batches of images; their patches too, if there are to be maps."""
+        if extractor.device.type == "cpu":
+            # Image by image: products of one shape give an image the same score in every batch.
+            return super().score_batches(extractor, batches, maps)
+        return gpu.score_batches(self, extractor, batches, maps)
+
+    def score_one(
+        self, extractor: Extractor, pooled: torch.Tensor, mask: np.ndarray, maps: bool
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Score an image and, if `maps`, all of its patches."""
+        patches = inside(extractor.join(pooled)[0], mask)
+        if not maps:
+            return self._score_alone(patches), np.empty(0)
+        scores = self._score_all(extractor, pooled[0], patches, mask)
+        return self.score_image(patches, scores), on_grid(scores, mask)
+
+    def score_training(
+        self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool
+    ) -> Iterator[TrainingScore]:
+        """Score training images as if the bank had never seen them, several together."""
+        images = iter(images)
+        for first in images:
+            at_once = min(_NUMBERS_TOGETHER, _TIMES_THE_BANK * self.bank.vectors.size)
+            n_more = at_once // (first.mask.size * self.bank.vectors.shape[1]) - 1
+            group = [first, *islice(images, max(0, n_more))]
+            held_out = self._score_held_out(group, grids)
+            for image, score in zip(group, held_out, strict=True):
+                # By the very searches that score new images: a percentile must meet them bit by bit.
+                whole = self._score_alone(image.patches) if in_sample else np.nan
+                yield score._replace(in_sample=whole)
+
+    def _score_held_out(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
+        if not bounds_pay(self.bank, group[0].patches.device):
+            return gpu.score_held_out(self, group, grids)
+        return self._score_lazily(group, grids)
+
+    def _score_lazily(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
+        """Score images without their own vectors, each by the patches that matter."""
+        lazy = [self._lazy(image.patches, image.source) for image in group]
+        compute([(one, one.rivals) for one in lazy], self.score_patches)
+        scores = self.score_images(group, [one.known() for one in lazy])
+        peaks = [
+            MapPeak(one, image.mask, self.heatmap) for one, image in zip(lazy, group, strict=True)
+        ]
+        compute([(peak.scores, peak.unknown) for peak in peaks], self.score_patches)
+        if grids:
+            compute([(one, one.unknown) for one in lazy], self.score_patches)
+        for image, one, peak, score in zip(group, lazy, peaks, scores, strict=True):
+            grid = on_grid(one.values, image.mask) if grids else np.empty(0)
+            yield TrainingScore(score, peak.value, grid, np.nan)
+
+    def score_images(
+        self, group: list[TrainingImage], scores: list[NDArray[np.float64]]
+    ) -> list[float]:
+        """Score images by their most anomalous patches, in one search; as `score_image` does one."""
+        found = np.empty(len(group))
+        for leaves_out in (False, True):
+            some = [i for i, x in enumerate(group) if (x.source is not None) == leaves_out]
+            if some:
+                tops = [group[i].patches[scores[i].argmax()] for i in some]
+                sources = together([group[i].source for i in some], [1] * len(some))
+                found[some] = self.score_weighted(torch.stack(tops), sources)
+        return found.tolist()
+
+    def _score_alone(self, patches: torch.Tensor) -> float:
+        if not bounds_pay(self.bank, patches.device):
+            return self.score_image(patches, self.score_patches(patches))
+        lazy = self._lazy(patches, None)
+        compute([(lazy, lazy.rivals)], self.score_patches)
+        return self.score_image(patches, lazy.known())
+
+    def _lazy(self, patches: torch.Tensor, source: int | None) -> LazyScores:
+        # Weights are below 1: bounds of mean distances bound weighted scores as well.
+        def bounds(some: torch.Tensor, coarse: bool = False) -> NDArray[np.float64]:
+            near = upper_bounds(
+                self.bank, some, self.rule.n_neighbors, exclude_source=source, coarse=coarse
+            )
+            return mean_of_nearest(near, self.rule.squared)
+
+        return LazyScores(
+            patches,
+            source,
+            bounds(patches, coarse=True),
+            lambda some: bounds(patches[torch.from_numpy(some)]),
+        )
+
+    def _score_all(
+        self, extractor: Extractor, pooled: torch.Tensor, patches: torch.Tensor, mask: np.ndarray
+    ) -> NDArray[np.float64]:
+        """Score all patches of an image, layer by layer where that costs less."""
+        layers = None
+        if self.bank.index == "auto" and not self.rule.weighs_patches:
+            layers = patch_layers(extractor, pooled, mask)
+        if layers is None:
+            return self.score_patches(patches)
+        exact = self.bank.exact(patches.device)
+        centred = layers.centred(exact.centre)
+        ids = smallest_columns(
+            lambda some: centred.products(exact.points[some], exact.norms[some]),
+            exact.points,
+            self.rule.n_neighbors,
+        )
+        distances, _ = measured(patches, exact.vectors, ids)
+        return mean_of_nearest(distances, self.rule.squared)

@@ -1,0 +1,154 @@
+"""From patches to scores and maps by the distances to a memory bank, as the papers write them.
+
+What is here says what scores are. `fast` computes the same numbers in less time, and can be deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skad._bank import LeaveOut, MemoryBank, mean_of_nearest
+from skad._features import Extractor, check_features, inside, largest_of
+from skad._scoring.heatmaps import Heatmap, on_grid
+from skad._scoring.results import BatchScores
+
+
+class Rule(NamedTuple):
+    """How distances become scores."""
+
+    n_neighbors: int
+    squared: bool
+    """Whether the score of a patch averages squared distances."""
+    b: int | None
+    """Size of the neighbourhood that weights a score (PatchCore, Eq. 7); None: no weight."""
+    weighs_patches: bool
+    """Whether every patch is weighted (ReConPatch, Eq. 9 and 10), or the most anomalous one alone."""
+
+
+class Batch(NamedTuple):
+    """Images whose patches are to be scored."""
+
+    start: int
+    """Number of the first image."""
+    pixels: np.ndarray
+    """(B, S, S, 3)."""
+    masks: list[np.ndarray]
+    """(h, w) bool of each image: the patches that do not lie in padding."""
+
+
+class TrainingImage(NamedTuple):
+    """The patches of a training image."""
+
+    patches: torch.Tensor
+    """(n, d) float32; those that lie in padding are left out."""
+    mask: np.ndarray
+    """(h, w) bool: where on the grid they lie."""
+    source: int | None
+    """Number of the image in the bank, whose vectors are left out; None: nothing is left out."""
+
+
+class TrainingScore(NamedTuple):
+    """Anomaly scores of a training image."""
+
+    held_out: float
+    """By the bank without the image's own vectors."""
+    peak: float
+    """The highest value of its heat map, held out as well."""
+    grid: NDArray[np.float64]
+    """(h, w) held-out patch scores; NaN in padding. Empty if grids were not asked for."""
+    in_sample: float
+    """By the whole bank, as new images are scored; NaN if it was not asked for."""
+
+
+class Scorer:
+    """Scores images by the distances of their patches to a memory bank.
+
+    Parameters
+    ----------
+    bank : MemoryBank
+    rule : Rule
+    heatmap : Heatmap
+    """
+
+    def __init__(self, bank: MemoryBank, rule: Rule, heatmap: Heatmap) -> None:
+        self.bank, self.rule, self.heatmap = bank, rule, heatmap
+
+    def score_patches(
+        self, patches: torch.Tensor, leave_out: LeaveOut = None
+    ) -> NDArray[np.float64]:
+        """Score (n, d) patches: PatchCore, section 3.3; ReConPatch, Eq. 9 and 10."""
+        if self.rule.weighs_patches:
+            return self.score_weighted(patches, leave_out)
+        distances, _ = self.bank.search(patches, self.rule.n_neighbors, exclude_source=leave_out)
+        return mean_of_nearest(distances, self.rule.squared)
+
+    def score_weighted(
+        self, patches: torch.Tensor, leave_out: LeaveOut = None
+    ) -> NDArray[np.float64]:
+        """Score patches, weighted by the neighbourhoods of their nearest vectors (Eq. 7)."""
+        rule = self.rule
+        distances, ids = self.bank.search(patches, rule.n_neighbors, exclude_source=leave_out)
+        scores = mean_of_nearest(distances, rule.squared)
+        if rule.b is None:
+            return scores
+        return scores * self.bank.reweight(
+            patches, distances, ids, rule.b, exclude_source=leave_out
+        )
+
+    def score_image(
+        self,
+        patches: torch.Tensor,
+        scores: NDArray[np.float64],
+        leave_out: int | None = None,
+    ) -> float:
+        """Score an image by its most anomalous patch (PatchCore, Eq. 6 and 7).
+
+        That patch is searched for once more by itself: its score must not depend on which others were
+        computed beside it.
+        """
+        top = scores.argmax()
+        return float(self.score_weighted(patches[top : top + 1], leave_out)[0])
+
+    def score_batches(
+        self, extractor: Extractor, batches: Iterable[Batch], maps: bool
+    ) -> Iterator[BatchScores]:
+        """Score batches of images; their patches too, if there are to be maps."""
+        for batch in batches:
+            pooled = extractor.pool(batch.pixels)
+            check_features(largest_of(pooled), batch.start)
+            found = [
+                self.score_one(extractor, one, mask, maps)
+                for one, mask in zip(pooled.split(1), batch.masks, strict=True)
+            ]
+            yield BatchScores(
+                np.array([score for score, _ in found]),
+                np.stack([grid for _, grid in found]) if maps else None,
+            )
+
+    def score_one(
+        self, extractor: Extractor, pooled: torch.Tensor, mask: np.ndarray, maps: bool
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Score an image, and lay the scores of its patches out on the grid."""
+        patches = inside(extractor.join(pooled)[0], mask)
+        scores = self.score_patches(patches)
+        return self.score_image(patches, scores), on_grid(scores, mask)
+
+    def score_training(
+        self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool
+    ) -> Iterator[TrainingScore]:
+        """Score training images as if the bank had never seen them."""
+        for patches, mask, source in images:
+            scores = self.score_patches(patches, source)
+            grid = on_grid(scores, mask)
+            whole = self.score_patches(patches) if in_sample else None
+            yield TrainingScore(
+                self.score_image(patches, scores, source),
+                float(self.heatmap.render(grid).max()),
+                grid if grids else np.empty(0),
+                np.nan if whole is None else self.score_image(patches, whole),
+            )
