@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def page(det, labelled, tmp_path_factory):
     path = report(det, *labelled, path=given, title="Line 3")
     assert path == given
     return PageReader(path)
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are made but not rendered, for tests that do not look at the pictures."""
+    file = BytesIO()
+    Image.new("L", (1, 1)).save(file, format="png")
+    monkeypatch.setattr("skad.inspection._report.as_png", lambda figure, dpi=100: file.getvalue())
 
 
 def test_figures_are_those_of_the_metrics(det, labelled, page):
@@ -97,6 +106,7 @@ def test_without_labels(det, labelled, tmp_path):
     assert "ground truth" not in page.text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_masks_without_labels(det, labelled, tmp_path):
     X, _, masks = labelled
     page = PageReader(report(det, X, masks=masks, path=tmp_path / "r.html", n_examples=1))
@@ -104,6 +114,7 @@ def test_masks_without_labels(det, labelled, tmp_path):
     assert "Orange: ground truth" in page.text
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("form", ["column", "folders"])
 def test_forms_of_masks(det, labelled, page, tmp_path, form):
     """A column of a table, NaN in it; folders of several masks, as in MVTec LOCO AD."""
@@ -139,6 +150,7 @@ def files(labelled, tmp_path):
     return paths, y, truth
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_names_of_files_are_escaped(det, files, page, tmp_path):
     title = "<script>alert(1)</script>"
     named = PageReader(report(det, *files, path=tmp_path / "r.html", title=title, n_examples=1))
@@ -150,6 +162,7 @@ def test_names_of_files_are_escaped(det, files, page, tmp_path):
     assert named.rows == page.rows  # those of the same images as arrays
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_names_of_files_that_are_no_utf8(det, labelled, tmp_path):
     """They come from old cameras and foreign disks; a report on them must not fail in the end."""
     folder = os.fsencode(tmp_path) + b"/na\xefve"
@@ -171,6 +184,7 @@ def test_names_of_files_that_are_no_utf8(det, labelled, tmp_path):
     assert any(alt.startswith("image 0: na") for alt in page.alts)
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("form", [tuple, np.array, pd.Series, "table", "tensor"])
 def test_every_form_of_images(form, det, files, labelled, tmp_path):
     paths, X = [str(path) for path in files[0]], labelled[0]
@@ -194,6 +208,7 @@ def shallow_copy(det):
     return copy
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_other_detectors(good, labelled, tmp_path):
     X, y, masks = labelled
     members = [("a", make_detector()), ("b", make_detector(layers=(2,)))]
@@ -212,6 +227,7 @@ def test_other_detectors(good, labelled, tmp_path):
     assert page.rows["patchcoredetector"] == "PatchCoreDetector"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_only_a_few_images_at_a_time(det, labelled, page, tmp_path, monkeypatch):
     X, y, masks = labelled
     asked = []
@@ -257,6 +273,7 @@ def test_few_images_are_looked_at_once(det, labelled, tmp_path, monkeypatch, wit
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_progress_of_a_verbose_detector(det, labelled, tmp_path, capsys):
     det = shallow_copy(det)
     report(det, labelled[0][:1], path=tmp_path / "r.html")
