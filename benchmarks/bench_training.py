@@ -17,6 +17,7 @@ import copy
 import statistics
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +27,17 @@ from timing import name_of, product_rate, timed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from skad import ReContrastDetector
-from skad._torch.devices import training_precision
+from skad._features import load_backbone
 from skad._features._timm import import_timm
-from skad._learning import ReConPatchSettings, ReContrastTraining
+from skad._learning import (
+    ReConPatchSettings,
+    ReContrastSettings,
+    ReContrastTraining,
+    build_network,
+    mirrored_design,
+)
 from skad._learning.linear_embedding import LinearPair, _Training
+from skad._torch.devices import training_precision
 
 Step = Callable[[], object]
 
@@ -156,7 +163,7 @@ def recontrast(args: argparse.Namespace, rate: float) -> None:
     shape = (args.batch_size, args.image_size, args.image_size, 3)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8).to(args.device)
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
-    own = {"train_encoder": False, "pairs": "own"}
+    own: dict[str, Any] = {"adapts": False, "pairs": "own"}
     # bfloat16 without units for it would be emulated, twenty times slower.
     precisions = {"float32", training_precision(torch.device(args.device), "auto")}
     full, distilled = (
@@ -174,17 +181,20 @@ def recontrast(args: argparse.Namespace, rate: float) -> None:
         report(f"{title}, {size}", args.batch_size, ways, floor, args.steps, args.device)
 
 
-def trainer(args: argparse.Namespace, precision: str, **params: object) -> ReContrastTraining:
-    detector = ReContrastDetector(
-        "resnet18",
-        weights=None,
-        image_size=args.image_size,
-        train_precision=precision,
-        device=args.device,
-        random_state=0,
-        **params,
+def trainer(
+    args: argparse.Namespace, precision: str, pairs: str = "cross", adapts: bool = True
+) -> ReContrastTraining:
+    device = torch.device(args.device)
+    frozen = load_backbone("resnet18", None, (1, 2, 3), device)
+    network = build_network(
+        frozen,
+        frozen.trainable_copy().cpu() if adapts else None,
+        mirrored_design(frozen.body, frozen.channels),
+        pairs,
+        torch.Generator().manual_seed(0),
     )
-    return detector._start(None)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    return ReContrastTraining(network, ReContrastSettings(max_iter=2000, precision=precision))
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def vectors():
 
 
 def maps(group):
-    return [torch.tensor(group[k], dtype=torch.float64)[None] for k in ("layer2", "layer3")]
+    return [torch.tensor(group[k], dtype=torch.float64)[None] for k in ("level2", "level3")]
 
 
 def test_adaptive_avg_pool1d(vectors):

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from adamp import AdamP
 from torch import nn
 
 from skad._learning.losses import relaxed_contrastive_loss
 from skad._learning.similarity import similarity, squared_distances
-from skad._torch.capturable_adamp import CapturableAdamP
-from skad._torch.cuda_graphs import CUDAGraphed
+from skad._torch.accelerators import adamp, recorded
 from skad._torch.devices import has_room
+from skad._torch.plain import is_plain_mode
 
 # Epochs without progress after which a training with a tolerance stops.
 PATIENCE = 5
@@ -31,7 +30,7 @@ _SAMPLE = 2048
 
 @dataclass(frozen=True)
 class ReConPatchSettings:
-    """What shapes the embedding; the symbols are the paper's.
+    """Settings of the embedding and its training, under the paper's symbols.
 
     Parameters
     ----------
@@ -40,18 +39,18 @@ class ReConPatchSettings:
     projection_dim : int or None
         Output dimension of g; None: no g.
     k, alpha, m
-        Neighbours, share of the pairwise similarity and margin (Eq. 2, 6 and 7).
+        Neighbours, weight of the pairwise similarity and margin (Eq. 2, 6 and 7).
     sigma : float or "auto"
         Bandwidth of Eq. 1. "auto": `SIGMA_SHARE` times the mean squared distance between projected
         patches before the training.
     gamma : float
         Momentum of the averages (Eq. 8).
     epochs, train_batch_size : int
-        Passes over all patches, and patches a step.
+        Passes over all patches, and patches per step.
     lr, weight_decay : float
-        Of AdamP; the rate falls to 0 along a cosine, epoch by epoch.
+        Of AdamP; the learning rate falls to 0 along a cosine, epoch by epoch.
     tol : float or None
-        Stop after `PATIENCE` epochs whose loss is not lower by this much; None: never.
+        Stop after `PATIENCE` epochs in which the loss has not fallen by this much; None: never.
     init : {"orthogonal", "uniform"}
         Initial f and g: orthogonal maps that keep squared distances on average, or the uniform
         distribution of torch's linear layers.
@@ -133,7 +132,7 @@ def follow(averaged: nn.Module, online: nn.Module, gamma: float) -> None:
     averaged, online : torch.nn.Module
         Of the same structure; the former is changed in place.
     gamma : float
-        Share that stays, in [0, 1].
+        Fraction that stays, in [0, 1].
     """
     for mean, new in zip(averaged.parameters(), online.parameters(), strict=True):
         mean.lerp_(new, 1 - gamma)
@@ -157,7 +156,7 @@ def learn_embedding(
         Of the CPU; initial weights and the order of the patches follow from it.
     device : torch.device or str, default="cpu"
     progress : callable or None
-        Told the number of epochs done.
+        Called with the number of epochs done.
 
     Returns
     -------
@@ -204,20 +203,19 @@ class _Training:
         self.settings, self.generator = settings, generator
         self.online = online
         weight = online.f.weight
-        # A GPU would wait for every batch; where it has room, it gets all of them at once.
+        # Copying batch by batch would keep a GPU waiting: where it has room, it gets all patches.
         home = weight.device if has_room(weight.device, features.nbytes) else torch.device("cpu")
         self.features = torch.from_numpy(features).to(home)
         self.averaged = deepcopy(online).requires_grad_(False)
-        # The package's step waits for the device, but does less.
-        optimizer = AdamP if weight.device.type == "cpu" else CapturableAdamP
-        self.optimizer = optimizer(
+        self.optimizer = adamp(
             online.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.optimizer, T_max=max(1, settings.epochs)
         )
         self.sigma = self._bandwidth()
-        self._recorded_step = CUDAGraphed(self._step, weight.device)
+        self._loss = _loss()
+        self._recorded_step = recorded(self._step, weight.device)
 
     @torch.no_grad()
     def _bandwidth(self) -> float:
@@ -229,23 +227,24 @@ class _Training:
         return spread if spread > 0 else 1.0
 
     def epoch(self) -> float:
-        """Visit every patch once; returns the mean loss."""
+        """Visit every patch once; return the mean loss."""
         losses = [self.step(batch) for batch in self._batches()]
         self.schedule.step()
         return float(torch.stack(losses).mean())
 
     def step(self, patches: torch.Tensor) -> torch.Tensor:
-        """One step of the optimiser on (n, d) patches, then of the averages; returns the loss."""
+        """Take one step of the optimiser on (n, d) patches, then of the averages; return the loss."""
         (loss,) = self._recorded_step(patches)
         return loss
 
     def _step(self, patches: torch.Tensor) -> tuple[torch.Tensor]:
+        # May be recorded: the obligations stand in `skad._torch.cuda_graphs`.
         settings = self.settings
         with torch.no_grad():
             omega = similarity(
                 self.averaged(patches), k=settings.k, alpha=settings.alpha, sigma=self.sigma
             )
-        loss = relaxed_contrastive_loss(self.online(patches), omega, settings.m)
+        loss = self._loss(self.online(patches), omega, settings.m)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -265,6 +264,15 @@ class _Training:
     def _take(self, rows: torch.Tensor) -> torch.Tensor:
         weight = self.online.f.weight
         return self.features[rows].to(weight.device, weight.dtype)
+
+
+def _loss() -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
+    """Return Eq. 7: in plain mode with autograd's gradient, else with the one written out."""
+    if is_plain_mode():
+        return relaxed_contrastive_loss
+    from skad._learning import fast_losses
+
+    return fast_losses.relaxed_contrastive_loss
 
 
 def _stagnates(losses: list[float], tol: float) -> bool:

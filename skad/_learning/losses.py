@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
 from skad._learning.similarity import squared_distances
 from skad._torch.devices import upcast
+
+# Least squared length that a cosine divides by, as in torch's cosine_similarity.
+_LEAST = 1e-8**2
 
 
 def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
@@ -37,37 +37,19 @@ def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> 
     Hyun et al., WACV 2024, Eq. 7; Kim et al., "Embedding Transfer with Label Relaxation for Improved
     Metric Learning", CVPR 2021.
     """
-    return _RelaxedContrast.apply(z, omega, m)
+    distances = _distances(z)
+    means = distances.mean(dim=1, keepdim=True)
+    # The mean is 0 where all patches are identical; so are the distances that it divides.
+    delta = distances / means.clamp_min(torch.finfo(z.dtype).tiny)
+    attraction, repulsion = delta.square(), (m - delta).clamp_min(0).square()
+    return (omega * attraction + (1 - omega) * repulsion).sum() / len(z)
 
 
-class _RelaxedContrast(torch.autograd.Function):
-    """Eq. 7 with its gradient written out: half the passes over (n, n) matrices that autograd takes."""
-
-    @staticmethod
-    def forward(ctx: Any, z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
-        # The product at the end cancels the less the nearer the origin is.
-        z = z - z.mean(dim=0)
-        distances = squared_distances(z).sqrt_()
-        means = distances.mean(dim=1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)
-        delta = distances / means
-        gap = (m - delta).clamp_min_(0)
-        attraction = omega * delta
-        repulsion = torch.addcmul(gap, omega, gap, value=-1)
-        terms = torch.linalg.vecdot(attraction, delta) + torch.linalg.vecdot(repulsion, gap)
-        # Towards delta, but for a factor of 2 / n; then towards the distances, through their mean too.
-        slope = attraction.sub_(repulsion)
-        slope -= torch.linalg.vecdot(slope, delta)[:, None] / len(z)
-        slope /= means
-        # The root has no derivative at 0: such pairs neither attract nor repel each other.
-        slope = slope.div_(distances).masked_fill_(distances == 0, 0)
-        slope = slope + slope.T
-        ctx.gradient = torch.addmm(slope.sum(dim=1, keepdim=True) * z, slope, z, alpha=-1)
-        return terms.sum() / len(z)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return ctx.gradient * (2 * by / len(ctx.gradient)), None, None
+def _distances(z: torch.Tensor) -> torch.Tensor:
+    """Euclidean distances; at distance 0, where the root has no derivative, the gradient is 0."""
+    squares = squared_distances(z)
+    same = squares == 0
+    return squares.masked_fill(same, 1).sqrt().masked_fill(same, 0)
 
 
 def global_cosine_loss(
@@ -79,9 +61,9 @@ def global_cosine_loss(
     ----------
     target, output : torch.Tensor of shape (B, C, h, w)
     alpha : float or torch.Tensor of shape (), default=None
-        Level of hard mining: easy positions of `output` get no gradient, norms and products still see
-        them. Easy is what lies below mean + alpha x standard deviation of the distances at all
-        positions of all images: about 2 % of the positions at -2, half at 0, 84 % at 1. None: every
+        Level of hard mining: easy positions of `output` get no gradient, but still count in the cosine.
+        A position is easy where its cosine distance lies below mean + alpha x standard deviation over
+        all positions of all images: about 2 % of the positions at -2, half at 0, 84 % at 1. None: every
         position gets its gradient.
 
     Returns
@@ -94,8 +76,9 @@ def global_cosine_loss(
     Guo et al., "ReContrast: Domain-Specific Anomaly Detection via Contrastive Reconstruction",
     NeurIPS 2023, Eq. 3 and 5.
     """
-    products = _InnerProducts.apply(target, output, alpha)
-    return (1 - _cosines(*(each.sum(dim=(1, 2)) for each in products))).mean()
+    target, output = upcast(target), upcast(output)
+    output = _without_easy_gradients(target, output, alpha)
+    return (1 - _cosine(target, output, dim=(1, 2, 3))).mean()
 
 
 def regional_cosine_loss(
@@ -118,7 +101,9 @@ def regional_cosine_loss(
     ----------
     Guo et al., NeurIPS 2023, Eq. 1, 2 and 5.
     """
-    return (1 - _cosines(*_InnerProducts.apply(target, output, alpha))).mean()
+    target, output = upcast(target), upcast(output)
+    output = _without_easy_gradients(target, output, alpha)
+    return (1 - _cosine(target, output, dim=1)).mean()
 
 
 def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -133,52 +118,25 @@ def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor
     torch.Tensor of shape (B, h, w)
         In 0..2; 1 where a vector is 0.
     """
-    return 1 - _cosines(*_InnerProducts.apply(target, output, None))
+    return 1 - _cosine(upcast(target), upcast(output), dim=1)
 
 
-class _InnerProducts(torch.autograd.Function):
-    """<t, o>, <t, t> and <o, o> at each position: all that a cosine, of vectors or of maps, needs.
-
-    Maps are read once forward and once back, and hard mining is a mask of the small products' gradients.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        t, o = upcast(target), upcast(output)
-        products = (t * o).sum(dim=1), t.square().sum(dim=1), o.square().sum(dim=1)
-        ctx.hard = None
-        if alpha is not None:
-            distances = 1 - _cosines(*products)
-            ctx.hard = distances >= distances.mean() + alpha * distances.std()
-        ctx.save_for_backward(target, output)
-        return products
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, d_to: torch.Tensor, d_tt: torch.Tensor, d_oo: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        t, o = (upcast(maps) for maps in ctx.saved_tensors)
-        needs_target, needs_output, _ = ctx.needs_input_grad
-        d_target = _weighted(o, d_to, t, 2 * d_tt) if needs_target else None
-        if ctx.hard is not None:
-            d_to, d_oo = d_to * ctx.hard, d_oo * ctx.hard
-        d_output = _weighted(t, d_to, o, 2 * d_oo) if needs_output else None
-        return d_target, d_output, None
-
-
-def _weighted(
-    x: torch.Tensor, by: torch.Tensor, y: torch.Tensor, and_by: torch.Tensor
+def _without_easy_gradients(
+    target: torch.Tensor, output: torch.Tensor, alpha: float | torch.Tensor | None
 ) -> torch.Tensor:
-    return (x * by[:, None]).addcmul_(y, and_by[:, None])
+    """Stop the gradient of `output` at easy positions (Eq. 5); its values stay."""
+    if alpha is None:
+        return output
+    with torch.no_grad():
+        distances = cosine_distances(target, output)
+        easy = distances < distances.mean() + alpha * distances.std()
+    return torch.where(easy[:, None], output.detach(), output)
 
 
-def _cosines(to: torch.Tensor, tt: torch.Tensor, oo: torch.Tensor) -> torch.Tensor:
-    """Cosines from <t, o>, <t, t>, <o, o>; 0 where a vector is 0, as in torch's cosine_similarity."""
-    least = 1e-8**2
-    return to * tt.clamp_min(least).rsqrt() * oo.clamp_min(least).rsqrt()
+def _cosine(x: torch.Tensor, y: torch.Tensor, dim: int | tuple[int, ...]) -> torch.Tensor:
+    """Cosine between vectors along `dim`; 0 where one of them is 0."""
+    xy, xx, yy = (x * y).sum(dim), x.square().sum(dim), y.square().sum(dim)
+    return xy * xx.clamp_min(_LEAST).rsqrt() * yy.clamp_min(_LEAST).rsqrt()
 
 
 def hard_mining_level(
@@ -195,7 +153,7 @@ def hard_mining_level(
     alpha, alpha_start : float
         Last and first level.
     warmup_fraction : float
-        Share of the training over which the level rises.
+        Fraction of the training over which the level rises.
 
     Returns
     -------

@@ -17,11 +17,10 @@ from skad._learning.losses import (
 )
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
-from skad._torch.convolutions import use_matmul_gradients
-from skad._torch.cuda_graphs import CUDAGraphed
+from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast, upcast
 
-# Steps after which the moments of the optimiser are forgotten where batch norms are "stable".
+# Steps after which the moments of the optimiser are reset where batch norms are "stable".
 RESET_EVERY = 500
 _LOSSES = {"global": global_cosine_loss, "regional": regional_cosine_loss}
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
@@ -29,14 +28,14 @@ _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class ReContrastSettings:
-    """What shapes the training; the symbols are the paper's.
+    """Settings of the training, under the paper's symbols.
 
     Parameters
     ----------
     max_iter : int
         Steps of the whole training; the level of hard mining depends on it.
     lr, encoder_lr, weight_decay : float
-        Of AdamW: for what is new, for the trained encoder, for all.
+        Of AdamW: learning rates of the new layers and of the trained encoder, weight decay of all.
     loss : {"global", "regional"}
     hard_mining : bool
     alpha, alpha_start, warmup_fraction : float
@@ -73,14 +72,14 @@ class ReContrastTraining:
     n_iter : int, default=0
         Steps that the network has seen before.
     state : dict of ndarray, default=None
-        What `state` gave after them; None: moments of the optimiser start at 0.
+        What :meth:`state` returned after them; None: moments of the optimiser start at 0.
 
     Attributes
     ----------
     n_iter : int
         Steps seen in all.
     losses, diversity : lists of torch.Tensor of shape ()
-        Of every step taken here: the loss, and the spread of the encoder's normalised features.
+        Per step taken here: the loss, and the spread of the encoder's normalised features.
     """
 
     def __init__(
@@ -100,8 +99,6 @@ class ReContrastTraining:
         if encoder:
             groups.append({"params": encoder, "lr": settings.encoder_lr})
         device = new[0].device
-        if device.type == "cpu":
-            use_matmul_gradients(network)
         self.optimizer = torch.optim.AdamW(
             groups,
             weight_decay=settings.weight_decay,
@@ -115,7 +112,7 @@ class ReContrastTraining:
             set_norm_mode(network.encoder, settings.bn)
         self._level = torch.zeros((), device=device)
         self._set_level()
-        self._recorded_step = CUDAGraphed(self._step, device)
+        self._recorded_step = recorded(self._step, device)
 
     def step(self, pixels: torch.Tensor) -> None:
         """Take one step.
@@ -134,7 +131,7 @@ class ReContrastTraining:
         self.diversity.append(diversity)
 
     def _set_level(self) -> None:
-        """Write down how hard positions must be in this step."""
+        """Write the level of hard mining to where a recorded step reads it."""
         s = self.settings
         level = hard_mining_level(
             self.n_iter, s.max_iter, s.alpha, s.alpha_start, s.warmup_fraction
@@ -142,6 +139,7 @@ class ReContrastTraining:
         self._level.fill_(level)
 
     def _step(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # May be recorded: the obligations stand in `skad._torch.cuda_graphs`.
         with autocast(pixels.device, self.settings.precision):
             targets, outputs = self.network(pixels)
         loss = self.loss(targets, outputs)
@@ -151,7 +149,7 @@ class ReContrastTraining:
         return loss.detach(), feature_diversity(targets[-2])
 
     def _forget_moments(self) -> None:
-        """Start over, in the memory that a recorded step knows."""
+        """Reset the optimiser in place, as if it had taken no step."""
         for moments in self.optimizer.state.values():
             for slot in _SLOTS:
                 moments[slot].zero_()
@@ -177,7 +175,7 @@ class ReContrastTraining:
         return total * (3 / len(targets))
 
     def has_diverged(self) -> bool:
-        """Whether the last loss is no number any more; waits for the device."""
+        """Whether the last loss is not finite; waits for the device."""
         return bool(self.losses) and not math.isfinite(self.losses[-1].item())
 
     # ------------------------------------------------------------------ state
@@ -188,7 +186,7 @@ class ReContrastTraining:
         Returns
         -------
         dict of ndarray
-            Empty before the first step; 0 after a reset.
+            Empty before the first step; zeros after a reset.
         """
         moments = self.optimizer.state
         return {
@@ -201,7 +199,7 @@ class ReContrastTraining:
     def _restore(self, state: dict[str, np.ndarray]) -> None:
         for i, parameter in enumerate(self._parameters()):
             if f"{i}.step" in state:
-                # Moments in the parameter's own memory layout, as the fused step asks for.
+                # Moments in the parameter's own memory layout, which the fused step requires.
                 self.optimizer.state[parameter] = {
                     "step": torch.tensor(state[f"{i}.step"]).to(parameter.device),
                     **{

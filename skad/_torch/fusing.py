@@ -1,7 +1,7 @@
 """Convolutions fused with what follows them: the same frozen network in fewer passes over its maps.
 
-Batch norms go into the weights. Additions and ReLUs go with the convolution where the hardware has
-kernels for it; elsewhere they follow it in place.
+Batch norms are folded into the weights. Additions and ReLUs are part of the convolution's kernel where
+the hardware has one; elsewhere they follow it in place.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from skad._torch.convolutions import is_plain
 from skad._torch.devices import autocast_dtype, fuses_convolutions
 
-# Side of the image, in pixels, on which a fused network must agree with the original, and how well
-# (relative to the largest value of a map; rounding alone takes 1e-6).
+# Side in pixels of the image on which a fused network must agree with the original, and by how much
+# their maps may differ, relative to the largest value of a map (rounding alone gives 1e-6).
 _PROBE = 64
 _AGREE = 1e-4
 _RELU = {F.relu, torch.relu}
@@ -78,9 +78,9 @@ class FusedConvolution(nn.Module):
     def _parameters_as(
         self, dtype: torch.dtype, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight and bias, brought to a type once instead of in every forward pass.
+        """Weight and bias, cast once instead of in every forward pass.
 
-        None is ever dropped: recorded kernels may read it.
+        None is ever dropped: see the obligations in `skad._torch.cuda_graphs`.
         """
         if (dtype, device) not in self._cast:
             weight, bias = self.convolution.weight, self.convolution.bias
@@ -110,9 +110,8 @@ def fuse_convolutions(body: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        Computes the same; `body` itself where nothing can be fused, or where it cannot be told which
-        modules follow which: a forward pass that branches on its input, or that refuses an image of 64
-        pixels.
+        Computes the same. `body` itself where nothing can be fused, or where torch.fx cannot trace the
+        forward pass: it branches on its input, or rejects an image of 64 pixels.
     """
     image = torch.randn(1, 3, _PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
     image = image.to(next(body.parameters(), image).device)
@@ -154,7 +153,7 @@ def _split_norms(body: nn.Module) -> None:
 
 
 def _fuse(traced: fx.GraphModule) -> int:
-    """Fuse what can be, in the order of the forward pass; returns the number of fused convolutions."""
+    """Fuse what can be, in the order of the forward pass; return the number of fused convolutions."""
     n_fused = 0
     n_calls = Counter(node.target for node in traced.graph.nodes)
     for node in list(traced.graph.nodes):
@@ -162,7 +161,7 @@ def _fuse(traced: fx.GraphModule) -> int:
         if isinstance(convolution, nn.Conv2d) and not _is_watched(convolution):
             run = _run_from(traced, node, convolution)
             if run.norm is not None or run.relu:
-                # A layer that runs twice may be followed by two things.
+                # A layer that runs twice may be followed by different modules.
                 own = convolution if n_calls[node.target] == 1 else copy.deepcopy(convolution)
                 _replace(traced, run, _fused(own, run), f"fused_{n_fused}")
                 n_fused += 1
@@ -268,7 +267,7 @@ def _same(maps: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
 
 def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
     largest = a.abs().max()
-    # Of maps that are not finite none can be told to be the same.
+    # Maps that are not finite cannot be compared.
     return bool(largest.isfinite() and (a - b).abs().max() <= _AGREE * largest)
 
 

@@ -1,4 +1,4 @@
-"""Copies between host and GPU for which neither waits."""
+"""Copies between host and GPU that block neither of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import torch
 
 
 def pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """Bring what lies on the host to where a GPU copies it from by itself, twice as fast."""
+    """Pin the memory of a tensor on the host: a GPU copies it without the host, twice as fast."""
     return tensor if tensor.is_cuda else tensor.pin_memory()
 
 
 class AsyncHostCopy:
-    """Tensors on their way from the device to the host.
+    """Copies of tensors from the device to the host, which the host waits for only when it reads them.
 
     Parameters
     ----------
     *tensors : torch.Tensor
-        On one device; what they hold when all work given to it so far is done.
+        On one device. They are copied when the work that it was given before is done.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class AsyncHostCopy:
             self._done.record(torch.cuda.current_stream(tensors[0].device))
 
     def arrays(self) -> list[np.ndarray]:
-        """Wait for them, and for nothing that the device was given later."""
+        """Wait for the copies, but not for work that the device was given later."""
         if self._done is not None:
             self._done.synchronize()
         return [tensor.cpu().numpy() for tensor in self._tensors]

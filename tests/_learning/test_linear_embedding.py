@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from adamp import AdamP
+from recordings import NoQuestions, addresses
 
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._learning.linear_embedding import LinearPair, _Training, follow
 from skad._learning.losses import relaxed_contrastive_loss
 from skad._learning.similarity import similarity
+from skad._torch.capturable_adamp import CapturableAdamP
 
 SETTINGS = ReConPatchSettings(
     embedding_dim=6, projection_dim=4, k=3, epochs=3, lr=1e-2, train_batch_size=16, sigma=2.0
@@ -176,6 +178,34 @@ def test_divergence_is_an_error():
 def test_too_few_patches_for_k(changes):
     with pytest.raises(ValueError, match="neighbours"):
         learn(**changes)
+
+
+def test_a_step_may_be_recorded(monkeypatch):
+    """Nothing moves, and nothing is asked of the device, with the optimiser that a GPU gets."""
+    monkeypatch.setattr("skad._torch.accelerators._records", lambda device: True)
+    run = training(dtype=torch.float32)
+    assert isinstance(run.optimizer, CapturableAdamP)
+    patches = torch.from_numpy(FEATURES[:16])
+    run.step(patches)
+    before, averages = addresses(run.online, run.optimizer), addresses(run.averaged)
+    assert {"0.lr", "0.step", "0.exp_avg", "1.exp_avg_sq"} < before.keys()
+    for _ in range(3):
+        with NoQuestions():
+            run.step(patches)
+        run.schedule.step()
+    assert addresses(run.online, run.optimizer) == before
+    assert addresses(run.averaged) == averages
+
+
+def test_plain_mode_trains_the_same_with_plain_parts(monkeypatch):
+    fast = learn(sigma="auto")
+    monkeypatch.setenv("SKAD_PLAIN", "1")
+    run = training()
+    assert run._loss is relaxed_contrastive_loss
+    assert type(run.optimizer) is AdamP
+    plain = learn(sigma="auto")
+    np.testing.assert_allclose(plain.losses, fast.losses, rtol=1e-5)
+    np.testing.assert_allclose(plain.weight, fast.weight, atol=1e-5)
 
 
 def test_progress_counts_epochs():

@@ -4,12 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skad._learning.losses import (
-    cosine_distances,
-    global_cosine_loss,
-    regional_cosine_loss,
-    relaxed_contrastive_loss,
-)
+from skad._learning import fast_losses, losses
+from skad._learning.losses import cosine_distances, global_cosine_loss, regional_cosine_loss
 
 Z = torch.tensor([(0, 0), (3, 0), (0, 4)], dtype=torch.float64)
 OMEGA = torch.tensor([(0.9, 0.8, 0.1), (0.8, 0.95, 0.3), (0.1, 0.3, 1.0)], dtype=torch.float64)
@@ -35,58 +31,63 @@ def random_batch(n=20, p=6, seed=0):
     return z, torch.rand(n, n, dtype=torch.float64, generator=generator)
 
 
-def test_hand_check():
-    assert relaxed_contrastive_loss(Z, OMEGA, 1.0).item() == pytest.approx(1.6148750472411184)
-    assert relaxed_contrastive_loss(Z, OMEGA, 2.0).item() == pytest.approx(2.037325207860922)
+@pytest.fixture(params=[losses, fast_losses], ids=["plain", "fast"])
+def loss_of(request):
+    return request.param.relaxed_contrastive_loss
+
+
+def test_hand_check(loss_of):
+    assert loss_of(Z, OMEGA, 1.0).item() == pytest.approx(1.6148750472411184)
+    assert loss_of(Z, OMEGA, 2.0).item() == pytest.approx(2.037325207860922)
 
 
 @pytest.mark.parametrize("m", [0.5, 1.0, 2.0])
-def test_gradient_passes_through_the_row_mean(m):
+def test_gradient_passes_through_the_row_mean(loss_of, m):
     z, omega = random_batch()
     z.requires_grad_(True)
-    relaxed_contrastive_loss(z, omega, m).backward()
+    loss_of(z, omega, m).backward()
     torch.testing.assert_close(z.grad, closed_form(z.detach(), omega, m))
 
 
-def test_scale_and_translation_do_not_matter():
+def test_scale_and_translation_do_not_matter(loss_of):
     z, omega = random_batch()
-    loss = relaxed_contrastive_loss(z, omega, 1.0)
-    torch.testing.assert_close(relaxed_contrastive_loss(7 * z + 3, omega, 1.0), loss)
+    loss = loss_of(z, omega, 1.0)
+    torch.testing.assert_close(loss_of(7 * z + 3, omega, 1.0), loss)
 
 
-def test_gradient_far_from_the_origin():
+def test_gradient_far_from_the_origin(loss_of):
     z, omega = random_batch(40, 16)
     z = (z.float() + 3000).requires_grad_()
-    relaxed_contrastive_loss(z, omega.float(), 1.0).backward()
+    loss_of(z, omega.float(), 1.0).backward()
     exact = closed_form(z.detach().double(), omega, 1.0)
     assert (z.grad - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-def test_gradient_scales_with_what_is_made_of_the_loss():
+def test_gradient_scales_with_what_is_made_of_the_loss(loss_of):
     z, omega = random_batch()
     z.requires_grad_(True)
-    (-3 * relaxed_contrastive_loss(z, omega, 1.0)).backward()
+    (-3 * loss_of(z, omega, 1.0)).backward()
     torch.testing.assert_close(z.grad, -3 * closed_form(z.detach(), omega, 1.0))
 
 
-def test_duplicates_give_no_nan_and_the_limit_of_the_gradient():
+def test_duplicates_give_no_nan_and_the_limit_of_the_gradient(loss_of):
     z, omega = random_batch(8, 3)
     twice = torch.cat([z, z]).requires_grad_(True)
     omega = omega.repeat(2, 2)
-    relaxed_contrastive_loss(twice, omega, 1.0).backward()
+    loss_of(twice, omega, 1.0).backward()
     assert twice.grad.isfinite().all()
     near = torch.cat([z, z]).requires_grad_(True)
     # Duplicates attract nothing and repel nothing: compare with pairs whose omega is 1.
     omega = omega.clone()
     omega[torch.arange(16), torch.arange(16).roll(8)] = 1
-    relaxed_contrastive_loss(near, omega, 1.0).backward()
+    loss_of(near, omega, 1.0).backward()
     torch.testing.assert_close(near.grad, twice.grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_identical_patches(dtype):
+def test_identical_patches(loss_of, dtype):
     z = torch.full((5, 3), 0.3, dtype=dtype, requires_grad=True)
-    loss = relaxed_contrastive_loss(z, torch.full((5, 5), 0.5, dtype=dtype), 1.0)
+    loss = loss_of(z, torch.full((5, 5), 0.5, dtype=dtype), 1.0)
     loss.backward()
     assert loss.item() == pytest.approx(2.5)  # (1 - omega) m^2 a pair, over n
     assert (z.grad == 0).all()

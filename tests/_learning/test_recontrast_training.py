@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from recordings import NoQuestions, addresses
 
 from skad._features import load_backbone
 from skad._learning import ReContrastSettings, ReContrastTraining, build_network, mirrored_design
@@ -216,6 +217,23 @@ def test_step_after_a_reset_is_a_first_step(monkeypatch):
     expected = networks[0].state_dict()
     for name, tensor in networks[1].state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("params", [{}, {"bn": "stable"}, {"loss": "regional", "bn": "eval"}])
+def test_a_step_may_be_recorded(monkeypatch, params):
+    """Nothing moves, resets of the optimiser included, and nothing is asked of the device."""
+    monkeypatch.setattr(module, "RESET_EVERY", 3)
+    network = make_network(dtype=torch.float32)
+    make_stable(network.encoder)
+    training = ReContrastTraining(network, ReContrastSettings(max_iter=9, **params))
+    training.step(pixels(2, dtype=torch.float32))
+    before, level = addresses(network, training.optimizer), training._level.data_ptr()
+    for _ in range(3):
+        with NoQuestions():
+            training.step(pixels(2, dtype=torch.float32))
+    assert addresses(network, training.optimizer) == before
+    assert training._level.data_ptr() == level
+    assert not training.network.frozen.training
 
 
 def test_diversity():

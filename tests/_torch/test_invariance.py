@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._features import BatchInvariant
+from skad._torch.invariance import BatchInvariant
 
 CPU = torch.device("cpu")
 
