@@ -78,5 +78,5 @@ html_theme_options = {
     "header_links_before_dropdown": 5,
 }
 # Pages with nothing below them: the text takes the room of the navigation.
-ALONE = ("index", "getting_started", "user_guide", "changelog", "development")
+ALONE = ("index", "getting_started", "user_guide", "changelog", "development", "contributing")
 html_sidebars = {page: [] for page in ALONE}
