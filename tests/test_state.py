@@ -136,9 +136,8 @@ def test_what_may_change_after_fit_changes_no_verdict(fitted, defective, tmp_pat
                 det.predict(X)
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_smoothing_waits_for_the_next_fit(good, defective, make):
-    det = make().fit(good)
+def test_smoothing_waits_for_the_next_fit(fitted, good, defective):
+    det = copy.deepcopy(fitted)
     before = _verdicts(det, defective)
     det.set_params(**{name: 0.5 for name in det.get_params() if name.endswith("smoothing")})
     for method in ("predict", "predict_heatmap", "anomaly_p_value"):
@@ -215,9 +214,8 @@ def test_two_partial_fits_at_once_lose_no_image_in_silence(good):
     assert det.n_images_ == len(good) + 5
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_a_failed_refit_is_not_fitted(good, make, tmp_path):
-    det = make().fit(good)
+def test_a_failed_refit_is_not_fitted(fitted, good, tmp_path):
+    det = copy.deepcopy(fitted)
     check_is_fitted(det)
     with pytest.raises(ValueError, match="no such file"):
         det.fit([str(tmp_path / "missing.png")] * 3)
@@ -252,8 +250,9 @@ def test_a_backbone_is_kept_as_long_as_its_detector(good, monkeypatch):
 
 
 class TestIdenticalImages:
-    @pytest.mark.parametrize("seed", range(4))
-    @pytest.mark.parametrize("contamination", ["auto", 0.1])
+    @pytest.mark.parametrize(
+        ("seed", "contamination"), [(0, "auto"), (1, "auto"), (2, "auto"), (3, 0.1)]
+    )
     @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
     def test_all_alike(self, good, make, seed, contamination):
         det = make(contamination=contamination)
@@ -284,7 +283,7 @@ class TestIdenticalImages:
             skad.save(make().fit(same), tmp_path / f"{name}.skad")
         code = (
             "import sys, skad, numpy as np\n"
-            "X = np.load(sys.argv[1] + '/same.npy')\n"
+            "X = np.load(sys.argv[1] + '/same.npy')[:2]\n"
             f"for name in {list(MAKERS)}:\n"
             "    det = skad.load(f'{sys.argv[1]}/{name}.skad')\n"
             "    print(det.predict(X).min(), det.anomaly_p_value(X).min(),"
@@ -301,7 +300,7 @@ class TestIdenticalImages:
 
 
 class TestDivergence:
-    @pytest.mark.parametrize("max_iter", [1, 2, 5])
+    @pytest.mark.parametrize("max_iter", [1, 5])
     def test_in_any_step(self, good, max_iter):
         det = make_recontrast(lr=1e25, max_iter=max_iter)
         with pytest.raises(ValueError, match=r"diverged\. Lower lr"):
@@ -336,9 +335,8 @@ class TestChangesDuringAFit:
             det.predict(good)
         det.set_params(n_neighbors=1).predict(good)
 
-    @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-    def test_who_predicts_meanwhile_finds_the_state_of_before(self, good, make):
-        det, found = make().fit(good), []
+    def test_who_predicts_meanwhile_finds_the_state_of_before(self, fitted, good):
+        det, found = copy.deepcopy(fitted), []
         before = det.score_samples(good[:2])
         new = good_images(12, seed=5)
         meddling = _Meddling(new[0], lambda: found.append(det.score_samples(good[:2])))
