@@ -3,16 +3,16 @@
 A report: one file to send around
 ====================================
 
-Fits a detector on good tiles of a photograph, scores tiles it has not seen, some of them damaged, and
-writes a report: figures, histogram, the worst mistakes with their heat maps, parameters and versions.
-The file holds its pictures itself and loads nothing from anywhere.
+Fits a detector on good tiles of a photograph, scores other tiles, half of them damaged, and writes a
+report: figures, histogram, the worst mistakes with their heat maps, parameters and versions. The report
+is one self-contained file.
 
 Run as a script, it writes ``report.html`` into the current folder.
 """
 
 # %%
-# A detector, and tiles to judge it by
-# ------------------------------------
+# A detector, and tiles to test it on
+# -----------------------------------
 
 import numpy as np
 from demo import cut_tiles, damage
@@ -36,7 +36,7 @@ detector.fit(train)
 # The report
 # ----------
 #
-# Labels and masks are optional: without them the most anomalous images are shown.
+# Labels and masks are optional: without labels, the most anomalous images are shown.
 
 path = report(detector, X, y, masks, path="report.html", title="Grass, tiles with damage")
 print(f"report: {path}")
