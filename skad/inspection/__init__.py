@@ -1,8 +1,8 @@
-"""Pictures of what a detector sees, and a report; needs matplotlib (``pip install "skad[plot]"``).
+"""Pictures of a detector's results, and reports; needs matplotlib (``pip install "skad[plot]"``).
 
-Every display follows scikit-learn's: ``from_estimator`` scores and draws, ``from_predictions`` draws
-what is at hand, ``plot`` draws again. matplotlib is imported when something is drawn, never before.
-A display makes a figure of its own, without pyplot: no window opens, and nothing needs closing. In a
+The displays follow scikit-learn's: ``from_estimator`` scores and draws, ``from_predictions`` draws
+results computed before, ``plot`` draws again. matplotlib is imported only when something is drawn.
+A display makes its own figure, without pyplot: no window opens, and nothing needs closing. In a
 notebook it shows as the last expression of a cell.
 """
 

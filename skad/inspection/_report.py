@@ -144,7 +144,7 @@ def _check_path(path: Path) -> None:
     check_matplotlib()
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"path={str(path)!r}: there is no folder {str(path.parent)!r}. Create it first."
+            f"path={str(path)!r}: the folder {str(path.parent)!r} does not exist. Create it first."
         )
     if path.is_dir():
         raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file in it.")
@@ -168,7 +168,7 @@ def _check_masks(masks: Sequence[Any] | None, labels: np.ndarray | None, n: int)
         if mask is None and labels is not None and labels[i] == -1:
             raise ValueError(f"image {i} is labelled -1 (defective) but has no mask: pass one.")
         if isinstance(mask, str | os.PathLike) and not os.path.exists(mask):
-            raise FileNotFoundError(f"mask {i}: there is no file {os.fspath(mask)!r}.")
+            raise FileNotFoundError(f"mask {i}: the file {os.fspath(mask)!r} does not exist.")
 
 
 def _check_images(route: Route, X: Any) -> None:

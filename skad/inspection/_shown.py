@@ -91,7 +91,7 @@ def _by_blocks(larger: np.ufunc, values: np.ndarray, step: int) -> np.ndarray:
 
 
 def _means(image: np.ndarray, step: int) -> np.ndarray:
-    """Average blocks of an image; 8 bits stay 8 bits."""
+    """Average blocks of an image; uint8 stays uint8."""
     if image.dtype == np.uint8:
         return np.asarray(Image.fromarray(np.ascontiguousarray(image)).reduce(step))
     # Pillow has no float RGB.

@@ -1,4 +1,4 @@
-"""The report: what it says, what it shows, what it holds in memory."""
+"""The report: its figures and pictures, what it accepts, and what it holds in memory."""
 
 import os
 import re
@@ -136,7 +136,7 @@ def test_forms_of_masks(det, labelled, page, tmp_path, form):
 
 @pytest.fixture
 def files(labelled, tmp_path):
-    """Images and masks as files, with names that are no harmless HTML."""
+    """Images and masks as files, with names that are not harmless in HTML."""
     X, y, masks = labelled
     paths, truth = [], []
     for i, (image, mask) in enumerate(zip(X, masks, strict=True)):
@@ -303,11 +303,11 @@ def test_errors_before_any_work(det, labelled, tmp_path, monkeypatch):
     }.items():
         with pytest.raises(ValueError, match=message):
             report(det, *arguments, path=path)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         report(det, X, path=tmp_path / "absent" / "r.html")
     with pytest.raises(IsADirectoryError, match="name a file in it"):
         report(det, X, path=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"mask 9: there is no file 'no\.png'"):
+    with pytest.raises(FileNotFoundError, match=r"mask 9: the file 'no\.png' does not exist"):
         report(det, X, y, [*masks[:9], "no.png"], path=path)
     with pytest.raises(ValueError, match="n_examples=0 must be at least 1"):
         report(det, X, path=path, n_examples=0)
@@ -315,7 +315,7 @@ def test_errors_before_any_work(det, labelled, tmp_path, monkeypatch):
 
 
 def test_images_are_named_by_their_place_in_x(det, files, tmp_path):
-    """Also where images are looked at in portions."""
+    """Although images are scored in portions."""
     paths = files[0] * 3
     broken = tmp_path / "broken.png"
     shutil.copy(paths[0], broken)
