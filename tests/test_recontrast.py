@@ -342,7 +342,7 @@ class TestErrors:
             ({"image_size": 40}, "not a multiple of 32.*use 32 or 64"),
             ({"image_size": 16}, "use 32"),
             ({"train_encoder": False}, 'pairs="own"'),
-            ({"validation_fraction": 0.0}, "contamination=<share>"),
+            ({"validation_fraction": 0.0}, "contamination=<fraction>"),
             ({"max_memory": "lots"}, "max_memory"),
             ({"backbone": "efficientnet_b0", "weights": None}, "mirrors a ResNet"),
             ({"bn": "never"}, "bn"),
@@ -400,5 +400,5 @@ class TestEnsemble:
 
     def test_needs_images_left_out(self, good):
         alone = make_recontrast(max_iter=1, validation_fraction=0.0, contamination=0.1)
-        with pytest.raises(ValueError, match="estimator 'network' leaves no good image out"):
+        with pytest.raises(ValueError, match="estimator 'network' holds no good image out"):
             ScoreFusionDetector([("network", alone)]).fit(good)

@@ -20,14 +20,14 @@ from skad.persistence import _archive
 
 
 def make_ensemble(**params):
-    members = [("bank", make_detector(geometry="pad")), ("network", make_recontrast(max_iter=3))]
+    members = [("bank", make_detector(geometry="pad")), ("network", make_recontrast(max_iter=1))]
     return ScoreFusionDetector(members, target_false_alarm_rate=0.2)
 
 
 MAKERS = {
     "patchcore": lambda: make_detector(geometry="pad", b=2),
     "reconpatch": make_reconpatch,
-    "recontrast": lambda: make_recontrast(max_iter=3, warm_start=True),
+    "recontrast": lambda: make_recontrast(max_iter=1, warm_start=True),
     "ensemble": make_ensemble,
 }
 
@@ -56,11 +56,11 @@ def test_come_back_the_same(fitted, good, defective, tmp_path):
 
 
 def test_a_warm_start_goes_on(good, tmp_path):
-    det = make_recontrast(max_iter=3, warm_start=True).fit(good)
+    det = make_recontrast(max_iter=1, warm_start=True).fit(good)
     skad.save(det, tmp_path / "det.skad")
     loaded = skad.load(tmp_path / "det.skad")
     for d in (det, loaded):
-        d.set_params(max_iter=5).fit(good)
+        d.set_params(max_iter=3).fit(good)
     np.testing.assert_array_equal(loaded.loss_curve_, det.loss_curve_)
     np.testing.assert_array_equal(loaded.score_samples(good), det.score_samples(good))
 
@@ -134,8 +134,8 @@ class TestBackbone:
 
     def test_of_recontrast_and_of_an_ensemble_of_one(self, good, tmp_path):
         members = [
-            ("a", make_recontrast(max_iter=2)),
-            ("b", make_recontrast(max_iter=2, bn="eval")),
+            ("a", make_recontrast(max_iter=1)),
+            ("b", make_recontrast(max_iter=1, bn="eval")),
         ]
         det = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
         skad.save(det, tmp_path / "det.skad", include_backbone=True)
