@@ -1,5 +1,7 @@
 """ReConPatch: what is learned, what the bank holds, how patches are scored, what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,12 @@ def distances(queries, vectors):
 @pytest.fixture(scope="module")
 def fitted(good):
     return make_reconpatch().fit(good)
+
+
+@pytest.fixture(scope="module")
+def by_b(good, fitted):
+    """Fitted detectors by the number of neighbours that re-weight their scores."""
+    return {None: fitted, **{b: make_reconpatch(b=b).fit(good) for b in (2, 5)}}
 
 
 class TestTraining:
@@ -107,8 +115,8 @@ class TestTraining:
 
 class TestScores:
     @pytest.mark.parametrize("b", [None, 2, 5])
-    def test_every_patch_is_re_weighted_before_the_maximum(self, good, defective, b):
-        det = make_reconpatch(b=b).fit(good)
+    def test_every_patch_is_re_weighted_before_the_maximum(self, by_b, defective, b):
+        det = by_b[b]
         vectors = det.bank_.vectors.astype(float)
         around = np.argsort(distances(vectors, vectors), axis=1, kind="stable")[:, :b]
         for image, score in zip(defective, -det.score_samples(defective), strict=True):
@@ -119,19 +127,19 @@ class TestScores:
                 s = s * (1 - np.exp(s) / np.exp(to_around).sum(axis=1))
             np.testing.assert_allclose(score, s.max(), rtol=1e-6)
 
-    def test_re_weighting_reaches_the_map(self, good, defective):
-        maps = [make_reconpatch(b=b).fit(good).predict_heatmap(defective) for b in (None, 2)]
+    def test_re_weighting_reaches_the_map(self, by_b, defective):
+        maps = [by_b[b].predict_heatmap(defective) for b in (None, 2)]
         assert (maps[1] < maps[0]).all()
 
     def test_neither_batch_nor_order_matters(self, fitted, good):
         scores = fitted.score_samples(good)
         alone = [fitted.score_samples(image[None])[0] for image in good]
         np.testing.assert_array_equal(scores, alone)
-        clone_of = make_reconpatch(batch_size=5).fit(good)
-        np.testing.assert_array_equal(clone_of.score_samples(good[::-1]), scores[::-1])
+        in_fives = make_reconpatch(batch_size=5).fit(good)
+        np.testing.assert_array_equal(in_fives.score_samples(good[::-1]), scores[::-1])
 
-    def test_leave_one_image_out(self, good):
-        det = make_reconpatch().fit(good)
+    def test_leave_one_image_out(self, good, fitted):
+        det = copy.deepcopy(fitted)
         vectors, sources = det.bank_.vectors.copy(), det.bank_.sources.copy()
         expected = []
         for i, image in enumerate(good):
@@ -141,7 +149,7 @@ class TestScores:
 
     def test_read_only_components(self, fitted, good):
         """A worker sees the arrays of a detector through a read-only memory map."""
-        det = clone(fitted).fit(good)
+        det = copy.deepcopy(fitted)
         det.components_.flags.writeable = False
         np.testing.assert_array_equal(det.score_samples(good), fitted.score_samples(good))
 
@@ -157,7 +165,7 @@ class TestInScikitLearn:
         assert (search.predict(defective) == -1).all()
 
     def test_changed_after_fit(self, good, fitted):
-        det = clone(fitted).fit(good).set_params(embedding_dim=12)
+        det = copy.deepcopy(fitted).set_params(embedding_dim=12)
         with pytest.raises(ValueError, match="embedding_dim changed after fit"):
             det.predict(good)
 

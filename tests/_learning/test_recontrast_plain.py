@@ -17,11 +17,12 @@ def layers(network, *kinds):
     return [module for module in network.modules() if isinstance(module, kinds)]
 
 
-@pytest.fixture
-def networks(monkeypatch):
+@pytest.fixture(scope="module")
+def networks():
     """skad's network in float64, and the parts of the plain one with the same weights."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    plain = importlib.import_module("plain_recontrast")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        plain = importlib.import_module("plain_recontrast")
     body = _create("resnet18", (1, 2, 3))
     for norm in layers(body, nn.BatchNorm2d):
         nn.init.ones_(norm.weight)  # the last of a block is 0 at first, and stops gradients
@@ -43,6 +44,8 @@ def networks(monkeypatch):
 @pytest.mark.parametrize(("n_iter", "alpha"), [(1, -1.0), (5, 1.0)])
 def test_loss_and_gradients_are_the_published_ones(networks, n_iter, alpha):
     plain, network, new, theirs = networks
+    for part in (network, *theirs):
+        part.zero_grad()
     settings = ReContrastSettings(max_iter=20)
     training = ReContrastTraining(network, settings, n_iter=n_iter)
     generator = torch.Generator().manual_seed(1)

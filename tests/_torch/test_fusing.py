@@ -282,7 +282,7 @@ def test_stays_as_it_is_where_it_cannot_be_fused(net, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "skad_nano"])
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "skad_nano"])  # bottleneck and basic blocks
 def test_backbones(name):
     weights = "pretrained" if name == "skad_nano" else None
     plain = load_backbone(name, weights, (2, 3), CPU)
