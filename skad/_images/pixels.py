@@ -233,7 +233,8 @@ def _eight_bit_levels(array: np.ndarray) -> np.ndarray | None:
     """Give the 8-bit image that floats are a 255th of; None if they are none."""
     # float64 stays: the tolerance is about the values, not about the cast. Half precision is
     # upcast, or its levels could not be told apart.
-    distance = array * np.promote_types(array.dtype, np.float32).type(255)
+    # NumPy 1 would multiply half precision in half precision.
+    distance = np.multiply(array, 255, dtype=np.promote_types(array.dtype, np.float32))
     levels = np.rint(distance)
     distance -= levels
     if np.abs(distance, out=distance).max() >= _EIGHT_BIT_TOLERANCE:
