@@ -73,7 +73,8 @@ def _problem(image: Image.Image) -> _Problem | None:
         return _Problem(
             f"holds more than 8 bits as {image.format}, which Pillow does not read faithfully"
         )
-    if any(_is_cut(*_decoder(tile)) for tile in getattr(image, "tile", [])):
+    # None for an icon before Pillow 11.
+    if any(_is_cut(*_decoder(tile)) for tile in getattr(image, "tile", None) or ()):
         return _stretched(image.mode) if deep else _cut_to_8(image.mode)
     find = {
         "TIFF": _tiff_problem,
