@@ -3,7 +3,7 @@
 Plain: the same method written out in float32 as its paper or published code has it, without anything
 of skad's. Floor: the floating-point operations of the step's matrix products and convolutions
 (counted by torch), at the rate of one large float32 product on this machine. The ways take turns;
-medians are printed.
+medians are printed, of the time that passes and, as others may use the same cores, of CPU time.
 
     python benchmarks/bench_training.py
     python benchmarks/bench_training.py --image-size 256 --threads 2
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,14 +43,24 @@ from skad._torch.devices import training_precision
 Step = Callable[[], object]
 
 
-def median_seconds(ways: dict[str, Step], steps: int, device: str) -> dict[str, float]:
-    """Let all ways take steps in turn; the first two (of few steps, one) are not counted."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def median_seconds(
+    ways: dict[str, Step], steps: int, device: str
+) -> dict[str, tuple[float, float]]:
+    """Let all ways take steps in turn; the first two (of few steps, one) are not counted.
+
+    Returns seconds per step and, of them, seconds on the CPU: of all threads together.
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     n_first = min(steps, 2)
     for _ in range(n_first + steps):
         for name, step in ways.items():
-            times[name].append(timed(step, device)[0])
-    return {name: statistics.median(seconds[n_first:]) for name, seconds in times.items()}
+            cpu = time.process_time()
+            passed = timed(step, device)[0]
+            times[name].append((passed, time.process_time() - cpu))
+    return {
+        name: tuple(map(statistics.median, zip(*seconds[n_first:], strict=True)))  # type: ignore[misc]
+        for name, seconds in times.items()
+    }
 
 
 def operations(step: Step) -> int:
@@ -61,11 +72,12 @@ def operations(step: Step) -> int:
 def report(
     title: str, items: int, ways: dict[str, Step], floor: float, steps: int, device: str
 ) -> None:
-    print(f"\n| {title} | s a step | a second | times the floor |")
-    print("| --- | --- | --- | --- |")
-    seconds = {**median_seconds(ways, steps, device), "floor": floor}
-    for name, value in seconds.items():
-        print(f"| {name} | {value:.4f} | {items / value:,.0f} | {value / floor:.2f} |", flush=True)
+    print(f"\n| {title} | s per step | CPU s | per second | times the floor |")
+    print("| --- | --- | --- | --- | --- |")
+    seconds = {**median_seconds(ways, steps, device), "floor": (floor, floor)}
+    for name, (passed, cpu) in seconds.items():
+        rates = f"{items / passed:,.0f} | {passed / floor:.2f}"
+        print(f"| {name} | {passed:.4f} | {cpu:.4f} | {rates} |", flush=True)
 
 
 # ---- ReConPatch -------------------------------------------------------------------------------------
