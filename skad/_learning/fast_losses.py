@@ -33,7 +33,7 @@ def relaxed_contrastive_loss(z: torch.Tensor, omega: torch.Tensor, m: float) -> 
 class _RelaxedContrast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: torch.Tensor, omega: torch.Tensor, m: float) -> torch.Tensor:
-        # The product at the end cancels the less the nearer the origin is.
+        # The product at the end loses fewer digits near the origin.
         z = z - z.mean(dim=0)
         distances = squared_distances(z).sqrt_()
         means = distances.mean(dim=1, keepdim=True).clamp_min_(torch.finfo(z.dtype).tiny)

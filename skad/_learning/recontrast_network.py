@@ -1,7 +1,8 @@
 """ReContrast's network: two encoders, one bottleneck, one decoder, two sets of heads.
 
-What either encoder says of an image goes through the same bottleneck and decoder, which must answer
-in the words of the other one. Where they cannot, the image holds something unseen.
+The features of each encoder pass through the same bottleneck and decoder, which reconstruct those of
+the other encoder. Where the reconstruction fails, the image shows something that the training images
+did not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Maps = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class DecoderDesign:
-    """What the decoder takes over from the encoder that it mirrors.
+    """Sizes that the decoder takes over from the encoder that it mirrors.
 
     Parameters
     ----------
@@ -44,12 +45,12 @@ class DecoderDesign:
 
     @property
     def n_bottleneck_blocks(self) -> int:
-        """As many as stage 4 of the encoder had: 2 in ResNet-18, else 3."""
+        """Number of blocks of the encoder's stage 4: 2 in ResNet-18, else 3."""
         return 2 if max(self.counts) <= 2 else 3
 
 
 def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
-    """Read from a ResNet how its decoder has to be built.
+    """Derive the design of the decoder from a ResNet.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
     Raises
     ------
     ValueError
-        If it is no ResNet with basic or bottleneck blocks, or does not return three layers.
+        If the network is not a ResNet of basic or bottleneck blocks, or does not return three layers.
     """
     if len(channels) != 3:
         raise ValueError(
@@ -199,7 +200,7 @@ class ReContrastNetwork(nn.Module):
         Maps pixels to three layers; never trained, always in evaluation mode, and not part of the
         state dict.
     trained : torch.nn.Module or None
-        A copy of it that adapts to the images; None: there is the frozen one alone.
+        A copy of it that adapts to the images. None: only the frozen one is used.
     design : DecoderDesign
     pairs : {"cross", "own"}
         "cross": each encoder's features are reconstructed from those of the other one, by heads of
@@ -231,7 +232,7 @@ class ReContrastNetwork(nn.Module):
         return self._frozen[0]
 
     def forward(self, pixels: torch.Tensor) -> tuple[Maps, Maps]:
-        """Features, and what became of them.
+        """Features of the encoders, and their reconstructions.
 
         Parameters
         ----------
@@ -247,7 +248,7 @@ class ReContrastNetwork(nn.Module):
             return encoded, self.decoder(self.bottleneck(encoded))
         assert self.encoder is not None
         trained, frozen = self.encoder(pixels), self._frozen_maps(pixels)
-        # One pass of both halves: the batch norms must see the mixture.
+        # Both halves in one pass: batch norms take the statistics of the mixture.
         both = [torch.cat(pair) for pair in zip(trained, frozen, strict=True)]
         halves = [layer.chunk(2) for layer in self.decoder(self.bottleneck(both))]
         outputs = [head(y) for head, (y, _) in zip(self.heads_frozen, halves, strict=True)]
@@ -277,7 +278,7 @@ def build_network(
         As for :class:`ReContrastNetwork`.
     generator : torch.Generator or None
         On the CPU; torch's global generator is left alone. None: new layers hold arbitrary numbers,
-        for a state dict to be loaded.
+        which a state dict replaces.
 
     Returns
     -------
@@ -312,7 +313,7 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
 def anomaly_map(
     targets: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], size: int
 ) -> torch.Tensor:
-    """Sum of the cosine distances of all pairs, each brought to the size of the image.
+    """Sum of the cosine distances of all pairs, each resized to the size of the image.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How alike the patches of a batch are: Eq. 1 to 6 of ReConPatch.
+"""Similarities between the patches of a batch: Eq. 1 to 6 of ReConPatch.
 
 Everything is a matrix product or an element-wise operation on (n, n) matrices. A patch is its own
 nearest neighbour throughout.
@@ -28,13 +28,13 @@ def squared_distances(z: torch.Tensor) -> torch.Tensor:
         At least 0; exactly 0, with zero gradient, on the diagonal and between vectors that differ by
         no more than rounding.
     """
-    # Distances do not depend on the origin, but the products below cancel the less the nearer it is.
+    # Distances do not depend on the origin, but the products below lose fewer digits near it.
     z = z - z.mean(dim=0)
     norms = z.square().sum(dim=1)
     scale = norms[:, None] + norms[None, :]
     squares = torch.addmm(scale, z, z.T, alpha=-2)
     rounding = scale.mul_(torch.finfo(z.dtype).eps * z.shape[1] ** 0.5)
-    same = (squares <= rounding).fill_diagonal_(True)  # False for NaN, which must not get lost
+    same = (squares <= rounding).fill_diagonal_(True)  # False for NaN, which is passed on
     return squares.masked_fill_(same, 0)
 
 
@@ -80,7 +80,7 @@ def neighbourhoods(squares: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
 
 
 def contextual_similarity(squares: torch.Tensor, k: int) -> torch.Tensor:
-    """Share of neighbours in common, averaged over reciprocal neighbours (Eq. 2 to 5).
+    """Fraction of neighbours in common, averaged over reciprocal neighbours (Eq. 2 to 5).
 
     The index of R in Eq. 4 is k/2 in both places; an odd k is halved downwards.
 

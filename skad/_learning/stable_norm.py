@@ -39,7 +39,7 @@ class StableBatchNorm2d(nn.BatchNorm2d):
         norm : torch.nn.BatchNorm2d
             Holds the pre-trained statistics.
         pretrained : bool, default=True
-            The substitute; see the class.
+            Whether the substitute is the pre-trained variance; see the class.
         """
         norm.__class__ = cls
         assert norm.running_var is not None
@@ -69,7 +69,7 @@ class StableBatchNorm2d(nn.BatchNorm2d):
                 self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
-        # One pass over the pixels: scale and shift a channel.
+        # Scale and shift each channel in one pass over the pixels.
         return torch.addcmul(_column(shift), values, _column(scale)).to(x.dtype)
 
 
