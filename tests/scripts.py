@@ -25,12 +25,17 @@ def run_apart(script, *arguments, cwd=None):
     )  # fmt: skip
 
 
-def assert_alive(code):
-    """Run code in a process of its own, which must come to its end, where it prints "alive"."""
-    result = subprocess.run(
+def run_code(code):
+    """Run code in a process of its own."""
+    return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def assert_alive(code):
+    """Run code in a process of its own, which must come to its end, where it prints "alive"."""
+    result = run_code(code)
     assert result.stdout.strip() == "alive", result.stderr
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import make_detector, make_recontrast
 from PIL import Image
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
@@ -44,6 +45,17 @@ def fitted(good):
 
 
 @pytest.fixture(scope="module")
+def fitted_fusion(good):
+    return make_fusion().fit(good)
+
+
+@pytest.fixture(params=["fitted", "fitted_fusion"])
+def each(request):
+    """A fitted detector and a fitted ensemble, by turns; not to be changed."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
 def scores(fitted, defective):
     return fitted.score_samples(defective)
 
@@ -60,17 +72,15 @@ def paths(defective, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [make_detector, make_fusion], ids=["bank", "fusion"])
-def test_one_grey_image_is_no_table(good, make, method):
-    det = make().fit(good)
-    if not hasattr(det, method):
+def test_one_grey_image_is_no_table(good, each, method):
+    if not hasattr(each, method):
         pytest.skip("not a method of ensembles")
     grey = good[0, :, :, 0]
     for X in (grey, grey / 255, pd.DataFrame(grey), grey.tolist(), good.reshape(len(good), -1)):
         with pytest.raises(ValueError, match=r"fitted on images.*\[X\].*image_shape=\(H, W\)"):
-            getattr(det, method)(X)
+            getattr(each, method)(X)
     if method not in ("predict_heatmap", "partial_fit"):
-        assert np.shape(getattr(det, method)([grey])) == (1,)
+        assert np.shape(getattr(each, method)([grey])) == (1,)
 
 
 def test_one_grey_image_is_no_table_to_score(good, fitted):
@@ -119,7 +129,7 @@ def test_rows_with_a_shape_are_the_same_images(good, defective, scores, rows_fir
             det.partial_fit(flat[:, :-1])
 
 
-@pytest.mark.parametrize("make", [make_detector, make_fusion, make_recontrast])
+@pytest.mark.parametrize("make", [make_detector, make_fusion, lambda: make_recontrast(max_iter=1)])
 def test_rows_without_a_shape_warn_once(good, make):
     rows = good[..., 0].reshape(len(good), -1)
     with warnings.catch_warnings(record=True) as seen:
@@ -256,7 +266,7 @@ def test_lazy_arrays_are_read_once(fitted, defective, method, known):
 @pytest.mark.parametrize("make", [make_detector, make_recontrast])
 def test_fit_reads_lazy_arrays_once_a_pass(good, known, make):
     X = [Lazy(image, known) for image in good]
-    params = {"max_iter": 2} if make is make_recontrast else {}
+    params = {"max_iter": 1} if make is make_recontrast else {}
     det = make(**params).fit(X)
     assert {image.reads for image in X} == {1}
     same = make(**params).fit(good)
@@ -298,13 +308,12 @@ def test_data_sets_of_pairs_say_what_to_do(fitted, defective):
 
 
 @pytest.mark.parametrize("method", ["fit", "score_samples", "predict_heatmap"])
-@pytest.mark.parametrize("make", [make_detector, make_fusion], ids=["bank", "fusion"])
-def test_pages_are_told_once_a_call(good, make, method, tmp_path):
+def test_pages_are_told_once_per_call(good, each, method, tmp_path):
     pages = [Image.fromarray(image) for image in good]
     for i in range(3):
         pages[i].save(tmp_path / f"{i}.tif", save_all=True, append_images=pages[i + 1 : i + 2])
     X = [tmp_path / f"{i}.tif" for i in range(3)]
-    call = make().fit if method == "fit" else getattr(make().fit(good), method)
+    call = getattr(clone(each) if method == "fit" else each, method)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         call(X)

@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import subprocess
 import sys
+from functools import cache
 
 import joblib
 import numpy as np
@@ -110,6 +111,19 @@ class Pooled(torch.nn.Module):
         return [torch.nn.functional.avg_pool2d(x, 4)]
 
 
+@pytest.fixture(scope="module")
+def dumped(good):
+    """A function that fits a detector once: images, the detector, its content for skops."""
+
+    @cache
+    def dump(name):
+        X = good[:, :16, :16, 0].reshape(len(good), -1) / 255.0 if name == "rows" else good
+        detector = TestTypesToTrust.MAKERS[name]().fit(X)
+        return X, detector, skops.io.dumps(detector)
+
+    return dump
+
+
 class TestTypesToTrust:
     MAKERS = {
         "patchcore": make_detector,
@@ -126,10 +140,8 @@ class TestTypesToTrust:
     }
 
     @pytest.mark.parametrize("name", MAKERS)
-    def test_are_complete(self, good, name):
-        X = good[:, :16, :16, 0].reshape(len(good), -1) / 255.0 if name == "rows" else good
-        detector = self.MAKERS[name]().fit(X)
-        data = skops.io.dumps(detector)
+    def test_are_complete(self, dumped, name):
+        X, detector, data = dumped(name)
         assert set(skops.io.get_untrusted_types(data=data)) <= set(skad.SKOPS_TYPES)
         loaded = skops.io.loads(data, trusted=skad.SKOPS_TYPES)
         np.testing.assert_array_equal(loaded.score_samples(X), detector.score_samples(X))
@@ -148,18 +160,12 @@ class TestTypesToTrust:
         loaded = skops.io.loads(skops.io.dumps(pipeline), trusted=skad.SKOPS_TYPES)
         np.testing.assert_array_equal(loaded.predict(good), pipeline.predict(good))
 
-    def test_are_minimal(self, good, tmp_path):
+    def test_are_minimal(self, good, dumped, tmp_path):
         """Each is asked for by some detector."""
-        asked = set()
-        makers = (
-            *self.MAKERS.values(),
-            lambda: make_detector(memory=FeatureStore(tmp_path)),
-            lambda: make_detector(backbone=Pooled()),
-        )
-        for make in makers:
-            X = good if make is not self.MAKERS["rows"] else None
-            if X is not None:
-                asked |= set(skops.io.get_untrusted_types(data=skops.io.dumps(make().fit(X))))
+        others = (make_detector(memory=FeatureStore(tmp_path)), make_detector(backbone=Pooled()))
+        files = [dumped(name)[2] for name in self.MAKERS]
+        files += [skops.io.dumps(detector.fit(good)) for detector in others]
+        asked = {kind for data in files for kind in skops.io.get_untrusted_types(data=data)}
         assert {name for name in asked if name.startswith("skad.")} == set(skad.SKOPS_TYPES)
         assert sorted(skad.SKOPS_TYPES) == skad.SKOPS_TYPES
 
@@ -171,14 +177,17 @@ class TestTypesToTrust:
         assert found.stdout == "\n"
 
 
-class TestCallbacks:
-    @pytest.fixture(params=[make_detector, make_small, make_fusion], ids=lambda f: f.__name__)
-    def watched(self, request, good):
-        callback = pytest.importorskip("sklearn.callback", reason="scikit-learn < 1.9")
-        pytest.importorskip("rich")
-        with contextlib.redirect_stdout(io.StringIO()):
-            return request.param().set_callbacks(callback.ProgressBar()).fit(good)
+@pytest.fixture(
+    scope="module", params=[make_detector, make_small, make_fusion], ids=lambda f: f.__name__
+)
+def watched(request, good):
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn < 1.9")
+    pytest.importorskip("rich")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return request.param().set_callbacks(callback.ProgressBar()).fit(good)
 
+
+class TestCallbacks:
     def test_stay_behind_in_files_of_skad(self, watched, good, tmp_path):
         skad.save(watched, tmp_path / "det.skad")
         loaded = skad.load(tmp_path / "det.skad")
