@@ -66,6 +66,10 @@ if TYPE_CHECKING:
 # A network that a fitted detector needs stays in memory as long as the detector does: a process builds
 # it once, however many others it works with.
 _kept_networks: WeakKeyDictionary[BaseImageDetector, Any] = WeakKeyDictionary()
+OTHER_WEIGHTS = (
+    "the backbone's weights are not those this detector was fitted with: its scores would be wrong. "
+    "Pass the original file with set_params(weights=...), or fit again."
+)
 # Attributes that only a snapshot has.
 _OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
 
@@ -506,10 +510,7 @@ class BaseImageDetector(BaseDetector):
         """Refuse to score with a network that was not the one of the fit."""
         difference = self._network_difference()
         if difference == "weights":
-            raise ValueError(
-                "the backbone's weights are not those this detector was fitted with: its scores "
-                "would be wrong. Pass the original file with set_params(weights=...), or fit again."
-            )
+            raise ValueError(OTHER_WEIGHTS)
         if difference is not None:
             raise ValueError(
                 f"the backbone has the weights that this detector was fitted with, but its {difference} "

@@ -31,7 +31,6 @@ from skad._features import (
 )
 from skad._growing import Growth, grow_bank
 from skad._images import ImageBatch, ImageSource
-from skad._scoring import scorer_class
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage
@@ -45,7 +44,7 @@ from skad._sklearn_compat import (
     with_callbacks,
 )
 from skad._system.memory import parse_bytes
-from skad._torch.devices import resolve_device
+from skad._torch.devices import is_plain_mode, resolve_device
 
 # Length of a rounding error, as a fraction of a vector's: what features differ by between processors. In
 # float32 1e-5 between kernels of CPUs and 1e-3 to a GPU that computes in TF32; in bfloat16 5e-3.
@@ -616,7 +615,10 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _scorer(self) -> Scorer:
         heatmap = Heatmap(self.geometry_.image_size, float(self.smoothing))
-        return scorer_class()(self.bank_, self._rule(), heatmap)
+        kind = Scorer
+        if not is_plain_mode():
+            from skad._scoring.fast import FastScorer as kind
+        return kind(self.bank_, self._rule(), heatmap)
 
     def _rule(self) -> Rule:
         squared = self.distance == "squared"
@@ -628,6 +630,8 @@ class PatchCoreDetector(BaseImageDetector):
         extractor = patch_extractor(
             self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
         )
+        if self.memory is None:
+            return extractor
         store = as_feature_store(self.memory, getattr(self, "_folder_at_fit", None))
         if store is None:
             return extractor

@@ -30,10 +30,8 @@ from skad._sklearn_compat import Interval, StrOptions
 from skad._system.interrupts import Interrupt, deferred_interrupt
 from skad._system.memory import parse_bytes, temporary_array
 from skad._torch.accelerators import recorded
-from skad._torch.convolutions import pin_convolutions
-from skad._torch.devices import autocast, resolve_device, training_precision
-from skad._torch.invariance import BatchInvariant
-from skad._torch.plain import is_plain_mode
+from skad._torch.devices import autocast, is_plain_mode, resolve_device, training_precision
+from skad._torch.invariance import BatchInvariant, pin_convolutions
 from skad._validation.warn import warn_user
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from adamp import AdamP
 from sklearn.metrics import roc_auc_score
 
-from skad._bank import MemoryBank, greedy_k_center, mean_of_nearest, reweight
+from skad._bank import MemoryBank, greedy_k_center
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding, pooling_bins
 from skad._fusion import robust_scale
 from skad._learning.linear_embedding import follow
@@ -32,6 +32,7 @@ from skad._learning.similarity import (
 from skad._learning.stable_norm import StableBatchNorm2d
 from skad._recontrast import _mean_of_top
 from skad._scoring.heatmaps import render
+from skad._scoring.plain import mean_of_nearest, reweight
 from skad.metrics import aupro, aupro_per_image, discriminability, f1_optimal_threshold, pixel_auroc
 
 
@@ -113,7 +114,8 @@ def test_re_weighting(vectors, name):
     expected = group.get("include_self") or group["results"]
     bank = MemoryBank(group["bank"], sources=range(len(group["bank"])))
     distances, ids = bank.search(group["queries"], 1)
-    weights = bank.reweight(group["queries"], distances, ids, group["b"])
+    around = bank.distances_around(group["queries"], ids, group["b"])
+    weights = reweight(distances[:, 0], around)
     np.testing.assert_allclose(weights, [row["weight"] for row in expected], rtol=1e-6)
     scores = weights * distances[:, 0]
     np.testing.assert_allclose(scores, [row["score"] for row in expected], rtol=1e-6)

@@ -6,9 +6,8 @@ Knows tensors and arrays, nothing of estimators or images.
 - `selection`: the rules that choose a bank's vectors, at once or as good images come;
 - `search`: exact nearest neighbours in torch, others through faiss;
 - `neighbourhoods`: the bank vectors around each bank vector;
-- `scores`: the papers' formulas from distances to scores;
 - `memory_bank`: the vectors kept, together with their search;
-- `bounds`: bounds of distances, for a fraction of a search (for speed alone: `_scoring.fast` imports it).
+- `bounds`: bounds of distances, for a fraction of a search; for speed alone (`_scoring.fast`).
 """
 
 from skad._bank.coreset import (
@@ -17,7 +16,6 @@ from skad._bank.coreset import (
     projection_matrix,
 )
 from skad._bank.memory_bank import LeaveOut, MemoryBank
-from skad._bank.scores import mean_of_nearest, reweight
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
 
@@ -30,8 +28,6 @@ __all__ = [
     "covering_radius",
     "greedy_k_center",
     "grow_coreset",
-    "mean_of_nearest",
     "projection_matrix",
-    "reweight",
     "start_coreset",
 ]

@@ -1,6 +1,7 @@
 """The vectors a detector remembers, together with their search."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -8,8 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from skad._bank._distances import blocks
 from skad._bank.neighbourhoods import Neighbourhoods
-from skad._bank.prepared import Prepared
-from skad._bank.scores import reweight
 from skad._bank.search import (
     ExactSearch,
     FaissSearch,
@@ -19,12 +18,48 @@ from skad._bank.search import (
     measured,
     queries_at_once,
 )
+from skad._system.forks import ObjectLock
+
+Built = TypeVar("Built")
 
 # Queries that are weighted together.
 _QUERIES = 1024
 
 # The number of an image whose vectors are left out of a search; or one per query.
 LeaveOut = int | NDArray[np.int64] | None
+
+
+class Prepared:
+    """Objects by key, each built by the first thread that asks for it.
+
+    Examples
+    --------
+    >>> prepared = Prepared()
+    >>> prepared.once("a", lambda: [1]) is prepared.once("a", lambda: [2])
+    True
+    """
+
+    def __init__(self) -> None:
+        self._built: dict[Any, Any] = {}
+        self._lock = ObjectLock()
+
+    def once(self, key: Any, build: Callable[[], Built]) -> Built:
+        """Return what was built under `key`, which is built now if it is not there.
+
+        Parameters
+        ----------
+        key : hashable
+        build : callable
+            Without arguments; it must not ask for another key.
+
+        Returns
+        -------
+        object
+        """
+        with self._lock:
+            if key not in self._built:
+                self._built[key] = build()
+            return self._built[key]
 
 
 class MemoryBank:
@@ -155,21 +190,20 @@ class MemoryBank:
             ids[short] = exact.candidates(rows[short], k)
         return ids
 
-    def reweight(
+    def distances_around(
         self,
         queries: ArrayLike | torch.Tensor,
-        distances: ArrayLike,
         ids: ArrayLike,
         b: int,
         *,
         exclude_source: LeaveOut = None,
     ) -> NDArray[np.float64]:
-        """Weights of PatchCore's Eq. 7 for queries whose nearest vectors are known.
+        """Distances of queries to the neighbourhoods of their nearest vectors: ``N_b(m*)`` of Eq. 7.
 
         Parameters
         ----------
         queries : tensor or array of shape (..., d)
-        distances, ids : array-like of shape (..., k)
+        ids : array-like of shape (..., k)
             From `search`; only the nearest (column 0) is used.
         b : int
             Bank vectors around the nearest one, itself included. At most all are used.
@@ -178,8 +212,8 @@ class MemoryBank:
 
         Returns
         -------
-        ndarray of shape (...), float64
-            In ``[1 - 1/b, 1)``; multiply the distance by it.
+        ndarray of shape (..., b), float64
+            The nearest vector's first.
 
         Raises
         ------
@@ -194,7 +228,6 @@ class MemoryBank:
             )
         asked = torch.as_tensor(queries, dtype=torch.float32).detach()
         flat = asked.reshape(-1, asked.shape[-1])
-        nearest = np.asarray(distances, dtype=np.float64)[..., 0]
         matches = np.asarray(ids, dtype=np.int64)[..., 0].ravel()
         exact, b = self.exact(flat.device), min(b, n_left)
         key = ("neighbourhoods", b, str(flat.device))
@@ -203,9 +236,8 @@ class MemoryBank:
         for some in blocks(len(flat), _QUERIES):
             mask = self.left_out(exclude_source, torch.device("cpu"), some)
             around[some] = neighbourhoods.of(matches[some], None if mask is None else mask.numpy())
-        ids_around = torch.from_numpy(around).to(flat.device)
-        to_neighbours = distances_to(flat, exact.vectors, ids_around)
-        return reweight(nearest, to_neighbours.reshape(*nearest.shape, -1))
+        found = distances_to(flat, exact.vectors, torch.from_numpy(around).to(flat.device))
+        return found.reshape(*asked.shape[:-1], b)
 
     # ------------------------------------------------- for searches of other kinds (`bounds`)
 

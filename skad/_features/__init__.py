@@ -1,7 +1,13 @@
 """Frozen backbones, patch embedding, and the patches of the training images."""
 
 from skad._features.backbones import load_backbone
-from skad._features.extractor import FeatureSpec, PatchExtractor, patch_extractor
+from skad._features.extractor import (
+    FeatureSpec,
+    PatchExtractor,
+    check_features,
+    inside,
+    patch_extractor,
+)
 from skad._features.feature_net import FeatureNet
 from skad._features.identity import BackboneIdentity
 from skad._features.mapped import MappedExtractor
@@ -12,9 +18,6 @@ from skad._features.patches import (
     PatchesStreamed,
     TrainingPatches,
     TransformedPatches,
-    check_features,
-    inside,
-    largest_of,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
 
@@ -39,7 +42,6 @@ __all__ = [
     "check_features",
     "folder_of",
     "inside",
-    "largest_of",
     "load_backbone",
     "patch_extractor",
 ]

@@ -37,7 +37,7 @@ from skad._features.weight_files import (
 )
 from skad._system.forks import LOADING, survive_forks
 from skad._torch.accelerators import fused
-from skad._torch.plain import is_plain_mode
+from skad._torch.devices import is_plain_mode
 from skad._validation.text import shortened
 
 _N_CACHED = 4

@@ -18,9 +18,12 @@ from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast
 from skad._torch.invariance import BatchInvariant
 from skad._validation.text import shortened
+from skad.exceptions import FeatureError
 
 # Raised when pooled feature maps change in their last digits: what a store holds is then made again.
 ARITHMETIC = 5
+# Squares of larger numbers, and sums of them, are not finite in float32.
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -233,3 +236,30 @@ class PatchExtractor:
         torch.Tensor of shape (B, h * w, d), float32, on the extractor's device
         """
         return torch.cat([self.join(one) for one in self.pool(pixels).split(1)])
+
+
+def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
+    """Leave out the patches of an image that lie in padding."""
+    return patches if mask.all() else patches[torch.from_numpy(mask.ravel())]
+
+
+def check_features(pooled: torch.Tensor, start: int) -> None:
+    """Refuse features of which no distance says anything: a patch of NaN is farther from nothing.
+
+    Parameters
+    ----------
+    pooled : torch.Tensor of shape (B, n_values)
+        Features of each image, or the largest of them alone.
+    start : int
+        Number of the first image.
+
+    Raises
+    ------
+    FeatureError
+        For the first image at fault.
+    """
+    largest = pooled.abs().amax(dim=1)
+    useless = ~(largest < _LARGEST)
+    if useless.any():
+        i = int(useless.nonzero()[0, 0])
+        raise FeatureError(float(largest[i]), start + i)

@@ -13,8 +13,8 @@ from torch import nn
 from skad._features.identity import BackboneIdentity, probe_image
 from skad._features.weight_files import IMAGENET_MEAN, IMAGENET_STD, weights_digest
 from skad._system.forks import LOADING
-from skad._torch.convolutions import pin_convolutions
 from skad._torch.devices import exact_convolutions
+from skad._torch.invariance import pin_convolutions
 from skad._validation.text import shortened
 
 # Characters that are shown of what a network says.

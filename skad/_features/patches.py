@@ -14,16 +14,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from skad._features.extractor import PatchExtractor
+from skad._features.extractor import PatchExtractor, check_features, inside
 from skad._features.store import StoredExtractor
 from skad._system.memory import temporary_array
-from skad.exceptions import FeatureError
 
 # Yields pixels of a batch, and of each of its images which patches do not lie in padding.
 Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray]]]]
 Advance = Callable[[int], None]
-# Squares of larger numbers, and sums of them, are no float32.
-_LARGEST = 1e15
 # Patches of an image, (n_patches, d) float32, and where they lie, (h, w) bool.
 Embedded = tuple[torch.Tensor, np.ndarray]
 
@@ -85,44 +82,13 @@ def embed_images(
             yield inside(extractor.join(one)[0], mask), mask
 
 
-def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
-    """Leave out the patches of an image that lie in padding."""
-    return patches if mask.all() else patches[torch.from_numpy(mask.ravel())]
-
-
-def check_features(largest: torch.Tensor, start: int) -> None:
-    """Refuse features of which no distance says anything: a patch of NaN is farther from nothing.
-
-    Parameters
-    ----------
-    largest : torch.Tensor of shape (B,)
-        Largest absolute value of each image's features.
-    start : int
-        Number of the first image.
-
-    Raises
-    ------
-    FeatureError
-        For the first image at fault.
-    """
-    useless = ~(largest < _LARGEST)
-    if useless.any():
-        i = int(useless.nonzero()[0, 0])
-        raise FeatureError(float(largest[i]), start + i)
-
-
-def largest_of(pooled: torch.Tensor) -> torch.Tensor:
-    """(B, n_values) features -> the largest absolute value of each image; NaN where there is one."""
-    return pooled.abs().amax(dim=1)
-
-
 def _pooled_of_batches(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
 ) -> Iterator[tuple[torch.Tensor, list[np.ndarray]]]:
     done = 0
     for pixels, masks in batches():
         pooled = extractor.pool(pixels)
-        check_features(largest_of(pooled), done)
+        check_features(pooled, done)
         yield pooled, masks
         done += len(masks)
         if advance is not None:

@@ -2,9 +2,10 @@
 
 One file per image, named by a hash of the pixels the network sees and of everything that turns them
 into features; it holds pooled feature maps (`embedding.py`). Files are written under another name and
-then renamed, and carry a checksum that knows their own; `tidying.py` removes the ones that were not asked for longest.
-Several processes may share it: an image that one of them is working on is not sent through the backbone
-by another. A store saves time and nothing else: where it cannot be used, features are computed.
+then renamed, and carry a checksum that knows their own; `tidying.py` removes the ones that were not
+asked for longest. Several processes may share it: an image that one of them is working on is not sent
+through the backbone by another. A store saves time and nothing else: where it cannot be used, features
+are computed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._features.tidying import Tidier
 from skad._system.memory import parse_bytes
-from skad._torch.plain import is_plain_mode
+from skad._torch.devices import is_plain_mode
 from skad._validation.warn import warn_user
 
 _MAGIC = b"skad-features-3\n"

@@ -19,8 +19,7 @@ from torch import nn
 from skad._learning.losses import relaxed_contrastive_loss
 from skad._learning.similarity import similarity, squared_distances
 from skad._torch.accelerators import adamp, recorded
-from skad._torch.devices import has_room
-from skad._torch.plain import is_plain_mode
+from skad._torch.devices import has_room, is_plain_mode
 
 # Epochs without progress after which a training with a tolerance stops.
 PATIENCE = 5

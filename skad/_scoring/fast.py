@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skad._bank import mean_of_nearest
 from skad._bank.bounds import bounds_pay, upper_bounds
 from skad._bank.search import measured, smallest_columns
 from skad._features import Extractor, inside
@@ -25,7 +24,13 @@ from skad._features.layers import patch_layers
 from skad._scoring import gpu
 from skad._scoring.heatmaps import on_grid
 from skad._scoring.lazy_scores import LazyScores, MapPeak, compute, together
-from skad._scoring.plain import Batch, Scorer, TrainingImage, TrainingScore
+from skad._scoring.plain import (
+    Batch,
+    Scorer,
+    TrainingImage,
+    TrainingScore,
+    mean_of_nearest,
+)
 from skad._scoring.results import BatchScores
 
 # Training images are searched together, to read the bank less often: as many as have so many numbers,
@@ -34,7 +39,7 @@ _NUMBERS_TOGETHER, _TIMES_THE_BANK = 1 << 23, 8
 
 
 class FastScorer(Scorer):
-    """Scores images as :class:`Scorer` does; its parameters."""
+    """Scores images as :class:`Scorer` does, in less time."""
 
     def score_batches(
         self, extractor: Extractor, batches: Iterable[Batch], maps: bool

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from skad._bank.bounds import batch_bounds_pay, batch_distances, batch_upper_bounds
-from skad._features import Extractor, check_features, inside, largest_of
+from skad._features import Extractor, check_features, inside
 from skad._scoring.heatmaps import on_grid
 from skad._scoring.lazy_scores import Score, together
 from skad._scoring.plain import Batch, TrainingImage, TrainingScore
@@ -69,7 +69,7 @@ def _begin(scorer: FastScorer, extractor: Extractor, batch: Batch) -> Callable[[
         return (distances.square() if rule.squared else distances).mean(dim=-1)
 
     pooled = extractor.pool(batch.pixels)
-    largest = largest_of(pooled)
+    largest = pooled.abs().amax(dim=1, keepdim=True)
     patches = extractor.join(pooled)
     bounds = mean(batch_upper_bounds(bank, patches, rule.n_neighbors))
     if not all(mask.all() for mask in batch.masks):
@@ -101,7 +101,7 @@ def _begin_whole(
 def _score_whole(scorer: FastScorer, extractor: Extractor, batch: Batch, maps: bool) -> BatchScores:
     """Score all patches of a batch in one search."""
     pooled = extractor.pool(batch.pixels)
-    check_features(largest_of(pooled), batch.start)
+    check_features(pooled, batch.start)
     images = [
         TrainingImage(inside(patches, mask), mask, None)
         for patches, mask in zip(extractor.join(pooled), batch.masks, strict=True)

@@ -6,16 +6,80 @@ What is here says what scores are. `fast` computes the same numbers in less time
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 
-from skad._bank import LeaveOut, MemoryBank, mean_of_nearest
-from skad._features import Extractor, check_features, inside, largest_of
+from skad._bank import LeaveOut, MemoryBank
+from skad._features import Extractor, check_features, inside
 from skad._scoring.heatmaps import Heatmap, on_grid
 from skad._scoring.results import BatchScores
+
+
+def mean_of_nearest(distances: ArrayLike, squared: bool) -> NDArray[np.float64]:
+    """Patch score: mean over the nearest bank vectors of the distance or of its square.
+
+    Parameters
+    ----------
+    distances : array-like of shape (..., k)
+        Euclidean distances to the k nearest bank vectors.
+    squared : bool
+        True averages squared distances, as PatchCore's published code does (faiss returns
+        squares); False averages Euclidean distances, as its paper says.
+
+    Returns
+    -------
+    ndarray of shape (...), float64
+
+    References
+    ----------
+    Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022, section 3.3.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    return np.mean(values * values if squared else values, axis=-1)
+
+
+def reweight(nearest: ArrayLike, to_neighbours: ArrayLike) -> NDArray[np.float64]:
+    """Weights of PatchCore's Eq. 7, which is ReConPatch's Eq. 10.
+
+    With ``m*`` the bank vector nearest to a patch ``q`` and ``N_b`` the b bank vectors nearest
+    to ``m*`` (``m*`` among them), the weight is
+    ``1 - exp(|q - m*|) / sum over m in N_b of exp(|q - m|)``. It lies in ``[1 - 1/b, 1)`` and is
+    the larger the more isolated ``m*`` is.
+
+    Parameters
+    ----------
+    nearest : array-like of shape (...)
+        Euclidean distance of each patch to its nearest bank vector.
+    to_neighbours : array-like of shape (..., b)
+        Euclidean distances of each patch to ``N_b(m*)``.
+
+    Returns
+    -------
+    ndarray of shape (...), float64
+
+    Raises
+    ------
+    ValueError
+        If b < 2: the weight would be zero whatever the distances.
+
+    References
+    ----------
+    Roth et al., CVPR 2022, Eq. 7; Hyun et al., "ReConPatch", WACV 2024, Eq. 10.
+    """
+    neighbours = np.asarray(to_neighbours, dtype=np.float64)
+    if neighbours.shape[-1] < 2:
+        raise ValueError(
+            f"re-weighting needs b >= 2 neighbours, got b={neighbours.shape[-1]}: "
+            "with fewer every weight is zero"
+        )
+    # A difference of logarithms, since exp overflows at a distance of 710.
+    total = logsumexp(neighbours, axis=-1)
+    return -np.expm1(np.asarray(nearest, dtype=np.float64) - total)
 
 
 class Rule(NamedTuple):
@@ -65,18 +129,13 @@ class TrainingScore(NamedTuple):
     """By the whole bank, as new images are scored; NaN if it was not asked for."""
 
 
+@dataclass(frozen=True)
 class Scorer:
-    """Scores images by the distances of their patches to a memory bank.
+    """Scores images by the distances of their patches to a memory bank."""
 
-    Parameters
-    ----------
-    bank : MemoryBank
-    rule : Rule
-    heatmap : Heatmap
-    """
-
-    def __init__(self, bank: MemoryBank, rule: Rule, heatmap: Heatmap) -> None:
-        self.bank, self.rule, self.heatmap = bank, rule, heatmap
+    bank: MemoryBank
+    rule: Rule
+    heatmap: Heatmap
 
     def score_patches(
         self, patches: torch.Tensor, leave_out: LeaveOut = None
@@ -96,9 +155,8 @@ class Scorer:
         scores = mean_of_nearest(distances, rule.squared)
         if rule.b is None:
             return scores
-        return scores * self.bank.reweight(
-            patches, distances, ids, rule.b, exclude_source=leave_out
-        )
+        around = self.bank.distances_around(patches, ids, rule.b, exclude_source=leave_out)
+        return scores * reweight(distances[:, 0], around)
 
     def score_image(
         self,
@@ -120,7 +178,7 @@ class Scorer:
         """Score batches of images; their patches too, if there are to be maps."""
         for batch in batches:
             pooled = extractor.pool(batch.pixels)
-            check_features(largest_of(pooled), batch.start)
+            check_features(pooled, batch.start)
             found = [
                 self.score_one(extractor, one, mask, maps)
                 for one, mask in zip(pooled.split(1), batch.masks, strict=True)

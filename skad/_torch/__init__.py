@@ -2,9 +2,7 @@
 
 Correctness, which nothing works without:
 
-- `plain`: whether only the plain path is wanted;
-- `devices`: every decision about hardware and precision;
-- `convolutions`: one kernel for a convolution, whatever the size of the batch;
+- `devices`: every decision about hardware and precision, and whether only the plain path is wanted;
 - `invariance`: results that do not depend on what else is in the batch.
 
 Accelerators, each of which can be deleted (`accelerators` says where they come in):

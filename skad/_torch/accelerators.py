@@ -12,7 +12,7 @@ import torch
 from adamp import AdamP
 from torch import nn
 
-from skad._torch.plain import is_plain_mode
+from skad._torch.devices import is_plain_mode
 
 Tensors = tuple[torch.Tensor, ...]
 

@@ -5,6 +5,7 @@ Nothing else in skad asks what hardware there is.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -146,3 +147,13 @@ def has_room(device: torch.device, n_bytes: int) -> bool:
         free, _ = torch.cuda.mem_get_info(device)
         return 2 * n_bytes <= free
     return device.type == "cpu"
+
+
+def is_plain_mode() -> bool:
+    """Whether the environment variable SKAD_PLAIN asks for the plain path: set, and not to 0.
+
+    Returns
+    -------
+    bool
+    """
+    return os.environ.get("SKAD_PLAIN", "0") not in ("", "0")

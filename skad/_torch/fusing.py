@@ -17,8 +17,8 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from skad._torch.convolutions import is_plain
 from skad._torch.devices import autocast_dtype, fuses_convolutions
+from skad._torch.invariance import is_plain
 
 # Side in pixels of the image on which a fused network must agree with the original, and by how much
 # their maps may differ, relative to the largest value of a map (rounding alone gives 1e-6).

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skad._base import OTHER_WEIGHTS
 from skad._features import load_backbone
 from skad._features.weight_files import BACKBONE_PREFIX
 from skad.persistence._content import SUFFIX, contiguous
@@ -34,13 +35,14 @@ def backbone_tensors(detector: Any) -> dict[str, np.ndarray]:
     members = _members(detector)
     if len({member.weights_digest_ for member in members}) > 1:
         raise ValueError(
-            "include_backbone=True holds one backbone a file, and the members of this ensemble have "
+            "include_backbone=True holds one backbone per file, and the members of this ensemble have "
             "several: ship their weights as files of their own (weights=)."
         )
     member = members[0]
     layers = member.feature_spec_.layers if hasattr(member, "feature_spec_") else (1, 2, 3)
     net = load_backbone(member.backbone, member.weights, layers, torch.device("cpu"))
-    member._check_weights(net.digest)
+    if net.digest != member.weights_digest_:
+        raise ValueError(OTHER_WEIGHTS)
     state = getattr(net.body, "model", net.body).state_dict()
     return {
         f"{BACKBONE_PREFIX}{name}": contiguous(tensor.numpy()) for name, tensor in state.items()

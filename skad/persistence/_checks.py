@@ -6,7 +6,6 @@ import inspect
 from types import SimpleNamespace
 from typing import Any
 
-
 from skad._base import BaseDetector
 from skad._fusion import ScoreFusionDetector
 from skad._sklearn_compat import validate_parameter_constraints

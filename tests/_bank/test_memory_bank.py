@@ -11,6 +11,7 @@ import torch
 from brute_force import brute_force
 
 from skad._bank import MemoryBank
+from skad._scoring import plain
 
 BANK = [[0.0, 0], [1, 0], [0, 2], [4, 4], [5, 4]]
 QUERIES = [[0.2, 0.1], [1, 1], [3, 3], [8, 8]]
@@ -22,6 +23,11 @@ def data(n, d, seed=0):
 
 def make_bank(m=300, d=16, index="auto"):
     return MemoryBank(data(m, d, seed=1), np.arange(m) // 10, index)
+
+
+def reweight(bank, queries, distances, ids, b, **params):
+    """Weights of Eq. 7 for queries whose nearest vectors are known."""
+    return plain.reweight(distances[..., 0], bank.distances_around(queries, ids, b, **params))
 
 
 def test_keeps_contiguous_float32_and_int64():
@@ -67,13 +73,13 @@ def test_every_query_may_leave_out_an_image_of_its_own():
     bank, queries = make_bank(2500), data(300, 16)
     sources = np.arange(300) % 60 - 1  # no image has the number -1
     distances, ids = bank.search(queries, 3, exclude_source=sources)
-    weights = bank.reweight(queries, distances, ids, 4, exclude_source=sources)
+    weights = reweight(bank, queries, distances, ids, 4, exclude_source=sources)
     for source in (-1, 0, 17, 58):
         here = sources == source
         alone = bank.search(queries[here], 3, exclude_source=source)
         np.testing.assert_array_equal(ids[here], alone[1])
         np.testing.assert_array_equal(distances[here], alone[0])
-        expected = bank.reweight(queries[here], *alone, 4, exclude_source=source)
+        expected = reweight(bank, queries[here], *alone, 4, exclude_source=source)
         np.testing.assert_array_equal(weights[here], expected)
 
 
@@ -125,10 +131,10 @@ def test_reweight_against_the_vectors(b, weights):
     distances, ids = bank.search(QUERIES, 2)
     assert ids[:, 0].tolist() == [0, 1, 3, 4]
     # Queries are float32: 0.1 and 0.2 are not what they are in float64.
-    np.testing.assert_allclose(bank.reweight(QUERIES, distances, ids, b), weights, rtol=1e-7)
-    exactly = bank.reweight(QUERIES[1:], distances[1:], ids[1:], b)
+    np.testing.assert_allclose(reweight(bank, QUERIES, distances, ids, b), weights, rtol=1e-7)
+    exactly = reweight(bank, QUERIES[1:], distances[1:], ids[1:], b)
     np.testing.assert_allclose(exactly, weights[1:], rtol=1e-12)
-    one = bank.reweight(QUERIES[1], distances[1], ids[1], b)
+    one = reweight(bank, QUERIES[1], distances[1], ids[1], b)
     assert one == pytest.approx(weights[1], rel=1e-12)
 
 
@@ -136,7 +142,7 @@ def test_reweighting_can_change_the_order():
     bank = MemoryBank([[0, 0], [0.1, 0], [0, 0.1], [10, 0]], [0] * 4)
     queries = [[-1, 0], [10, 0.98]]
     distances, ids = bank.search(queries, 1)
-    weights = bank.reweight(queries, distances, ids, 3)
+    weights = reweight(bank, queries, distances, ids, 3)
     np.testing.assert_allclose(weights, [0.6784742640568955, 0.9999394833006026], rtol=1e-7)
     raw = distances[:, 0]
     assert raw[0] > raw[1]
@@ -147,9 +153,9 @@ def test_reweight_without_the_image_itself():
     bank, own = make_bank(300), np.arange(300) // 10 == 4
     images = bank.vectors[own]
     distances, ids = bank.search(images, 1, exclude_source=4)
-    got = bank.reweight(images, distances, ids, 5, exclude_source=4)
+    got = reweight(bank, images, distances, ids, 5, exclude_source=4)
     smaller = MemoryBank(bank.vectors[~own], bank.sources[~own])
-    expected = smaller.reweight(images, *smaller.search(images, 1), 5)
+    expected = reweight(smaller, images, *smaller.search(images, 1), 5)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
@@ -158,17 +164,17 @@ def test_reweight_where_nearly_all_around_belong_to_the_image_itself():
     others = np.array([[0.0], [5.0], [7.0], [11.0]])
     bank = MemoryBank(np.concatenate([own, others]), [1] * 30 + [0] * 4)
     query = [[0.2]]
-    got = bank.reweight(query, *bank.search(query, 1, exclude_source=1), 3, exclude_source=1)
+    got = reweight(bank, query, *bank.search(query, 1, exclude_source=1), 3, exclude_source=1)
     alone = MemoryBank(others, [0] * 4)
-    assert got == alone.reweight(query, *alone.search(query, 1), 3)
+    assert got == reweight(alone, query, *alone.search(query, 1), 3)
 
 
 def test_reweight_does_not_depend_on_what_else_is_asked():
     bank, queries = make_bank(1000), data(50, 16)
     distances, ids = bank.search(queries, 1)
-    together = bank.reweight(queries, distances, ids, 9)
+    together = reweight(bank, queries, distances, ids, 9)
     alone = [
-        make_bank(1000).reweight(queries[i : i + 1], distances[i : i + 1], ids[i : i + 1], 9)[0]
+        reweight(make_bank(1000), queries[i : i + 1], distances[i : i + 1], ids[i : i + 1], 9)[0]
         for i in range(5)
     ]
     np.testing.assert_array_equal(together[:5], alone)
@@ -177,9 +183,9 @@ def test_reweight_does_not_depend_on_what_else_is_asked():
 def test_reweight_needs_two():
     bank = MemoryBank(BANK, [0, 0, 0, 0, 1])
     with pytest.raises(ValueError, match="b >= 2"):
-        bank.reweight(QUERIES, *bank.search(QUERIES, 1), 1)
+        reweight(bank, QUERIES, *bank.search(QUERIES, 1), 1)
     with pytest.raises(ValueError, match="1 vectors"):
-        bank.reweight(QUERIES, *bank.search(QUERIES, 1), 3, exclude_source=0)
+        reweight(bank, QUERIES, *bank.search(QUERIES, 1), 3, exclude_source=0)
 
 
 @pytest.mark.parametrize("index", ["auto", "Flat"])
@@ -189,7 +195,7 @@ def test_pickles_numpy_alone(index):
     bank, queries = make_bank(index=index), data(20, 16)
     untouched = pickle.dumps(bank)
     expected = bank.search(queries, 2)
-    bank.reweight(queries, *expected, 4)
+    reweight(bank, queries, *expected, 4)
     pickled = pickle.dumps(bank)
     assert pickled == untouched
     assert b"torch" not in pickled
@@ -217,7 +223,7 @@ def test_threads_share_a_bank(index):
 
         def score(_, bank=bank):
             distances, ids = bank.search(queries, 2)
-            return distances, ids, bank.reweight(queries, distances, ids, 5)
+            return distances, ids, reweight(bank, queries, distances, ids, 5)
 
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(score, range(16)))

@@ -130,7 +130,7 @@ def test_one_of_several_backbones_is_not_replaced(own, good, tmp_path):
     both = skad.ScoreFusionDetector(
         [("a", inside), ("b", make_detector())], target_false_alarm_rate=0.2
     ).fit(good)
-    with pytest.raises(ValueError, match="one backbone a file"):
+    with pytest.raises(ValueError, match="one backbone per file"):
         skad.save(both, tmp_path / "a.skad")
     assert (tmp_path / "a.skad").read_bytes() == before
 

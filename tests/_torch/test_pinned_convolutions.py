@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skad._torch.convolutions import is_plain, pin_convolutions
+from skad._torch.invariance import is_plain, pin_convolutions
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"

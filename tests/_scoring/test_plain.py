@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skad._bank import mean_of_nearest, reweight
+from skad._scoring.plain import mean_of_nearest, reweight
 
 BANK = np.array([[0.0, 0], [1, 0], [0, 2], [4, 4], [5, 4]])
 QUERIES = np.array([[0.2, 0.1], [1, 1], [3, 3], [8, 8]])
