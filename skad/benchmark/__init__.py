@@ -1,4 +1,4 @@
-"""The papers' tables on local copies of their data sets: ``python -m skad.benchmark``."""
+"""Tables of detectors on local copies of data sets: ``python -m skad.benchmark``."""
 
 from skad.benchmark._evaluation import evaluate
 from skad.benchmark._presets import PRESETS, TABLES, Preset, build_detector

@@ -1,18 +1,18 @@
-"""``python -m skad.benchmark DATA --preset NAME``: a paper's table on a local copy of its data set."""
+"""``python -m skad.benchmark DATA --preset NAME``: tables of detectors on local copies of data sets."""
 
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from skad._validation.text import readable
+from skad.benchmark._grid import parse_grid
 from skad.benchmark._presets import PRESETS, TABLES, Preset
-from skad.benchmark._runner import run, with_defaults
+from skad.benchmark._rows import with_defaults
+from skad.benchmark._runner import run
 from skad.benchmark._tables import write_tables
 from skad.datasets import DATASETS
 
@@ -20,9 +20,15 @@ _METHODS = ("patchcore", "reconpatch", "recontrast")
 _EXAMPLES = """\
 examples:
   python -m skad.benchmark mvtec_ad --dataset mvtec_ad --preset patchcore-table-s1 --out tables
-  python -m skad.benchmark visa --dataset visa --preset recontrast-visa --categories pcb1 --out tables
+  python -m skad.benchmark mvtec_ad visa --dataset mvtec_ad visa --preset recontrast --out tables
   python -m skad.benchmark my_parts --method patchcore --set backbone=skad_nano --out tables
+  python -m skad.benchmark my_parts --method reconpatch --set k=3,5 --set alpha=0.25,0.5 --seeds 0 1 2 \\
+      --out tables
 """
+
+
+_DATASET_HELP = f"layout of DATA, or one for each folder: {', '.join(DATASETS)} (default: folder)"
+_SET_HELP = "parameters to change; every combination of values is a row"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.list:
         _print_presets()
         return
-    if args.data is None or args.out is None:
+    if not args.data or args.out is None:
         parser.error("DATA and --out are needed (or --list)")
     try:
         run(
@@ -47,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args.out,
             dataset=args.dataset,
             categories=args.categories,
-            seed=args.seed,
-            changes={**dict(map(_change, args.set)), "verbose": args.verbose},
+            seeds=args.seeds,
+            grid={"verbose": [args.verbose], **parse_grid(args.set)},
+            n_images=args.images,
             map_size=args.map_size or None,
             n_jobs=args.jobs,
             backend=args.backend,
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"interrupted; the same command goes on with what {args.out} lacks")
+        sys.exit(f"interrupted: the same command runs what is not yet in {args.out}")
     files = write_tables(args.out)
     print(files[0].read_text(encoding="utf-8"))
     print("written: " + ", ".join(readable(str(file)) for file in files))
@@ -70,23 +77,56 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", nargs="?", type=Path, help="the data set's folder")
-    parser.add_argument("--dataset", choices=DATASETS, default="folder", help="its layout")
-    parser.add_argument("--preset", nargs="+", default=[], help="rows or tables; see --list")
-    parser.add_argument("--method", nargs="+", choices=_METHODS, default=[], help="skad's defaults")
-    parser.add_argument("--categories", nargs="+", help="some of them; all")
-    parser.add_argument("--out", type=Path, help="folder for results and tables")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters to change"
+    add = parser.add_argument
+    add("data", nargs="*", type=Path, metavar="DATA", help="folders of the data sets")
+    add(
+        "--dataset",
+        nargs="+",
+        choices=DATASETS,
+        default="folder",
+        metavar="NAME",
+        help=_DATASET_HELP,
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--map-size", type=int, default=256, help="thin heat maps out to this; 0: never (256)"
+    add("--categories", nargs="+", metavar="NAME", help="default: all")
+    add("--preset", nargs="+", default=[], metavar="NAME", help="rows or tables of the papers")
+    add("--method", nargs="+", choices=_METHODS, default=[], help="detectors with skad's defaults")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE[,VALUE...]",
+        help=_SET_HELP,
     )
-    parser.add_argument("--jobs", type=int, help="fits at the same time")
-    parser.add_argument("--backend", choices=["loky", "threading", "dask"], help="joblib's")
-    parser.add_argument("--verbose", action="store_const", const=1, default=0, help="every stage")
-    parser.add_argument("--list", action="store_true", help="print presets and tables")
+    add(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="SEED",
+        help="tables show means (default: the preset's)",
+    )
+    add(
+        "--images",
+        type=int,
+        metavar="N",
+        help="training images per category, at most (default: all)",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for results and tables; several runs may share it",
+    )
+    add(
+        "--map-size",
+        type=int,
+        default=256,
+        help="thin heat maps out to this; 0: never (default: 256)",
+    )
+    add("--jobs", type=int, help="number of fits at the same time")
+    add("--backend", choices=["loky", "threading", "dask"], help="joblib's")
+    add("--verbose", action="store_const", const=1, default=0, help="report every stage of a fit")
+    add("--list", action="store_true", help="print presets and tables")
     return parser
 
 
@@ -99,20 +139,10 @@ def _chosen(names: Sequence[str], methods: Sequence[str]) -> dict[str, Preset]:
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ValueError(f"no preset {name!r}.{hint} --list shows all.")
     if not names and not methods:
-        raise ValueError("say what to run: --preset or --method.")
+        raise ValueError("nothing to run: name a --preset or a --method.")
     rows = [row for name in names for row in TABLES.get(name, (name,))]
     own = {f"{method}-defaults": with_defaults(method) for method in methods}
     return {row: PRESETS[row] for row in rows} | own
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set {text!r}: write NAME=VALUE.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _print_presets() -> None:

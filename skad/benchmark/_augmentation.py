@@ -10,13 +10,13 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 
 def augmented(file: str | os.PathLike[str], seed: int) -> Image.Image:
-    """Rotate by 5 degrees, move by 1 %, change light and contrast by 30 %, blur; each at most.
+    """Rotate by up to 5 degrees, shift by up to 1 %, change brightness and contrast by up to 30 %, blur.
 
     Parameters
     ----------
     file : path-like
     seed : int
-        With the end of the file's name it decides about the change.
+        Together with the end of the file's name it determines the change.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def augmented(file: str | os.PathLike[str], seed: int) -> Image.Image:
 
 
 def write_augmented(files: list[str], folder: Path, seed: int) -> list[str]:
-    """Write changed copies of images, so that memory does not hold them all.
+    """Write changed copies of images to a folder, so that they need not fit into memory.
 
     Parameters
     ----------

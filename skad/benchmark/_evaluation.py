@@ -1,4 +1,4 @@
-"""All figures of a fitted detector on labelled images."""
+"""Figures of a fitted detector on labelled images."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def evaluate(
     masks : sequence of n paths, arrays or None, default=None
         Ground truth; None for good images. Pixel figures need a mask for every defective one.
     map_size : int or None, default=256
-        Heat maps and masks whose longer side exceeds it are thinned out by a whole number of pixels, to
-        about this size: a hundred full maps of MVTec AD would take a gigabyte. None: every pixel.
+        Of larger heat maps and masks every second, third, ... pixel is used, so that the longer side has
+        about this many: a hundred full maps of MVTec AD would take a gigabyte. None: every pixel.
 
     Returns
     -------
     dict of str to float
         ``image_auroc``, ``average_precision``, ``f1_optimal``, ``accuracy_at_f1_optimal``,
         ``false_positives_at_f1_optimal``, ``false_negatives_at_f1_optimal``, ``false_alarm_rate`` and
-        ``recall`` at the detector's threshold, ``d_prime``, ``score_ms`` an image (maps and decoding
-        included), and with masks ``pixel_auroc`` and ``aupro``. Shares lie in 0..1.
+        ``recall`` at the detector's threshold, ``d_prime``, ``score_ms`` (milliseconds per image, with
+        decoding and heat map), and with masks ``pixel_auroc`` and ``aupro``. Fractions lie in 0..1.
 
     Raises
     ------
@@ -105,5 +105,7 @@ def _step(shape: tuple[int, ...], map_size: int | None) -> int:
 def _truth(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     truth = as_mask(mask, shape)
     if truth.shape != shape:
-        raise ValueError(f"mask {mask!r} has shape {truth.shape}, its image {shape}.")
+        raise ValueError(
+            f"mask {mask!r} has shape {truth.shape}, its image {shape}: both must have the same size."
+        )
     return truth

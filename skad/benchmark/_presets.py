@@ -36,8 +36,8 @@ class Preset:
         Parameters that differ for some categories.
     shots : int, default=None
         Good images to learn from, drawn at random; None: all.
-    draws : int, default=1
-        Repetitions, each with other images and another seed.
+    n_seeds : int, default=1
+        Repetitions with seeds 0, 1, ...; each draws other `shots`.
     one_model : bool, default=False
         Whether one detector learns all categories at once.
     augmented : bool, default=False
@@ -49,7 +49,7 @@ class Preset:
     params: Params
     by_category: Mapping[str, Params] = field(default_factory=dict)
     shots: int | None = None
-    draws: int = 1
+    n_seeds: int = 1
     one_model: bool = False
     augmented: bool = False
 
@@ -125,21 +125,21 @@ def _patchcore(title: str, **changes: Any) -> Preset:
     return Preset(f"PatchCore, {title}", "patchcore", {**_OFFICIAL, **changes})
 
 
-def _shots(n: int, share: int) -> Preset:
+def _shots(n: int, percent: int) -> Preset:
     return Preset(
-        f"PatchCore, {share} %, {n} image{'s' if n > 1 else ''}",
+        f"PatchCore, {percent} %, {n} image{'s' if n > 1 else ''}",
         "patchcore",
-        # A threshold is not asked for, and one image alone could give none.
-        {**_OFFICIAL, "coreset_size": share / 100, "contamination": 0.1},
+        # The tables need no threshold, and a single image gives none.
+        {**_OFFICIAL, "coreset_size": percent / 100, "contamination": 0.1},
         shots=n,
-        draws=10,
+        n_seeds=10,
     )
 
 
 _PATCHCORE = {
     **{
-        f"patchcore-{share}": _patchcore(f"{share} %", coreset_size=share / 100)
-        for share in (25, 10, 1)
+        f"patchcore-{percent}": _patchcore(f"{percent} %", coreset_size=percent / 100)
+        for percent in (25, 10, 1)
     },
     **{
         f"patchcore-wrn101-{''.join(map(str, layers))}": Preset(
@@ -150,13 +150,13 @@ _PATCHCORE = {
         for layers in ((2, 3), (1, 2, 3))
     },
     **{
-        f"patchcore-{name}-{share}": _patchcore(
-            f"{name}, {share} %", backbone=backbone, coreset_size=share / 100
+        f"patchcore-{name}-{percent}": _patchcore(
+            f"{name}, {percent} %", backbone=backbone, coreset_size=percent / 100
         )
         for name, backbone in _BACKBONES.items()
-        for share in (10, 1)
+        for percent in (10, 1)
     },
-    **{f"patchcore-{share}-{n}shot": _shots(n, share) for share in (25, 10) for n in SHOTS},
+    **{f"patchcore-{percent}-{n}shot": _shots(n, percent) for percent in (25, 10) for n in SHOTS},
     "patchcore-ensemble": Preset(
         "PatchCore, three backbones, 320 px, 1 %",
         "fusion",
@@ -196,10 +196,10 @@ def _reconpatch_ensemble(size: int, resize: int, **changes: Any) -> Preset:
 _RECONPATCH = {
     "reconpatch": _reconpatch("512, 1 %"),
     **{
-        f"reconpatch-1024-{share}": _reconpatch(
-            f"1024, {share} %", embedding_dim=1024, coreset_size=share / 100
+        f"reconpatch-1024-{percent}": _reconpatch(
+            f"1024, {percent} %", embedding_dim=1024, coreset_size=percent / 100
         )
-        for share in (25, 10, 1)
+        for percent in (25, 10, 1)
     },
     **{f"reconpatch-{d}": _reconpatch(f"{d}, 1 %", embedding_dim=d) for d in (64, 128, 256)},
     "reconpatch-p5": _reconpatch("p = 5", patch_size=5),
@@ -222,7 +222,7 @@ _RECONPATCH = {
 
 # ---- ReContrast -----------------------------------------------------------------------------------
 
-# All good images are learned from, as in the paper; thresholds are not asked for.
+# All good images are learned from, as in the paper; the tables need no threshold.
 _ALL = {"validation_fraction": 0.0, "contamination": 0.05}
 _EVAL = {"bn": "eval"}
 _EVAL_CATEGORIES = dict.fromkeys(
@@ -253,7 +253,7 @@ _RECONTRAST = {
     "recontrast": _recontrast("2,000 steps"),
     "recontrast-visa": _recontrast("3,000 steps", max_iter=3000),
     "recontrast-seeds": Preset(
-        "ReContrast, three seeds", "recontrast", _ALL, _EVAL_CATEGORIES, draws=3
+        "ReContrast, three seeds", "recontrast", _ALL, _EVAL_CATEGORIES, n_seeds=3
     ),
     "recontrast-stable": _recontrast("stable", bn="stable", warmup_fraction=0.2),
     "recontrast-multi-class": Preset(
@@ -280,7 +280,7 @@ _RECONTRAST = {
 
 PRESETS: dict[str, Preset] = {**_PATCHCORE, **_RECONPATCH, **_RECONTRAST}
 
-# What ``--preset`` takes beside single rows: whole tables.
+# Whole tables, which ``--preset`` accepts like single rows.
 TABLES: dict[str, tuple[str, ...]] = {
     "patchcore-table-s1": ("patchcore-25", "patchcore-10", "patchcore-1"),
     "patchcore-table-s4": ("patchcore-wrn101-23", "patchcore-wrn101-123"),

@@ -1,4 +1,4 @@
-"""Results as tables: Markdown to read, CSV and JSON to go on with."""
+"""Results as tables: Markdown to read, CSV and JSON for other programs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from skad._system.files import write_text
 from skad._validation.text import readable
+from skad.benchmark._overview import overview
+from skad.benchmark._presets import PRESETS
 from skad.benchmark._published import published
-from skad.benchmark._runner import read_result
+from skad.benchmark._results import read_results
+from skad.benchmark._statistics import (
+    Result,
+    categories_of,
+    listed,
+    natural,
+    ours,
+    published_mean,
+    row_of,
+    seed_means,
+    table_line,
+    values_of,
+    with_spread,
+)
 
 # Shown in the Markdown table, in this order; the files hold all.
 _SHOWN = {
@@ -24,25 +36,25 @@ _SHOWN = {
     "aupro": "AUPRO",
     "f1_optimal": "best F1",
     "accuracy_at_f1_optimal": "accuracy there",
+    "false_alarm_rate": "false alarms",
+    "recall": "recall",
+    "fit_s": "fit, s",
+    "score_ms": "ms per image",
 }
-_OWN = {"false_alarm_rate": "false alarms", "recall": "found", "fit_s": "fit, s", "score_ms": "ms"}
-_COUNTS = {
-    *("false_positives_at_f1_optimal", "false_negatives_at_f1_optimal", "fit_s", "score_ms"),
-    *("d_prime", "n_train", "n_test"),
-}
-# Several sources print fewer categories than the data set has; a mean needs all of them.
-_N_CATEGORIES = {"mvtec_ad": 15, "visa": 12, "aptos": 1, "oct2017": 1, "isic2018": 1}
-
-Result = dict[str, Any]
+_NOTE = """\
+Percentages; in brackets the published figure, and ours minus that. ± is the standard deviation over
+seeds. False alarms and recall are those of the detector's own threshold. Means of pixel AUROC and AUPRO
+are over the categories that have masks.
+"""
 
 
 def write_tables(out: str | os.PathLike[str]) -> list[Path]:
-    """Write ``results.md``, ``results.csv`` and ``results.json`` from what a run has left.
+    """Write ``results.md``, ``results.csv`` and ``results.json`` from the results of :func:`run`.
 
     Parameters
     ----------
     out : path-like
-        Folder of :func:`run`.
+        Folder of :func:`run`; all results in it enter, also those of several runs.
 
     Returns
     -------
@@ -52,12 +64,12 @@ def write_tables(out: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     ValueError
-        If there is no result in it, or a file that is none.
+        If it holds no results, or a file that is no result.
     """
     out = Path(out)
-    results = [read_result(file) for file in sorted(out.glob("*/*.json"))]
+    results = sorted(read_results(out), key=_place)
     if not results:
-        raise ValueError(f"{os.fspath(out)!r} holds no results.")
+        raise ValueError(f"{os.fspath(out)!r} holds no results: name the folder of a run.")
     texts = {
         "results.md": markdown(results),
         "results.csv": _csv(results),
@@ -68,8 +80,17 @@ def write_tables(out: str | os.PathLike[str]) -> list[Path]:
     return [out / name for name in texts]
 
 
+def _place(result: Result) -> tuple[Any, ...]:
+    """Presets in the order of the papers, then numbers by their size."""
+    known = list(PRESETS)
+    name = result["preset"]
+    changes = [(n, natural(value)) for n, value in sorted(result["changes"].items())]
+    place = known.index(name) if name in known else len(known)
+    return result["dataset"], place, name, changes, result["category"], result["seed"]
+
+
 def markdown(results: list[Result]) -> str:
-    """Draw a table for every preset and data set, figures in percent, published ones beside ours.
+    """Draw an overview of every data set, and a table for every row and data set.
 
     Parameters
     ----------
@@ -79,80 +100,55 @@ def markdown(results: list[Result]) -> str:
     -------
     str
     """
-    groups = dict.fromkeys((result["preset"], result["dataset"]) for result in results)
-    tables = [
-        _table([r for r in results if (r["preset"], r["dataset"]) == group]) for group in groups
-    ]
-    note = (
-        "Percentages; in brackets what the paper prints, and ours minus that. False alarms and share "
-        "found are those of the detector's own threshold.\n"
-    )
-    return "\n".join(["# Results\n", note, *tables, _environments(results)])
+    datasets = _grouped(results, lambda result: result["dataset"])
+    tables = [table for group in datasets for table in [overview(group)] if table]
+    tables += [_table(rows) for group in datasets for rows in _grouped(group, row_of)]
+    return "\n".join(["# Results\n", _NOTE, *tables, _environments(results)])
+
+
+def _grouped(results: list[Result], key: Any) -> list[list[Result]]:
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return list(groups.values())
 
 
 def _table(results: list[Result]) -> str:
+    """Categories of a row, with the published figures beside them."""
     preset, dataset = results[0]["preset"], results[0]["dataset"]
     paper = published(preset, dataset)
-    categories = list(dict.fromkeys(result["category"] for result in results))
-    shown = {
-        name: title
-        for name, title in {**_SHOWN, **_OWN}.items()
-        if any(name in result["figures"] for result in results)
-    }
+    categories = categories_of(results)
+    shown = {name: title for name, title in _SHOWN.items() if values_of(results, name)}
     lines = [f"## {results[0]['title']} ({preset}) on {dataset}\n"]
-    changes = results[0]["changes"]
-    if changes:
-        changed = ", ".join(f"{name}={value}" for name, value in changes.items())
-        lines.append(f"Settings changed: {changed}.\n")
-    lines += [_row(["category", *shown.values()]), _row(["---"] * (1 + len(shown)))]
+    if results[0]["changes"]:
+        lines.append(f"Settings changed: {listed(results[0]['changes'])}.\n")
+    lines += [table_line(["category", *shown.values()]), table_line(["---"] * (1 + len(shown)))]
     for category in categories:
         of_category = [result for result in results if result["category"] == category]
-        cells = [_cell(_values(of_category, n), n, paper.get(n, {}).get(category)) for n in shown]
-        lines.append(_row([category, *cells]))
+        cells = [_cell(values_of(of_category, n), n, paper.get(n, {}).get(category)) for n in shown]
+        lines.append(table_line([category, *cells]))
     if len(categories) > 1:
-        means = {name: _means(results, categories, name) for name in shown}
         cells = [
-            _cell(means[name], name, _published_mean(paper.get(name, {}), categories, dataset))
+            _cell(
+                seed_means(results, name),
+                name,
+                published_mean(paper.get(name, {}), _having(results, name), dataset),
+            )
             for name in shown
         ]
-        lines.append(_row(["**mean**", *cells]))
+        lines.append(table_line(["**mean**", *cells]))
     return "\n".join([*lines, ""])
 
 
-def _values(results: Iterable[Result], name: str) -> list[float]:
-    return [r["figures"][name] for r in results if name in r["figures"]]
-
-
-def _means(results: list[Result], categories: list[str], name: str) -> list[float]:
-    """Mean over categories, one for every draw that all of them have."""
-    draws = sorted({result["draw"] for result in results})
-    rows = [
-        _values((r for r in results if r["draw"] == draw and r["category"] in categories), name)
-        for draw in draws
-    ]
-    return [float(np.mean(row)) for row in rows if len(row) == len(categories)]
-
-
-def _published_mean(figures: dict[str, float], categories: list[str], dataset: str) -> float | None:
-    """Mean of the published figures of these categories; the printed mean where that is all there is."""
-    if all(category in figures for category in categories):
-        return float(np.mean([figures[category] for category in categories]))
-    return figures.get("avg") if len(categories) == _N_CATEGORIES.get(dataset) else None
+def _having(results: list[Result], name: str) -> list[str]:
+    return categories_of(result for result in results if name in result["figures"])
 
 
 def _cell(values: list[float], name: str, paper: float | None) -> str:
-    if not values or np.isnan(values).all():
-        return ""
-    scale = 1 if name in _COUNTS else 100
-    ours = scale * float(np.mean(values))
-    text = f"{ours:.0f}" if name in ("fit_s", "score_ms") else f"{ours:.1f}"
-    if len(values) > 1:
-        text += f" ± {scale * np.std(values, ddof=1):.1f}"
-    return text if paper is None else f"{text} ({paper:.1f}, {ours - paper:+.1f})"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    text = with_spread(values, name)
+    if not text or paper is None:
+        return text
+    return f"{text} ({paper:.1f}, {ours(values, name) - paper:+.1f})"
 
 
 def _environments(results: list[Result]) -> str:
@@ -172,12 +168,11 @@ def _environments(results: list[Result]) -> str:
 def _csv(results: list[Result]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["preset", "dataset", "category", "draw", "metric", "value", "published_percent"]
-    )
+    keys = ("preset", "dataset", "category", "seed")
+    writer.writerow([*keys, "changes", "metric", "value", "published_percent"])
     for result in results:
         paper = published(result["preset"], result["dataset"])
-        keys = [result[name] for name in ("preset", "dataset", "category", "draw")]
+        row = [*(result[key] for key in keys), listed(result["changes"])]
         for name, value in result["figures"].items():
-            writer.writerow([*keys, name, value, paper.get(name, {}).get(result["category"], "")])
+            writer.writerow([*row, name, value, paper.get(name, {}).get(result["category"], "")])
     return text.getvalue()

@@ -15,7 +15,7 @@ def test_every_preset_makes_a_detector_that_fit_accepts(name):
         assert member.random_state == 3
         assert member.device == "cpu"
         if preset.method == "recontrast":
-            member._check_params()
+            member._begin_fit()
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -6,15 +6,11 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from skad.benchmark import Preset, evaluate, run, write_tables
+from skad.benchmark import Preset, run
 from skad.benchmark import _runner as module
 from skad.benchmark.__main__ import main
-from skad.benchmark._augmentation import augmented
-from skad.datasets import DATASETS
 
 SMALL = {"backbone": "skad_nano", "image_size": 32, "coreset_size": 0.25, "contamination": 0.2}
 PLAIN = {"patchcore-1": Preset("small", "patchcore", SMALL)}
@@ -29,25 +25,28 @@ def results(out):
 def test_a_result_for_every_category(parts, tmp_path):
     run(parts, PLAIN, tmp_path)
     found = results(tmp_path)
-    assert list(found) == ["patchcore-1/bottle-0.json", "patchcore-1/cable-0.json"]
-    figures = found["patchcore-1/bottle-0.json"]["figures"]
+    assert list(found) == ["patchcore-1/folder-bottle-0.json", "patchcore-1/folder-cable-0.json"]
+    bottle, cable = found.values()
+    figures = bottle["figures"]
     assert figures["image_auroc"] == figures["average_precision"] == figures["recall"] == 1.0
     assert 0.5 < figures["aupro"] <= 1
     assert figures["n_train"] == 8
-    assert found["patchcore-1/cable-0.json"]["settings"]["params"]["image_size"] == "32"
-    assert found["patchcore-1/cable-0.json"]["environment"]["torch"]
+    assert cable["settings"]["params"]["image_size"] == "32"
+    assert cable["environment"]["torch"]
 
 
 def test_finished_results_are_not_run_again(parts, tmp_path, monkeypatch, capsys):
     run(parts, PLAIN, tmp_path, categories=["cable"])
-    before = (tmp_path / "patchcore-1/cable-0.json").stat().st_mtime_ns
+    before = (tmp_path / "patchcore-1/folder-cable-0.json").stat().st_mtime_ns
     fits = []
     original = module.run_task
-    monkeypatch.setattr(module, "run_task", lambda t, *a: fits.append(t.label) or original(t, *a))
+    monkeypatch.setattr(
+        module, "run_task", lambda t, *a: fits.append(t.categories) or original(t, *a)
+    )
     run(parts, PLAIN, tmp_path, verbose=1)
-    assert fits == ["patchcore-1, bottle"]
-    assert "1 of 2 fits are finished already" in capsys.readouterr().out
-    assert (tmp_path / "patchcore-1/cable-0.json").stat().st_mtime_ns == before
+    assert fits == [("bottle",)]
+    assert "1 of 2 fits are done already" in capsys.readouterr().out
+    assert (tmp_path / "patchcore-1/folder-cable-0.json").stat().st_mtime_ns == before
 
 
 def test_a_killed_run_goes_on(parts, tmp_path):
@@ -68,7 +67,7 @@ PatchCoreDetector.fit = dying
 main({arguments!r})
 """
     subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=100)
-    assert list(results(tmp_path)) == ["patchcore-defaults/bottle-0.json"]
+    assert [r["category"] for r in results(tmp_path).values()] == ["bottle"]
     main(arguments)
     assert len(results(tmp_path)) == 2
     assert sorted(f.name for f in tmp_path.iterdir() if f.is_file()) == [
@@ -78,11 +77,45 @@ main({arguments!r})
 
 def test_results_of_other_settings_are_not_mixed(parts, tmp_path):
     run(parts, PLAIN, tmp_path, categories=["cable"])
-    for changes, seed in (({"n_neighbors": 3}, 0), ({}, 1)):
+    changed = {"patchcore-1": Preset("small", "patchcore", {**SMALL, "n_neighbors": 3})}
+    for presets, map_size in ((changed, 256), (PLAIN, None)):
         with pytest.raises(ValueError, match=r"cable-0\.json' holds a result of other settings"):
-            run(parts, PLAIN, tmp_path, changes=changes, seed=seed)
-    # What changes no figure is no other setting.
-    run(parts, PLAIN, tmp_path, changes={"batch_size": 3}, categories=["cable"])
+            run(parts, presets, tmp_path, map_size=map_size)
+    # What changes no figure makes no other row.
+    run(parts, PLAIN, tmp_path, grid={"batch_size": [3]}, categories=["cable"])
+    assert len(results(tmp_path)) == 1
+
+
+def test_rows_for_every_combination_and_seed(parts, tmp_path, capsys):
+    """They are added to what is in the folder, whatever the order in which parameters are named."""
+    options = {"categories": ["cable"], "n_images": 5}
+    grid = {"n_neighbors": [1, 3], "coreset_size": [0.25, 0.5]}
+    run(parts, PLAIN, tmp_path, grid=grid, seeds=[0, 4], verbose=1, **options)
+    found = list(results(tmp_path).values())
+    assert len(found) == 8
+    assert {r["figures"]["n_train"] for r in found} == {5}
+    assert {(r["settings"]["params"]["random_state"], r["seed"]) for r in found} == {
+        ("0", 0),
+        ("4", 4),
+    }
+    assert found[0]["changes"]["training images"] == "5"
+    printed = capsys.readouterr().out
+    assert "[2/8] patchcore-1, n_neighbors=1, coreset_size=0.25, cable, seed 4: image" in printed
+    run(parts, PLAIN, tmp_path, grid=dict(reversed(grid.items())), seeds=[4], verbose=1, **options)
+    assert "4 of 4 fits are done already" in capsys.readouterr().out
+    assert len({str(r["changes"]) for r in found}) == len(list(tmp_path.iterdir())) == 4
+
+
+def test_several_data_sets(parts, tmp_path):
+    datasets = ["folder", "mvtec_ad"]
+    run([parts / "bottle", parts], PLAIN, tmp_path, dataset=datasets, categories=["bottle"])
+    assert [r["dataset"] for r in results(tmp_path).values()] == datasets
+    with pytest.raises(ValueError, match=r"category 'bottle' is in '.*bottle' and in"):
+        run([parts / "bottle", parts], PLAIN, tmp_path)
+    with pytest.raises(
+        ValueError, match="1 folders and 2 names of data sets: give one name for all"
+    ):
+        run(parts, PLAIN, tmp_path, dataset=datasets)
 
 
 def test_workers_give_the_same(parts, tmp_path):
@@ -96,17 +129,11 @@ def test_workers_give_the_same(parts, tmp_path):
 
 
 def test_low_shot_draws_differ(parts, tmp_path):
-    preset = {"shots": Preset("two", "patchcore", SMALL, shots=2, draws=3)}
+    preset = {"shots": Preset("two", "patchcore", SMALL, shots=2, n_seeds=3)}
     run(parts, preset, tmp_path, categories=["bottle"])
     found = results(tmp_path)
-    assert list(found) == [f"shots/bottle-{i}.json" for i in range(3)]
+    assert list(found) == [f"shots/folder-bottle-{i}.json" for i in range(3)]
     assert {r["figures"]["n_train"] for r in found.values()} == {2}
-    task = module.Task("shots", preset["shots"], "folder", "", ("bottle",), 0, 0, {}, None)
-    images = [str(i) for i in range(50)]
-    drawn = module._chosen(task, "bottle", images)
-    assert len(drawn) == 2
-    assert drawn == module._chosen(task, "bottle", images)
-    assert drawn != module._chosen(task, "cable", images)
 
 
 def test_one_model_for_all_categories(parts, tmp_path):
@@ -114,30 +141,27 @@ def test_one_model_for_all_categories(parts, tmp_path):
     run(parts, preset, tmp_path)
     found = results(tmp_path)
     assert [r["figures"]["n_train"] for r in found.values()] == [16, 16]
-    assert found["all/bottle-0.json"]["settings"]["categories"] == ["bottle", "cable"]
+    assert found["all/folder-bottle-0.json"]["settings"]["categories"] == ["bottle", "cable"]
 
 
-def test_augmented_images(parts, tmp_path, opened):
+def test_augmented_images(parts, tmp_path):
     preset = {"changed": Preset("changed", "patchcore", SMALL, augmented=True)}
     run(parts, preset, tmp_path, categories=["cable"])
-    figures = results(tmp_path)["changed/cable-0.json"]["figures"]
+    figures = results(tmp_path)["changed/folder-cable-0.json"]["figures"]
     assert 0 <= figures["image_auroc"] <= 1
     assert "aupro" not in figures  # masks lie elsewhere now
-    file = parts / "cable/test/good/0.png"
-    changed = np.asarray(augmented(file, 0))
-    assert changed.shape == np.asarray(opened(file)).shape
-    np.testing.assert_array_equal(changed, augmented(file, 0))
-    assert not np.array_equal(changed, augmented(file, 1))
 
 
 def test_what_is_wrong_is_said_before_the_first_fit(parts, tmp_path):
     for arguments, message in (
         ({"dataset": "mvtec"}, "dataset='mvtec' is unknown; there are mvtec_ad"),
         ({"categories": ["cabel"]}, "no category cabel in .*; there are bottle, cable"),
-        ({"changes": {"sise": 3}}, "no parameter 'sise'"),
-        ({"changes": {"coreset_size": -1}}, "'coreset_size' parameter"),
-        ({"seed": -1}, "'random_state' parameter"),
+        ({"grid": {"sise": [3]}}, "no parameter 'sise'"),
+        ({"grid": {"coreset_size": [0.5, -1]}}, "'coreset_size' parameter"),
+        ({"seeds": [0, -1]}, "'random_state' parameter"),
         ({"categories": []}, "categories is empty"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"n_images": 0}, "n_images=0 must be"),
         ({"map_size": -1}, "map_size=-1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -179,7 +203,9 @@ class TestLastCategory:
     def test_has_fewer_images_than_shots(self, parts, tmp_path, no_fit):
         (parts / "cable/train/good/0.png").unlink()
         presets = {**PLAIN, "shots": Preset("eight", "patchcore", SMALL, shots=8)}
-        with pytest.raises(ValueError, match="'cable' has 7 training images; 8 are asked for"):
+        with pytest.raises(
+            ValueError, match="'cable' has 7 training images and the preset needs 8"
+        ):
             run(parts, presets, tmp_path / "out")
 
     def test_has_settings_of_its_own_that_do_not_do(self, parts, tmp_path, no_fit):
@@ -215,75 +241,6 @@ def test_categories_that_are_no_utf8(parts, tmp_path, capsys):
     main([str(tmp_path / "parts"), *arguments])
     printed = capsys.readouterr().out
     assert printed.encode("utf-8")
-    assert r"patchcore-defaults, caf\xe9: image AUROC 1.0000" in printed
+    assert r"patchcore-defaults, caf\xe9, seed 0: image AUROC 1.0000" in printed
     assert r"| caf\xe9 | 100.0" in (out / "results.md").read_text(encoding="utf-8")
     assert json.loads((out / "results.json").read_text())[0]["category"] == name
-
-
-def test_foreign_files_are_refused(parts, tmp_path):
-    (tmp_path / "patchcore-1").mkdir()
-    (tmp_path / "patchcore-1" / "bottle-0.json").write_text("[1, 2")
-    with pytest.raises(ValueError, match=r"bottle-0\.json' is no result"):
-        run(parts, PLAIN, tmp_path)
-    with pytest.raises(ValueError, match=r"bottle-0\.json' is no result"):
-        write_tables(tmp_path)
-
-
-class TestEvaluate:
-    def test_thinned_maps_measure_about_the_same(self, parts):
-        part = DATASETS["folder"].load(parts, "bottle")
-        detector = module.build_detector(PLAIN["patchcore-1"], "bottle", 0, {}).fit(part.X_train)
-        args = (detector, part.X_test, part.y_test, part.masks_test)
-        full, thin = evaluate(*args, map_size=None), evaluate(*args, map_size=16)
-        assert full["pixel_auroc"] == pytest.approx(thin["pixel_auroc"], abs=0.02)
-        assert full["pixel_auroc"] != thin["pixel_auroc"]
-        assert full["image_auroc"] == thin["image_auroc"]
-        assert "aupro" not in evaluate(*args[:3])
-        # A column of a table, with NaN for images without a mask.
-        column = pd.Series([m or np.nan for m in part.masks_test], index=range(9, 15))
-        assert evaluate(*args[:3], column, map_size=16)["aupro"] == thin["aupro"]
-
-    def test_masks_of_another_size(self, parts, tmp_path):
-        part = DATASETS["folder"].load(parts, "bottle")
-        detector = module.build_detector(PLAIN["patchcore-1"], "bottle", 0, {}).fit(part.X_train)
-        masks = [None if mask is None else np.ones((9, 9)) for mask in part.masks_test]
-        with pytest.raises(ValueError, match=r"has shape \(9, 9\), its image \(40, 48\)"):
-            evaluate(detector, part.X_test, part.y_test, masks)
-
-
-class TestCommandLine:
-    def test_help_and_list(self, capsys):
-        main(["--list"])
-        assert "patchcore-table-s1" in capsys.readouterr().out
-        with pytest.raises(SystemExit, match="0"):
-            main(["--help"])
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["--preset", "patchcor-25"], "Did you mean patchcore-25"),
-            ([], "say what to run"),
-            (["--method", "patchcore", "--set", "image_size"], "write NAME=VALUE"),
-            (["--method", "patchcore", "--set", "sise=3"], "no parameter 'sise'"),
-        ],
-    )
-    def test_errors_are_one_line(self, parts, tmp_path, arguments, message):
-        with pytest.raises(SystemExit, match=message):
-            main([str(parts), "--out", str(tmp_path), *arguments])
-
-    def test_needs_data_and_out(self, capsys):
-        with pytest.raises(SystemExit, match="2"):
-            main(["--method", "patchcore"])
-        assert "DATA and --out are needed" in capsys.readouterr().err
-
-    def test_as_a_module(self, parts, tmp_path):
-        settings = [f"{name}={value}" for name, value in SMALL.items()]
-        result = subprocess.run(
-            [sys.executable, "-m", "skad.benchmark", parts, "--preset", "patchcore-1",
-             "--dataset", "mvtec_ad", "--out", tmp_path, "--set", *settings],
-            capture_output=True, text=True, check=False, timeout=100,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        assert "[2/2] patchcore-1, cable: image AUROC 1.0000" in result.stdout
-        assert "| bottle | 100.0 (100.0, +0.0) |" in result.stdout

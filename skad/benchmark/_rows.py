@@ -1,0 +1,115 @@
+"""Rows of tables: presets, with parameters changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sklearn.model_selection import ParameterGrid
+
+from skad.benchmark._presets import Preset, build_detector
+
+# Parameters that decide about time and messages, not about figures.
+FREE = ("device", "n_jobs", "verbose", "memory", "max_memory", "batch_size", "estimators")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A preset with some parameters changed.
+
+    Parameters
+    ----------
+    name : str
+        Of the preset.
+    preset : Preset
+    params : mapping, default={}
+        Parameters set on top of the preset's.
+    varied : tuple of str, default=()
+        Those of them that have other values in other rows.
+    n_images : int or None, default=None
+        Training images per category, at most; None: all.
+    """
+
+    name: str
+    preset: Preset
+    params: Mapping[str, Any] = field(default_factory=dict)
+    varied: tuple[str, ...] = ()
+    n_images: int | None = None
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """What differs from the preset and decides about the figures."""
+        changes = {name: repr(value) for name, value in self.params.items() if name not in FREE}
+        if self.n_images is not None:
+            changes["training images"] = str(self.n_images)
+        return changes
+
+    @property
+    def label(self) -> str:
+        """How a line of progress names it."""
+        return ", ".join([self.name, *(f"{name}={self.params[name]}" for name in self.varied)])
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its results: other changes, another folder."""
+        if not self.changes:
+            return self.name
+        text = json.dumps(self.changes, sort_keys=True)
+        return f"{self.name}-{hashlib.blake2b(text.encode(), digest_size=5).hexdigest()}"
+
+    def detector(self, category: str, seed: int) -> Any:
+        """Make its detector for a category, unfitted."""
+        return build_detector(self.preset, category, seed, self.params)
+
+
+def rows_of(
+    presets: Mapping[str, Preset],
+    grid: Mapping[str, Sequence[Any]] | None,
+    n_images: int | None = None,
+) -> list[Row]:
+    """Combine every preset with every combination of values.
+
+    Parameters
+    ----------
+    presets : mapping of str to Preset
+    grid : mapping of str to sequence, or None
+        Values of parameters, as for scikit-learn's ParameterGrid.
+    n_images : int or None, default=None
+        Training images per category, at most; None: all.
+
+    Returns
+    -------
+    list of Row
+    """
+    if n_images is not None and n_images < 1:
+        raise ValueError(f"n_images={n_images} must be at least 1, or None for all.")
+    grid = dict(grid or {})
+    varied = tuple(name for name, values in grid.items() if len(values) > 1)
+    rows = (
+        Row(name, preset, params, varied, n_images)
+        for name, preset in presets.items()
+        for params in _combinations(grid)
+    )
+    return list({row.folder: row for row in rows}.values())
+
+
+def _combinations(grid: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for params in ParameterGrid(grid):
+        yield {name: params[name] for name in grid}  # in the order given
+
+
+def with_defaults(method: str) -> Preset:
+    """Make a preset of skad's own defaults for a method.
+
+    Parameters
+    ----------
+    method : {"patchcore", "reconpatch", "recontrast"}
+
+    Returns
+    -------
+    Preset
+    """
+    return Preset(f"{method}, skad's defaults", method, {})

@@ -1,0 +1,37 @@
+"""Figures of a fitted detector."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_detector
+
+from skad.benchmark import evaluate
+from skad.datasets import DATASETS
+
+
+@pytest.fixture(scope="module")
+def part(parts):
+    return DATASETS["folder"].load(parts, "bottle")
+
+
+@pytest.fixture(scope="module")
+def detector(part):
+    return make_detector(contamination=0.2).fit(part.X_train)
+
+
+def test_thinned_maps_measure_about_the_same(part, detector):
+    args = (detector, part.X_test, part.y_test, part.masks_test)
+    full, thin = evaluate(*args, map_size=None), evaluate(*args, map_size=16)
+    assert full["pixel_auroc"] == pytest.approx(thin["pixel_auroc"], abs=0.02)
+    assert full["pixel_auroc"] != thin["pixel_auroc"]
+    assert full["image_auroc"] == thin["image_auroc"]
+    assert "aupro" not in evaluate(*args[:3])
+    # A column of a table, with NaN for images without a mask.
+    column = pd.Series([m or np.nan for m in part.masks_test], index=range(9, 15))
+    assert evaluate(*args[:3], column, map_size=16)["aupro"] == thin["aupro"]
+
+
+def test_masks_of_another_size(part, detector):
+    masks = [None if mask is None else np.ones((9, 9)) for mask in part.masks_test]
+    with pytest.raises(ValueError, match=r"has shape \(9, 9\), its image \(40, 48\): both must"):
+        evaluate(detector, part.X_test, part.y_test, masks)

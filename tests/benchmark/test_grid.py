@@ -1,0 +1,26 @@
+"""Values of parameters on a command line."""
+
+import pytest
+
+from skad.benchmark._grid import parse_grid
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("k=3,5", [3, 5]),
+        ("b=None,9", [None, 9]),
+        ("sigma=auto,1.0", ["auto", 1.0]),
+        ("layers=(2,3),(1,2,3)", [(2, 3), (1, 2, 3)]),
+        ("layers=((1,2),(3,))", [((1, 2), (3,))]),
+        ("weights='a,b.pt',c=d.pt", ["a,b.pt", "c=d.pt"]),
+        ("memory=", [""]),
+    ],
+)
+def test_values(text, values):
+    assert parse_grid([text]) == {text.partition("=")[0]: values}
+
+
+def test_names_come_once():
+    with pytest.raises(ValueError, match=r"--set names 'k' twice: write k=VALUE,VALUE"):
+        parse_grid(["k=3", "k=5"])
