@@ -20,7 +20,7 @@ DETECTORS = [
     make_detector(image_size=64),
     make_detector(image_size=64, geometry="pad", b=2),
     make_reconpatch(image_size=64, epochs=1, train_batch_size=512),
-    make_recontrast(image_size=64, max_iter=8),
+    make_recontrast(max_iter=6),
     ScoreFusionDetector(
         [("bank", make_detector()), ("deep", make_detector(layers=(2,), image_size=64))],
         target_false_alarm_rate=0.2,

@@ -31,8 +31,8 @@ print((peak() - before) / whole)
 """
 
 
-def peak_share(max_memory):
-    """Peak memory of a fit beyond what the backbone takes, as a share of N x d x 4 bytes."""
+def peak_fraction(max_memory):
+    """Peak memory of a fit beyond what the backbone takes, as a fraction of N x d x 4 bytes."""
     result = subprocess.run(
         [sys.executable, "-c", CODE, str(max_memory)],
         capture_output=True, text=True, timeout=300, check=True,
@@ -42,8 +42,8 @@ def peak_share(max_memory):
 
 def test_less_than_the_embeddings_is_held():
     # Cells take 5/8 of them here, projections 1/8.
-    assert peak_share(None) <= 0.9
+    assert peak_fraction(None) <= 0.9
 
 
 def test_max_memory_bounds_it_further():
-    assert peak_share("60MB") <= 0.5
+    assert peak_fraction("60MB") <= 0.5
