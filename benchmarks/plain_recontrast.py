@@ -1,8 +1,8 @@
 r"""ReContrast written out plainly, as a second opinion on figures and times.
 
 Nothing of skad's training is used: whole-batch heads, gradient hooks, two optimisers, a DataLoader,
-float32, scipy's Gaussian. ResNet-18 alone. What it prints compares with the row "full" of
-``recontrast_tables.py``. Run, for instance::
+float32, scipy's Gaussian. ResNet-18 alone. What it prints compares with
+``python -m skad.benchmark ... --preset recontrast``. Run, for instance::
 
     python benchmarks/plain_recontrast.py parts/bottle --weights resnet18.safetensors \
         --image-size 128 --iterations 200 --seeds 1 111

@@ -1,8 +1,7 @@
-r"""ReConPatch beside PatchCore: robustness (Table S5), inference time (S6), score histograms (Fig. 3).
+r"""ReConPatch beside PatchCore: inference time (Table S6), score histograms (Figure 3).
 
 Run, for instance::
 
-    python benchmarks/reconpatch_figures.py augmentation parts/* --weights resnet18.safetensors
     python benchmarks/reconpatch_figures.py time parts/bottle --backbone wide_resnet50_2.tv_in1k
     python benchmarks/reconpatch_figures.py histogram parts/bottle --out docs/images
 """
@@ -10,24 +9,27 @@ Run, for instance::
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 
 from skad import PatchCoreDetector, ReConPatchDetector
-from skad.benchmark._augmentation import augmented
+from skad.datasets import load_folder
 from skad.metrics import discriminability
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from inspect_folder import print_row
-from reconpatch_tables import load_part
-
 METHODS: dict[str, Any] = {"PatchCore": PatchCoreDetector, "ReConPatch": ReConPatchDetector}
+
+
+def load_part(args: argparse.Namespace) -> Any:
+    """Read the folder, with at most ``--images`` training images, spread evenly."""
+    data = load_folder(args.folder)
+    n = min(args.images or len(data.X_train), len(data.X_train))
+    chosen = np.linspace(0, len(data.X_train) - 1, n).round().astype(int)
+    data.X_train = [data.X_train[i] for i in chosen]
+    return data
 
 
 def detectors(args: argparse.Namespace, **params: Any) -> dict[str, Any]:
@@ -41,47 +43,21 @@ def detectors(args: argparse.Namespace, **params: Any) -> dict[str, Any]:
     }
 
 
-# ---- Table S5 -------------------------------------------------------------------------------------
-
-
-def augmentation(args: argparse.Namespace) -> None:
-    """Image AUROC with images as they are, and with training and test images augmented."""
-    print_row(["set", *(f"{m}, {w} aug." for m in METHODS for w in ("w/o", "w/"))], markdown=True)
-    print_row(["---"] * (1 + 2 * len(METHODS)), markdown=True)
-    rows = []
-    for folder in args.folders:
-        data = load_part(folder, args.images)
-        plain = data.X_train, data.X_test
-        changed = tuple(
-            [np.asarray(augmented(file, args.seed)) for file in files] for files in plain
-        )
-        rows.append(
-            [
-                roc_auc_score(data.y_test, detector.fit(X).score_samples(X_test))
-                for detector in detectors(args).values()
-                for X, X_test in (plain, changed)
-            ]
-        )
-        print_row([data.category, *(f"{value:.3f}" for value in rows[-1])], markdown=True)
-    print_row(["mean", *(f"{value:.3f}" for value in np.mean(rows, axis=0))], markdown=True)
-
-
 # ---- Table S6 -------------------------------------------------------------------------------------
 
 
-def inference_time(args: argparse.Namespace, warm_up: int = 10, repeats: int = 30) -> None:
-    """Milliseconds an image, batch 1; in turns, so that a busy machine slows both down."""
-    data = load_part(args.folders[0], args.images)
+def inference_time(args: argparse.Namespace, warm_up: int = 10) -> None:
+    """Milliseconds per image, batch 1; in turns, so that a busy machine slows both down."""
+    data = load_part(args)
     image = [np.asarray(Image.open(data.X_test[0]).convert("RGB"))]
-    print_row(["features", *METHODS, "ratio"], markdown=True)
-    print_row(["---"] * 4, markdown=True)
+    print(f"| features | {' | '.join(METHODS)} | ratio |", "| --- " * 4 + "|", sep="\n")
     args.epochs = 0  # the values of f take no time
     for name, params in {
         "concat": {},
         "adaptive, 512": {"aggregation": "adaptive", "target_dim": 512},
     }.items():
         fitted = [d.fit(data.X_train) for d in detectors(args, **params).values()]
-        times = np.empty((warm_up + repeats, 2))
+        times = np.empty((warm_up + args.repeats, 2))
         for i in range(len(times)):
             for j, detector in enumerate(fitted):
                 start = time.perf_counter()
@@ -89,7 +65,7 @@ def inference_time(args: argparse.Namespace, warm_up: int = 10, repeats: int = 3
                 times[i, j] = 1000 * (time.perf_counter() - start)
         patchcore, reconpatch = np.median(times[warm_up:], axis=0)
         ratio = np.median(times[warm_up:, 1] / times[warm_up:, 0])
-        print_row([name, f"{patchcore:.1f}", f"{reconpatch:.1f}", f"{ratio:.3f}"], markdown=True)
+        print(f"| {name} | {patchcore:.1f} | {reconpatch:.1f} | {ratio:.3f} |")
 
 
 # ---- Figure 3 -------------------------------------------------------------------------------------
@@ -102,7 +78,7 @@ def histogram(args: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    data = load_part(args.folders[0], args.images)
+    data = load_part(args)
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for panel, (name, detector) in zip(panels, detectors(args).items(), strict=True):
         scores = -detector.fit(data.X_train).score_samples(data.X_test)
@@ -124,15 +100,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    analyses = {"augmentation": augmentation, "time": inference_time, "histogram": histogram}
+    analyses = {"time": inference_time, "histogram": histogram}
     parser.add_argument("analysis", choices=analyses)
-    parser.add_argument("folders", nargs="+", type=Path, help="folders in MVTec layout")
+    parser.add_argument("folder", type=Path, help="folder in MVTec layout")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--weights", default="pretrained", help="'pretrained', 'random' or a file")
-    parser.add_argument("--images", type=int, help="training images a set, at most; all")
+    parser.add_argument("--images", type=int, help="training images, at most; all")
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=30, help="scorings that are timed")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for pictures")
     args = parser.parse_args()
     analyses[args.analysis](args)

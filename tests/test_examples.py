@@ -1,6 +1,8 @@
 """The scripts of examples/ and benchmarks/ run as they are."""
 
 import importlib
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -33,16 +35,6 @@ def folder(tmp_path_factory):
     return root
 
 
-def save_random_weights(name, folder):
-    from safetensors.torch import save_file
-
-    from skad._features.backbones import _create
-
-    path = folder / f"{name}.safetensors"
-    save_file(_create(name, (2, 3)).state_dict(), path)
-    return path
-
-
 def test_demo_finds_the_damage_and_draws_it(tmp_path, opened):
     result = run("examples/demo.py", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -52,38 +44,28 @@ def test_demo_finds_the_damage_and_draws_it(tmp_path, opened):
     assert opened(tmp_path / "demo.png").size[0] > 500
 
 
-def test_inspect_folder_needs_no_weights(folder):
-    result = run(
-        "examples/inspect_folder.py",
-        folder,
-        "--image-size",
-        64,
-        "--coreset-size",
-        0.2,
-        "--markdown",
-    )
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout.splitlines()[-1].split(" | ")[2]) == 1.0
-
-
 def test_inspect_folder(folder, tmp_path):
-    weights = save_random_weights("resnet10t", tmp_path)
+    """The backbone that comes with skad needs no weights; masks are optional."""
+    unmasked = shutil.copytree(folder, tmp_path / "unmasked")
+    shutil.rmtree(unmasked / "ground_truth")
     result = run(
-        "examples/inspect_folder.py", folder, folder, "--backbone", "resnet10t", "--weights", weights,
-        "--image-size", 64, "--coreset-size", 0.2, "--geometry", "squash", "crop", "--markdown",
+        "examples/inspect_folder.py", folder, unmasked, "--image-size", 64, "--coreset-size", 0.2,
         "--out", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    rows = [line.split(" | ") for line in result.stdout.splitlines() if line.startswith("| plate")]
-    assert [row[1] for row in rows] == ["squash", "squash", "crop", "crop"]
-    assert all(float(row[2]) == 1.0 and float(row[3]) > 0.9 for row in rows)
-    assert {path.name for path in tmp_path.glob("*.png")} == {"plate-squash.png", "plate-crop.png"}
+    rows = [re.split("  +", line.strip()) for line in result.stdout.splitlines()]
+    (masked,) = [row for row in rows if row[0] == "plate"]
+    (without,) = [row for row in rows if row[0] == "unmasked"]
+    assert masked[1] == without[1] == "1.000"
+    assert float(masked[2]) > 0.9
+    assert without[2] == "-"
+    assert {path.name for path in tmp_path.glob("*.png")} == {"plate.png", "unmasked.png"}
 
 
 def test_inspect_folder_says_what_is_wrong(tmp_path):
     result = run("examples/inspect_folder.py", tmp_path / "absent")
     assert result.returncode != 0
-    assert "absent': no such folder. Expected the layout" in result.stderr
+    assert "absent': no such folder. Expected layout" in result.stderr
     assert "train/good" in result.stderr
 
 
@@ -133,24 +115,33 @@ def test_scale_is_measured():
     assert "| whole | 20 |" in result.stdout
 
 
-def test_compare_backbones(folder, tmp_path):
-    weights = save_random_weights("resnet18", tmp_path)
+def test_a_network_of_ones_own_in_a_table(folder, tmp_path):
     result = run(
-        "benchmarks/compare_backbones.py", folder, "--weights", weights, "--seeds", 0, "--image-size", 64
+        "benchmarks/gabor_filters.py", folder, "--image-size", 64, "--out", tmp_path, "--seeds", 0
+    )
+    assert result.returncode == 0, result.stderr
+    assert "| plate | 100.0 | 9" in result.stdout
+    assert "## PatchCore, Gabor filters (gabor-filters) on folder" in result.stdout
+
+
+@pytest.mark.parametrize("analysis", ["time", "histogram"])
+def test_reconpatch_beside_patchcore(folder, tmp_path, analysis):
+    result = run(
+        "benchmarks/reconpatch_figures.py", analysis, folder, "--backbone", "skad_nano",
+        "--images", 3, "--epochs", 0, "--repeats", 1, "--out", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
-    assert len(rows) == 5
-    assert all(len(row) == 4 and row[1] == row[2] and float(row[3]) > 0 for row in rows)
-    image, pixel = map(float, rows[0][1].split(" / "))
-    assert image == 1.0
-    assert pixel > 0.9
+    if analysis == "time":
+        assert result.stdout.splitlines()[0] == "| features | PatchCore | ReConPatch | ratio |"
+        assert len(result.stdout.splitlines()) == 4
+    else:
+        assert (tmp_path / "reconpatch-histogram-plate.png").stat().st_size > 5000
 
 
 def test_gabor_filters_answer_to_their_own_wave(monkeypatch):
     """Blind to brightness; the strongest filter is the one of the image's wavelength and direction."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    bank = importlib.import_module("compare_backbones").GaborBank()
+    bank = importlib.import_module("gabor_filters").GaborBank()
     wave = torch.sin(2 * torch.pi / 8 * torch.arange(64.0)).expand(3, 64, 64)
     (plain,), (striped,) = bank(torch.ones(1, 3, 64, 64)), bank(wave[None])
     assert plain.shape == (1, 96, 8, 8)
@@ -168,17 +159,6 @@ def test_one_detector_for_many_categories(folder):
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("plate")]
     assert len(rows) == 2
     assert all(float(row[1]) > 0.9 for row in rows)
-
-
-def test_recontrast_tables(folder):
-    result = run(
-        "benchmarks/recontrast_tables.py", folder, "--backbone", "skad_nano", "--image-size", 64,
-        "--iterations", 3, "--seeds", 0, "--rows", "untrained", "B", "full",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["untrained", "B", "full"]
-    assert all(len(row) == 8 for row in rows)
 
 
 def test_bench_displays():
