@@ -112,14 +112,15 @@ def find_parts(
         (name, os.fspath(path), tuple(DATASETS[name].categories(path)))
         for name, path in zip(datasets, paths, strict=True)
     ]
-    _check_distinct(found)
-    return found if categories is None else _chosen(found, categories)
+    parts = found if categories is None else _chosen(found, categories)
+    _check_distinct(parts)
+    return parts
 
 
-def _check_distinct(found: list[tuple[str, str, tuple[str, ...]]]) -> None:
+def _check_distinct(parts: list[tuple[str, str, tuple[str, ...]]]) -> None:
     """Two categories of one name would share a file of results."""
     seen: dict[tuple[str, str], str] = {}
-    for dataset, path, names in found:
+    for dataset, path, names in parts:
         for name in names:
             other = seen.setdefault((dataset, name), path)
             if other != path:

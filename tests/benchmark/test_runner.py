@@ -110,6 +110,7 @@ def test_several_data_sets(parts, tmp_path):
     datasets = ["folder", "mvtec_ad"]
     run([parts / "bottle", parts], PLAIN, tmp_path, dataset=datasets, categories=["bottle"])
     assert [r["dataset"] for r in results(tmp_path).values()] == datasets
+    run([parts / "bottle", parts], PLAIN, tmp_path, categories=["cable"])
     with pytest.raises(ValueError, match=r"category 'bottle' is in '.*bottle' and in"):
         run([parts / "bottle", parts], PLAIN, tmp_path)
     with pytest.raises(
