@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -31,13 +31,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skad._callbacks import FitProgress
 from skad._images import (
+    CanvasCache,
     Geometry,
     ImageBatch,
     ImageSource,
     as_image_source,
-    check_kind,
     is_rows,
     iter_batches,
+    refuse_other_kind,
     refuse_single,
     short_errors,
     warn_of_rows,
@@ -178,7 +179,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     def _check_unchanged(self) -> None:
         """Refuse what makes scores wrong; a snapshot is brought back to what was fitted."""
-        check_is_fitted(self)
+        if not hasattr(self, "_params_at_fit"):
+            check_is_fitted(self)
         now = self._frozen_params()
         changed = [
             name
@@ -621,18 +623,25 @@ class BaseImageDetector(BaseDetector):
             for name in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, name):
                     delattr(self, name)
-        if self.image_shape is None and not reset:
-            check_kind(rows, fitted_on_rows=hasattr(self, "n_features_in_"))
-        elif self.image_shape is None and rows:
+        fitted_on_rows = hasattr(self, "n_features_in_")
+        if self.image_shape is None and rows and reset:
             warn_of_rows()
+        elif self.image_shape is None and rows != fitted_on_rows:
+            refuse_other_kind(rows)
         return as_image_source(X, image_shape=self.image_shape)
 
-    def _iter_batches(self, images: ImageSource) -> Iterator[ImageBatch]:
-        return iter_batches(images, self.geometry_, self.batch_size, n_workers=self._n_workers())
-
-    def _n_workers(self) -> int | None:
-        """Threads that read images, as `iter_batches` counts them."""
-        return {None: None, -1: None, 1: 0}.get(self.n_jobs, self.n_jobs)
+    def _iter_batches(
+        self,
+        images: ImageSource,
+        order: np.ndarray | None = None,
+        cache: CanvasCache | None = None,
+    ) -> Generator[ImageBatch, None, None]:
+        """Stream images in batches, on the canvas."""
+        # One job reads in the calling thread.
+        n_workers = {None: None, -1: None, 1: 0}.get(self.n_jobs, self.n_jobs)
+        return iter_batches(
+            images, self.geometry_, self.batch_size, n_workers=n_workers, order=order, cache=cache
+        )
 
     def _make_geometry(self) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None

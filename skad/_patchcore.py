@@ -245,6 +245,8 @@ class PatchCoreDetector(BaseImageDetector):
     }
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
     _growth_stages = _stages
+    # Eq. 7 weights the most anomalous patch alone.
+    _weighs_patches = False
 
     def __init__(
         self,
@@ -618,11 +620,9 @@ class PatchCoreDetector(BaseImageDetector):
         kind = Scorer
         if not is_plain_mode():
             from skad._scoring.fast import FastScorer as kind
-        return kind(self.bank_, self._rule(), heatmap)
-
-    def _rule(self) -> Rule:
         squared = self.distance == "squared"
-        return Rule(self.n_neighbors, squared, self.b, weighs_patches=False)
+        rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches)
+        return kind(self.bank_, rule, heatmap)
 
     # ---------------------------------------------------------------- network
 

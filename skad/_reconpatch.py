@@ -17,7 +17,6 @@ from skad._features import (
 )
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._patchcore import PatchCoreDetector
-from skad._scoring.plain import Rule
 from skad._sklearn_compat import Interval, StrOptions
 from skad._torch.devices import resolve_device
 
@@ -119,8 +118,8 @@ class ReConPatchDetector(PatchCoreDetector):
     -----
     f and g have no bias, since loss, neighbours and scores depend on differences alone. The bank holds
     f of the trained network, not its average and not g(f). Settings that the paper leaves open
-    (sigma, gamma, batch, size of g, initial maps, b) were chosen by ``benchmarks/reconpatch_tables.py``;
-    the tables stand in ``docs/reconpatch.md``.
+    (sigma, gamma, batch, size of g, initial maps, b) were chosen by ``python -m skad.benchmark``; the
+    tables are in ``docs/reconpatch.md``.
 
     The bank takes embedding_dim * h * w * n_images * coreset_size floats (Eq. S1).
 
@@ -165,6 +164,8 @@ class ReConPatchDetector(PatchCoreDetector):
     }
     _stages = ("extraction", "training", "coreset", "calibration")
     _growth_stages = PatchCoreDetector._stages
+    # Eq. 9 and 10 weight every patch.
+    _weighs_patches = True
 
     def __init__(
         self,
@@ -334,7 +335,3 @@ class ReConPatchDetector(PatchCoreDetector):
 
     def _embedder(self) -> MappedExtractor:
         return MappedExtractor(self._network, self.components_)
-
-    def _rule(self) -> Rule:
-        # Every patch has a weight here (Eq. 9 and 10).
-        return super()._rule()._replace(weighs_patches=True)

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from skad._base import BaseImageDetector
 from skad._callbacks import Advance, FitProgress
 from skad._features import BackboneIdentity, FeatureNet, load_backbone
-from skad._images import CanvasCache, ImageBatch, ImageSource, iter_batches
+from skad._images import CanvasCache, ImageBatch, ImageSource
 from skad._learning import (
     ReContrastNetwork,
     ReContrastSettings,
@@ -442,14 +442,7 @@ class ReContrastDetector(BaseImageDetector):
             epoch, skipped = divmod(done, len(sizes))
             order = np.random.default_rng([self._seed, epoch]).permutation(rows)
             end = min(len(rows), len(sizes) * self.batch_size)
-            stream = iter_batches(
-                images,
-                self.geometry_,
-                self.batch_size,
-                n_workers=self._n_workers(),
-                order=order[skipped * self.batch_size : end],
-                cache=cache,
-            )
+            stream = self._iter_batches(images, order[skipped * self.batch_size : end], cache)
             for batch in stream:
                 if interrupt.requested or done == self.max_iter:
                     stream.close()

@@ -54,8 +54,8 @@ def test_pickles_of_another_version_warn(monkeypatch, tmp_path):
 
 def test_only_a_version_of_skad_warns(monkeypatch):
     """Libraries alone change scores by rounding; they are named where skad differs too."""
-    installed = {**pickles.versions(), "torch": "1.0"}
-    monkeypatch.setattr(pickles, "versions", lambda: installed)
+    installed = {**pickles._versions_of_libraries(), "torch": "1.0"}
+    monkeypatch.setattr(pickles, "_versions_of_libraries", lambda: installed)
     file = RELEASES[-1] / "patchcore.joblib"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -9,7 +9,7 @@ from torch.nn.functional import embedding
 
 from skad._bank._distances import blocks, full_precision
 from skad._bank.memory_bank import LeaveOut, MemoryBank
-from skad._bank.search import ExactSearch, check_k, distances_on_device, nearest_rows
+from skad._bank.search import ExactSearch, check_k, distances_to, nearest_rows
 from skad._torch.devices import has_fast_halves
 
 # Principal directions in which proposals are looked for. On real features of good parts nearly every
@@ -127,7 +127,7 @@ def batch_distances(bank: MemoryBank, queries: torch.Tensor, k: int) -> torch.Te
     """
     exact, flat = bank.exact(queries.device), queries.flatten(0, 1)
     check_k(k, len(bank.vectors))
-    found = distances_on_device(flat, exact.vectors, exact.candidates(flat, k))
+    found = distances_to(flat, exact.vectors, exact.candidates(flat, k))
     return found.unflatten(0, queries.shape[:2])
 
 

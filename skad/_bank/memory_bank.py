@@ -160,25 +160,19 @@ class MemoryBank:
         asked = self.as_queries(queries)
         check_k(k, self.n_left(exclude_source))
         flat = asked.reshape(-1, asked.shape[-1])
-        size = asked.shape[1] if asked.ndim == 3 else queries_at_once(flat.device, len(self))
+        n_vectors, exact = len(self.vectors), self.exact(flat.device)
+        size = asked.shape[1] if asked.ndim == 3 else queries_at_once(flat.device, n_vectors)
         distances = np.empty((len(flat), k))
         ids = np.empty((len(flat), k), dtype=np.int64)
         for some in blocks(len(flat), max(1, size)):
-            distances[some], ids[some] = self._search_block(flat[some], k, exclude_source, some)
+            if self.index != "auto" and exclude_source is None:
+                proposed = self._proposed_by_faiss(exact, flat[some], k)
+            else:
+                mask = self.left_out(exclude_source, flat.device, some)
+                proposed = exact.candidates(flat[some], k, mask)
+            distances[some], ids[some] = measured(flat[some], exact.vectors, proposed)
         shape = (*asked.shape[:-1], k)
         return distances.reshape(shape), ids.reshape(shape)
-
-    def _search_block(
-        self, queries: torch.Tensor, k: int, exclude_source: LeaveOut, some: slice
-    ) -> Found:
-        exact = self.exact(queries.device)
-        if self.index != "auto" and exclude_source is None:
-            proposed = self._proposed_by_faiss(exact, queries, k)
-        else:
-            proposed = exact.candidates(
-                queries, k, self.left_out(exclude_source, queries.device, some)
-            )
-        return measured(queries, exact.vectors, proposed)
 
     def _proposed_by_faiss(self, exact: ExactSearch, rows: torch.Tensor, k: int) -> torch.Tensor:
         index = self.prepared.once("faiss", lambda: FaissSearch(self.vectors, self.index))
@@ -237,7 +231,7 @@ class MemoryBank:
             mask = self.left_out(exclude_source, torch.device("cpu"), some)
             around[some] = neighbourhoods.of(matches[some], None if mask is None else mask.numpy())
         found = distances_to(flat, exact.vectors, torch.from_numpy(around).to(flat.device))
-        return found.reshape(*asked.shape[:-1], b)
+        return found.cpu().double().numpy().reshape(*asked.shape[:-1], b)
 
     # ------------------------------------------------- for searches of other kinds (`bounds`)
 

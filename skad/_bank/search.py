@@ -252,7 +252,7 @@ def measured(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) ->
     distances, ids : ndarrays of shape (q, k), float64 and int64
         Ascending; the lower row number first where distances are equal.
     """
-    distances = distances_to(queries, vectors, ids)
+    distances = distances_to(queries, vectors, ids).cpu().double().numpy()
     numbers = ids.cpu().numpy()
     if numbers.shape[1] > 1:
         order = np.lexsort((numbers, distances), axis=1)
@@ -261,17 +261,8 @@ def measured(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) ->
     return distances, numbers
 
 
-def distances_to(
-    queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor
-) -> NDArray[np.float64]:
-    """Euclidean distance of query i to ``vectors[ids[i]]``, shape (q, k), float64."""
-    return distances_on_device(queries, vectors, ids).cpu().double().numpy()
-
-
-def distances_on_device(
-    queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor
-) -> torch.Tensor:
-    """Compute the distances of `distances_to`, and leave them where they are.
+def distances_to(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Euclidean distance of query i to ``vectors[ids[i]]``, shape (q, k), on their device.
 
     In float64 on the CPU. Elsewhere in float32, since most GPUs are slow in float64 and some have none;
     differences keep full relative accuracy.

@@ -52,6 +52,8 @@ _latest: OrderedDict[tuple, FeatureNet] = OrderedDict()
 # Files of pretrained weights and what they held, by the name of their network.
 _found: dict[str, Path] = {}
 _contents: dict[str, str] = {}
+# Names of networks whose weights come with skad.
+_bundled: set[str] = set()
 # Networks that can be told apart by nothing but themselves.
 _singletons: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 _numbers = count()
@@ -98,7 +100,6 @@ def load_backbone(
     MissingWeightsError
         Weights that cannot be had.
     """
-    survive_forks()
     own, fuse = isinstance(backbone, nn.Module), fuse and not is_plain_mode()
     # Two threads that miss the cache together must not build twice, and the random initialisation
     # borrows torch's global generator.
@@ -109,6 +110,7 @@ def load_backbone(
             net = _alive.get(key)
             if net is not None and not (own and _is_outdated(net, backbone, image_size)):
                 break
+            survive_forks()
             net = _build(backbone, weights, tuple(layers), fuse).to(device)
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             # A file that was replaced while it was read is read again.
@@ -126,6 +128,8 @@ def _content_of_name(name: Any, weights: Any) -> tuple[object, ...]:
         return (name, None)
     if weights != "pretrained":
         return (name, content_of(weights))
+    if name in _bundled:
+        return (name, "bundled")  # nobody replaces the files of the package that runs
     try:
         _contents[name] = content_of(_pretrained_file(name))
     except MissingWeightsError:
@@ -243,6 +247,8 @@ def _pretrained_file(name: str) -> Path:
         _check_name(name)
         bundled = _pretrained_config(name).get("file")
         _found[name] = Path(bundled) if bundled else hub_file(_hub_id(name))
+        if bundled:
+            _bundled.add(name)
     return _found[name]
 
 

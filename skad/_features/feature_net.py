@@ -83,8 +83,15 @@ class FeatureNet(nn.Module):
         -------
         list of torch.Tensor of shape (B, C_j, h_j, w_j)
         """
-        maps = _maps(self.body, pixels, self.mean, self.std)
-        return [self._channels_first(layer, j) for j, layer in enumerate(maps)]
+        # Colours last in memory, as they come.
+        normalised = _normalised(pixels, self.mean, self.std).permute(0, 3, 1, 2)
+        maps = _listed(self.body(normalised))
+        if self.channels is None:
+            return maps
+        return [
+            layer if layer.shape[1] == n_channels else layer.permute(0, 3, 1, 2)
+            for layer, n_channels in zip(maps, self.channels, strict=True)
+        ]
 
     def identity(self, size: int) -> BackboneIdentity | None:
         """Take down what a network of the user's own is recognised by, beside its weights.
@@ -141,7 +148,7 @@ class FeatureNet(nn.Module):
         asked = copied(network, shared=network.parameters()).eval()
         colours = [colour.to(device_of(network)) for colour in (self.mean, self.std)]
         with _asking(size, colours[0].device) as image:
-            answer = _maps(asked, image, *colours)
+            answer = _listed(asked(_normalised(image, *colours).permute(0, 3, 1, 2)))
         return noted.difference(BackboneIdentity.of(noted.configuration, answer)) is None
 
     def trainable_copy(self) -> FeatureNet:
@@ -154,11 +161,6 @@ class FeatureNet(nn.Module):
             self.strides,
         )
         return trainable.requires_grad_(True)
-
-    def _channels_first(self, layer: torch.Tensor, j: int) -> torch.Tensor:
-        if self.channels is None or layer.shape[1] == self.channels[j]:
-            return layer
-        return layer.permute(0, 3, 1, 2)
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -185,13 +187,6 @@ def freeze(network: nn.Module) -> None:
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {shortened(' '.join(str(error).split()), _SHOWN)}"
-
-
-def _maps(
-    body: nn.Module, pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
-) -> list[torch.Tensor]:
-    # Colours last in memory, as they come.
-    return _listed(body(_normalised(pixels, mean, std).permute(0, 3, 1, 2)))
 
 
 def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

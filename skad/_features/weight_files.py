@@ -136,16 +136,13 @@ def _present(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     if not os.fspath(path):
         raise MissingWeightsError("weights='' names no file.")
-    if not _is_file(file):
+    try:
+        found = file.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be read
+        found = False
+    if not found:
         raise MissingWeightsError(f"weights={quoted(path)}: {_absence(file)}")
     return file
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # a name that is too long, or a folder that may not be read
-        return False
 
 
 def _absence(file: Path) -> str:

@@ -16,7 +16,7 @@ from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks
 from .sources import ImageSource, as_image_source
-from .tables import check_kind, short_errors, warn_of_rows
+from .tables import refuse_other_kind, short_errors, warn_of_rows
 
 __all__ = [
     "CanvasCache",
@@ -26,7 +26,6 @@ __all__ = [
     "as_image_source",
     "as_ndarray",
     "check_image",
-    "check_kind",
     "column_values",
     "describe",
     "image_numbers",
@@ -34,6 +33,7 @@ __all__ = [
     "is_rows",
     "iter_batches",
     "one_call",
+    "refuse_other_kind",
     "refuse_single",
     "say_remarks",
     "short_errors",

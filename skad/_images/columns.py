@@ -28,6 +28,7 @@ from .items import (
     n_dims,
     type_name,
 )
+from .pixels import CHANNELS
 from .strangers import is_missing, problem_of, refuse_strangers
 
 
@@ -55,6 +56,8 @@ def is_rows(X: Any) -> bool:
     ValueError
         If X is a table of several columns with images in it, or something in it is masked.
     """
+    if is_stack(X):
+        return False
     refuse_single(X)
     refuse_masked(X, "X")
     if (n_dims(X) or 0) >= 3 and (is_array(X) or hasattr(X, "__getitem__")):
@@ -73,6 +76,50 @@ def is_rows(X: Any) -> bool:
         if problem is not None:
             raise TypeError(f"image {i}: {problem}.")
     return True
+
+
+def is_stack(X: Any) -> bool:
+    """Whether X is what most users pass: images in one NumPy array of numbers, whatever its layout."""
+    return type(X) is np.ndarray and X.ndim >= 3 and X.dtype.kind in "buif"
+
+
+def check_batch_layout(shape: tuple[int, ...], *, of_tensor: bool = False) -> None:
+    """Check the shape of many images in one array.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (n, H, W) is grey, (n, H, W, C) has 1, 3 or 4 channels.
+    of_tensor : bool, default=False
+        Of a torch tensor: (3, H, W) and (4, H, W) are one colour image there, more often than not.
+
+    Raises
+    ------
+    ValueError
+        If the shape is neither, with the remedy for the two usual slips: channels first, and one
+        colour image in place of many.
+    """
+    wanted = "images in one array must have the shape (n, H, W) or (n, H, W, C) with C 1, 3 or 4"
+    if len(shape) == 4 and shape[3] in CHANNELS:
+        return
+    if len(shape) == 4 and shape[1] in CHANNELS:
+        raise ValueError(
+            f"{wanted}, channels last (NHWC); got {shape}, which looks like NCHW. Transpose it: "
+            "np.moveaxis(X, 1, -1), or X.permute(0, 2, 3, 1) for a tensor."
+        )
+    if len(shape) != 3:
+        raise ValueError(f"{wanted} (NHWC); got {shape}.")
+    if shape[2] in (3, 4):
+        raise ValueError(
+            f"{wanted} (NHWC); got {shape}, which looks like one colour image: wrap it in a "
+            "list, [image]."
+        )
+    if of_tensor and shape[0] in (3, 4):
+        raise ValueError(
+            f"X is a tensor of the shape {shape}, which is one colour image with channels first to "
+            f"torch, and {shape[0]} grey images by its shape. Pass [X.permute(1, 2, 0)] for the one "
+            "image, list(X) for the grey ones."
+        )
 
 
 def as_items(X: Any) -> Sequence[Any] | None:

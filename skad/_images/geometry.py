@@ -196,9 +196,7 @@ class Geometry:
         restored[rows.seen(), columns.seen()] = values
         return restored
 
-    def masks(
-        self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]
-    ) -> list[np.ndarray]:
+    def masks(self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]) -> list[np.ndarray]:
         """Tell which patches of images do not lie in padding.
 
         Parameters
@@ -213,6 +211,8 @@ class Geometry:
         list of ndarray of shape (h, w), bool
             One per image; images of one size share theirs.
         """
+        if self.mode != "pad":
+            return [np.ones(grid, dtype=bool)] * len(shapes)
         of_shape = {}
         for height, width in set(shapes):
             r0, r1, c0, c1 = self.valid_cells(height, width, *grid)

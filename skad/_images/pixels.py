@@ -14,7 +14,7 @@ import numpy as np
 
 from skad._validation.text import shortened
 
-_CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3, 4)
 # Resizing and colour conversion leave floats a few ulps outside 0..1.
 _OVERSHOOT = 1e-6
 # In units of 1/255. float32 keeps k/255 to 2e-5; the nearest 16-bit level is 4e-3 away.
@@ -112,7 +112,7 @@ def check_layout(shape: tuple[int, ...], name: str) -> tuple[int, int]:
     ValueError
         If the shape is another, or has no pixels.
     """
-    if len(shape) != 2 and not (len(shape) == 3 and shape[2] in _CHANNELS):
+    if len(shape) != 2 and not (len(shape) == 3 and shape[2] in CHANNELS):
         raise ValueError(f"{name}: {_layout_problem(shape)}")
     if 0 in shape:
         raise ValueError(f"{name}: has no pixels.")
@@ -127,51 +127,12 @@ def _colour_channels(array: np.ndarray, name: str) -> np.ndarray:
 
 def _layout_problem(shape: tuple[int, ...]) -> str:
     wanted = "an image must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
-    if len(shape) == 3 and shape[0] in _CHANNELS:
+    if len(shape) == 3 and shape[0] in CHANNELS:
         return (
             f"{wanted}, channels last (NHWC); got {shape}, which looks channels-first. "
             "Transpose it: np.moveaxis(image, 0, -1), or image.permute(1, 2, 0) for a tensor."
         )
     return f"{wanted}; got {shape}."
-
-
-def check_batch_layout(shape: tuple[int, ...], *, of_tensor: bool = False) -> None:
-    """Check the shape of many images in one array.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (n, H, W) is grey, (n, H, W, C) has 1, 3 or 4 channels.
-    of_tensor : bool, default=False
-        Of a torch tensor: (3, H, W) and (4, H, W) are one colour image there, more often than not.
-
-    Raises
-    ------
-    ValueError
-        If the shape is neither, with the remedy for the two usual slips: channels first, and one
-        colour image in place of many.
-    """
-    wanted = "images in one array must have the shape (n, H, W) or (n, H, W, C) with C 1, 3 or 4"
-    if len(shape) == 4 and shape[3] in _CHANNELS:
-        return
-    if len(shape) == 4 and shape[1] in _CHANNELS:
-        raise ValueError(
-            f"{wanted}, channels last (NHWC); got {shape}, which looks like NCHW. Transpose it: "
-            "np.moveaxis(X, 1, -1), or X.permute(0, 2, 3, 1) for a tensor."
-        )
-    if len(shape) != 3:
-        raise ValueError(f"{wanted} (NHWC); got {shape}.")
-    if shape[2] in (3, 4):
-        raise ValueError(
-            f"{wanted} (NHWC); got {shape}, which looks like one colour image: wrap it in a "
-            "list, [image]."
-        )
-    if of_tensor and shape[0] in (3, 4):
-        raise ValueError(
-            f"X is a tensor of the shape {shape}, which is one colour image with channels first to "
-            f"torch, and {shape[0]} grey images by its shape. Pass [X.permute(1, 2, 0)] for the one "
-            "image, list(X) for the grey ones."
-        )
 
 
 def _has_pixel_range(dtype: np.dtype[Any]) -> bool:

@@ -15,9 +15,8 @@ import numpy as np
 from skad._validation.text import shortened
 
 from . import decode
-from .columns import Rows, Slices, as_items
+from .columns import Rows, Slices, as_items, check_batch_layout, is_stack
 from .items import Strip, describe, is_array, is_late, is_tensor, n_dims
-from .pixels import check_batch_layout
 from .remarks import say_pages, say_remarks
 from .threads import ordered_map
 
@@ -98,7 +97,7 @@ class ImageSource:
         if not self._lies_ready():
             return None
         items: Any = self._items
-        positions = np.asarray([self._position(i) for i in indices])
+        positions = np.asarray(indices if self._index is None else self._index[indices])
         first, last = int(positions[0]), int(positions[-1])
         in_a_row = (np.diff(positions) == 1).all()
         pixels = items[first : last + 1] if in_a_row else items[positions]
@@ -193,8 +192,13 @@ class ImageSource:
             Once for all files with several pages, once for all that Pillow warns about.
         """
         self._min_side = min_side
-        # They have one shape, and every uint8 number is a pixel.
-        n_images = min(1, len(self)) if self._lies_ready() else len(self)
+        n_images = len(self)
+        if n_images and self._lies_ready():
+            # They have one shape, and every uint8 number is a pixel.
+            side = min(self._items.shape[1:3])  # type: ignore[attr-defined]
+            if side < min_side:
+                self._check_side(0, side)
+            return
         starts = range(0, n_images, _CHECK_CHUNK)
 
         def check_chunk(start: int) -> list[tuple[int, decode.Checked]]:
@@ -250,7 +254,11 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
     TypeError
         If X holds no images at all.
     """
-    items = as_items(X)
+    if is_stack(X):
+        check_batch_layout(X.shape)
+        items = X
+    else:
+        items = as_items(X)
     if items is None and (is_array(X) or (n_dims(X) or 0) >= 3):
         items = _rows(X, image_shape) if n_dims(X) == 2 else _batch(X)
     if items is None:

@@ -13,7 +13,7 @@ from .notes import say
 _LONGEST_MESSAGE = 1000
 
 
-def check_kind(rows: bool, *, fitted_on_rows: bool) -> None:
+def refuse_other_kind(rows: bool) -> None:
     """Refuse rows if the detector was fitted on images, and images if it was fitted on rows.
 
     Only without ``image_shape``: with it, rows are images in another form.
@@ -22,25 +22,23 @@ def check_kind(rows: bool, *, fitted_on_rows: bool) -> None:
     ----------
     rows : bool
         Whether X is a table.
-    fitted_on_rows : bool
 
     Raises
     ------
     ValueError
         With the remedy.
     """
-    if rows and not fitted_on_rows:
+    if rows:
         raise ValueError(
             "X is a table of numbers, but this detector was fitted on images. Wrap one grey image in a "
             "list, [X]; if each row is a flattened image, fit a detector that has image_shape=(H, W) "
             "or (H, W, C)."
         )
-    if fitted_on_rows and not rows:
-        raise ValueError(
-            "X holds images, but this detector was fitted on a table of numbers, whose rows are "
-            "shown as grey strips, one pixel high. Fit it on images, or on flattened ones with "
-            "image_shape=(H, W) or (H, W, C)."
-        )
+    raise ValueError(
+        "X holds images, but this detector was fitted on a table of numbers, whose rows are "
+        "shown as grey strips, one pixel high. Fit it on images, or on flattened ones with "
+        "image_shape=(H, W) or (H, W, C)."
+    )
 
 
 def warn_of_rows() -> None:

@@ -105,7 +105,7 @@ class FastScorer(Scorer):
             if some:
                 tops = [group[i].patches[scores[i].argmax()] for i in some]
                 sources = together([group[i].source for i in some], [1] * len(some))
-                found[some] = self.score_weighted(torch.stack(tops), sources)
+                found[some] = self.score_patches(torch.stack(tops), sources, weighted=True)
         return found.tolist()
 
     def _score_alone(self, patches: torch.Tensor) -> float:

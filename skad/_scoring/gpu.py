@@ -87,7 +87,7 @@ def _begin(scorer: FastScorer, extractor: Extractor, batch: Batch) -> Callable[[
         if rule.b is None:
             return BatchScores(scores, None)
         chosen = patches[torch.arange(len(patches)), torch.from_numpy(tops)]
-        return BatchScores(scorer.score_weighted(chosen), None)
+        return BatchScores(scorer.score_patches(chosen, weighted=True), None)
 
     return finish
 

@@ -138,22 +138,16 @@ class Scorer:
     heatmap: Heatmap
 
     def score_patches(
-        self, patches: torch.Tensor, leave_out: LeaveOut = None
+        self, patches: torch.Tensor, leave_out: LeaveOut = None, *, weighted: bool = False
     ) -> NDArray[np.float64]:
-        """Score (n, d) patches: PatchCore, section 3.3; ReConPatch, Eq. 9 and 10."""
-        if self.rule.weighs_patches:
-            return self.score_weighted(patches, leave_out)
-        distances, _ = self.bank.search(patches, self.rule.n_neighbors, exclude_source=leave_out)
-        return mean_of_nearest(distances, self.rule.squared)
+        """Score (n, d) patches: PatchCore, section 3.3; ReConPatch, Eq. 9 and 10.
 
-    def score_weighted(
-        self, patches: torch.Tensor, leave_out: LeaveOut = None
-    ) -> NDArray[np.float64]:
-        """Score patches, weighted by the neighbourhoods of their nearest vectors (Eq. 7)."""
+        With `weighted`, by the neighbourhoods of their nearest vectors (Eq. 7), as the rule asks for.
+        """
         rule = self.rule
         distances, ids = self.bank.search(patches, rule.n_neighbors, exclude_source=leave_out)
         scores = mean_of_nearest(distances, rule.squared)
-        if rule.b is None:
+        if rule.b is None or not (weighted or rule.weighs_patches):
             return scores
         around = self.bank.distances_around(patches, ids, rule.b, exclude_source=leave_out)
         return scores * reweight(distances[:, 0], around)
@@ -170,7 +164,7 @@ class Scorer:
         computed beside it.
         """
         top = scores.argmax()
-        return float(self.score_weighted(patches[top : top + 1], leave_out)[0])
+        return float(self.score_patches(patches[top : top + 1], leave_out, weighted=True)[0])
 
     def score_batches(
         self, extractor: Extractor, batches: Iterable[Batch], maps: bool
@@ -194,7 +188,8 @@ class Scorer:
         """Score an image, and lay the scores of its patches out on the grid."""
         patches = inside(extractor.join(pooled)[0], mask)
         scores = self.score_patches(patches)
-        return self.score_image(patches, scores), on_grid(scores, mask)
+        grid = on_grid(scores, mask) if maps else np.empty(0)
+        return self.score_image(patches, scores), grid
 
     def score_training(
         self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool

@@ -70,7 +70,6 @@ def portable(value: Any) -> Any:
     vars(moved).update(places)
     return moved
 
-@cache
 def versions() -> dict[str, str]:
     """Versions of skad and of the libraries that scores depend on.
 
@@ -78,7 +77,12 @@ def versions() -> dict[str, str]:
     -------
     dict of str
     """
-    return {"skad": __version__, **{name: metadata.version(name) for name in _RECORDED}}
+    return {"skad": __version__, **_versions_of_libraries()}
+
+
+@cache
+def _versions_of_libraries() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _RECORDED}
 
 
 def warn_of_other_versions(name: str, written: dict[str, str]) -> None:

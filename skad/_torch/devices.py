@@ -6,6 +6,7 @@ Nothing else in skad asks what hardware there is.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -42,22 +43,17 @@ def resolve_device(device: str) -> torch.device:
             f"device={shortened(repr(device))} is not a torch device; use 'auto', 'cpu', 'cuda' or "
             "'cuda:<number>'."
         ) from error
-    if not _is_available(resolved):
+    available: dict[str, Callable[[], bool]] = {
+        "cpu": lambda: True,
+        "cuda": lambda: (resolved.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available,
+    }
+    if not available.get(resolved.type, lambda: False)():
         raise ValueError(
             f"device={shortened(repr(device))} is not available on this machine; use device='auto' "
             "or 'cpu' (set_params(device='cpu') also works on a fitted detector)."
         )
     return resolved
-
-
-def _is_available(device: torch.device) -> bool:
-    if device.type == "cpu":
-        return True
-    if device.type == "cuda":
-        return (device.index or 0) < torch.cuda.device_count()
-    if device.type == "mps":
-        return torch.backends.mps.is_available()
-    return False
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
