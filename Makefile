@@ -8,14 +8,19 @@ OLDEST_STAMP := $(OLDEST)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
+OF_DETECTORS := $(patsubst %,tests/test_%.py,base patchcore partial_fit reconpatch recontrast fusion \
+	heatmap_threshold)
+
 .PHONY: demo test coverage test-oldest test-real test-gpu check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
-# Several processes of one thread each; their own children may take more.
+# Several processes of one thread each; their own children may take more. What detectors promise is
+# tested once more on the plain path, with everything off that is there for speed alone.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL)
+	SKAD_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(OF_DETECTORS)
 
 # Apart from `test`: counting lines takes 66 % more time on Python 3.11. From 3.12 on,
 # COVERAGE_CORE=sysmon makes it nearly free.

@@ -6,6 +6,9 @@ import torch
 from conftest import make_detector, make_reconpatch, make_recontrast
 
 from skad import ScoreFusionDetector
+from skad._bank.search import measured
+from skad._features.layers import PatchLayers
+from skad._scoring import fast
 from skad._scoring.fast import FastScorer
 from skad._scoring.plain import Batch, Scorer, TrainingImage
 
@@ -114,3 +117,71 @@ def test_whole_detectors_in_plain_mode(name, good, defective, monkeypatch):
     again = DETECTORS[name]().fit(good)
     assert abs(again.offset_ - det.offset_) <= 10 * error
     assert abs(again.heatmap_threshold_ - det.heatmap_threshold_) <= 10 * error
+
+
+class TestBounds:
+    """Bounds spare searches and change nothing."""
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {},
+            {"b": 5, "n_neighbors": 3, "distance": "squared"},
+            {"geometry": "pad", "contamination": 0.1},
+            {"smoothing": 0.0},
+        ],
+    )
+    @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+    def test_same_detector_as_without(self, good, defective, monkeypatch, make, params):
+        params = {"image_size": 96, "device": "cpu", **params}
+        if make is make_reconpatch:
+            params |= {"embedding_dim": 130, "epochs": 1}
+        monkeypatch.setattr("skad._bank.bounds._LARGE", 1)  # coarse bounds at first
+        with_bounds = make(**params).fit(good)
+        assert fast.bounds_pay(with_bounds.bank_, torch.device("cpu"))
+        monkeypatch.setattr(fast, "bounds_pay", lambda bank, device: False)
+        without = make(**params).fit(good)
+        for name in ("offset_", "calibration_scores_", "heatmap_threshold_"):
+            np.testing.assert_allclose(
+                getattr(with_bounds, name), getattr(without, name), rtol=1e-6, err_msg=name
+            )
+        expected, scores = without.predict_heatmap(defective, return_scores=True)
+        monkeypatch.undo()
+        np.testing.assert_allclose(with_bounds.score_samples(defective), scores, rtol=1e-6)
+        np.testing.assert_allclose(with_bounds.predict_heatmap(defective), expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("params", [{}, {"n_neighbors": 3, "b": 5}, {"geometry": "pad"}])
+    def test_maps_by_layers_are_maps_by_patches(self, good, defective, monkeypatch, params):
+        det = make_detector(image_size=96, device="cpu", **params).fit(good)
+        taken, products = [], PatchLayers.products
+
+        def counted(*args):
+            taken.append(1)
+            return products(*args)
+
+        monkeypatch.setattr(PatchLayers, "products", counted)
+        by_layers = det.predict_heatmap(defective)
+        assert taken
+        monkeypatch.setattr(PatchLayers, "pay", lambda layers, dim: False)
+        np.testing.assert_allclose(by_layers, det.predict_heatmap(defective), rtol=1e-6)
+
+    def test_most_patches_are_never_searched(self, good, defective, monkeypatch):
+        det = make_detector(image_size=96).fit(good)
+        searched = []
+
+        def counted(queries, vectors, ids):
+            searched.append(len(queries))
+            return measured(queries, vectors, ids)
+
+        for module in ("skad._bank.memory_bank", "skad._scoring.fast"):
+            monkeypatch.setattr(f"{module}.measured", counted)
+        det.score_samples(defective[:1])
+        assert sum(searched) <= 48
+        searched.clear()
+        det.predict_heatmap(defective[:1])
+        assert sum(searched) >= 144
+
+    def test_scores_are_the_same_with_and_without_maps(self, good, defective):
+        det = make_detector(image_size=96).fit(good)
+        _, scores = det.predict_heatmap(defective, return_scores=True)
+        np.testing.assert_array_equal(det.score_samples(defective), scores)

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import make_detector, make_reconpatch
 
+from skad._bank import MemoryBank
+from skad._scoring import fast, gpu
+from skad._scoring.fast import FastScorer
 from skad._scoring.gpu import HighestPatches
 
 
@@ -87,3 +91,76 @@ class TestHighestPatches:
     def test_few_patches(self, exact, find):
         found, _ = find(exact[:12], exact[:12] + 1, n_patches=4)
         np.testing.assert_array_equal(found, exact[:12].reshape(3, 4).argmax(1))
+
+
+class TestTogether:
+    """A GPU scores the images of a batch together; the way it does gives the same on a CPU."""
+
+    @pytest.fixture
+    def as_on_a_gpu(self, monkeypatch):
+        def score_batches(scorer, extractor, batches, maps):
+            return gpu.score_batches(scorer, extractor, batches, maps)
+
+        monkeypatch.setattr(FastScorer, "score_batches", score_batches)
+        monkeypatch.setattr(fast, "bounds_pay", lambda bank, device: False)
+        monkeypatch.setattr("skad._bank.bounds.has_fast_halves", lambda device: True)
+
+    @pytest.fixture
+    def searched(self, monkeypatch):
+        """How many patches every search was for."""
+        searched, search = [], MemoryBank.search
+
+        def counted(bank, rows, *args, **kwargs):
+            searched.append(len(rows))
+            return search(bank, rows, *args, **kwargs)
+
+        monkeypatch.setattr(MemoryBank, "search", counted)
+        return searched
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {},
+            {"n_neighbors": 3, "b": 5},
+            {"distance": "squared", "n_neighbors": 2},
+            {"geometry": "pad", "aggregation": "adaptive"},
+        ],
+    )
+    @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+    def test_same_scores_as_one_by_one(
+        self, good, defective, as_on_a_gpu, searched, monkeypatch, make, params
+    ):
+        with monkeypatch.context() as undone:
+            undone.undo()
+            det = make(batch_size=3, **params).fit(good)
+            expected, scores = det.predict_heatmap(defective, return_scores=True)
+            expected_of_good = det.score_samples(good)
+        searched.clear()
+        maps, together = det.predict_heatmap(defective, return_scores=True)
+        np.testing.assert_allclose(together, scores, rtol=1e-6)
+        np.testing.assert_allclose(maps, expected, rtol=1e-6)
+        # Four images in batches of three and one: all patches, then the highest of each.
+        assert len(defective) == 4
+        assert len(searched) == 2 * 2
+        assert searched[1::2] == [3, 1]
+        np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-6)
+        np.testing.assert_allclose(det.score_samples(good), expected_of_good, rtol=1e-6)
+
+    def test_few_patches_are_searched(self, good, defective, as_on_a_gpu, searched, monkeypatch):
+        det = make_detector(image_size=96, batch_size=3).fit(good)
+        searched.clear()
+        measured, measure = [], gpu.batch_distances
+
+        def counted(bank, rows, k):
+            measured.append(rows.shape[:2])
+            return measure(bank, rows, k)
+
+        monkeypatch.setattr(gpu, "batch_distances", counted)
+        det.score_samples(defective)
+        # Those with the highest bounds; an image has 12 x 12.
+        assert measured == [(3, 32), (1, 32)]
+        assert searched == []
+        det.set_params(b=5).fit(good)
+        searched.clear()
+        det.score_samples(defective)
+        assert searched == [3, 1]  # the highest of each image, to be weighted
