@@ -17,19 +17,20 @@ import numpy as np
 import torch
 
 from skad import PatchCoreDetector
-from skad._bank import answered
+from skad._scoring.lazy_scores import compute
 from skad.datasets import load_folder
 
 
 def searched_patches(detector: PatchCoreDetector, files: list[str]) -> tuple[list[int], int]:
     """Patches searched for each image, and the number that there are."""
     counts, n_patches = [], 0
+    scorer, embedder = detector._scorer(), detector._find_network()
     for batch in detector._iter_batches(detector._open(files, reset=False)):
-        for rows in detector._find_network().embed(batch.pixels):
-            scores = detector._patch_scores(rows)
-            answered(scores.highest())
+        for patches in embedder.embed(batch.pixels):
+            scores = scorer._lazy(patches, None)
+            compute([(scores, scores.rivals)], scorer.score_patches)
             counts.append(int(scores.certain.sum()))
-            n_patches = len(rows)
+            n_patches = len(patches)
     return counts, n_patches
 
 

@@ -27,8 +27,8 @@ from timing import name_of, timed
 
 from skad import PatchCoreDetector
 from skad._bank import projection_matrix
-from skad._torch.devices import autocast
 from skad._features._timm import import_timm
+from skad._torch.devices import autocast
 
 SIZE = 224
 

@@ -315,7 +315,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
 
 class BaseImageDetector(BaseDetector):
-    """Base of the detectors that see images themselves; derive from it to make one of your own.
+    """Base of the detectors that see images; derive from it to make one of your own.
 
     A detector takes its parameters in ``__init__``, as every estimator of scikit-learn does: those that
     the base reads (see Parameters) and its own, whose constraints it adds to
@@ -352,6 +352,66 @@ class BaseImageDetector(BaseDetector):
         As in :class:`PatchCoreDetector`.
     contamination, target_false_alarm_rate, random_state, verbose
         As in :class:`PatchCoreDetector`.
+
+    Examples
+    --------
+    A pixel is as anomalous as it is far from the mean of the good images, in standard deviations. A
+    training image is scored by the mean and the deviation of the others, which follow from sums.
+
+    >>> import numpy as np
+    >>> from skad.base import BaseImageDetector, BatchScores, TrainingScores
+    >>> class TemplateDetector(BaseImageDetector):
+    ...     _stages = ("template",)
+    ...
+    ...     def __init__(
+    ...         self, *, geometry="squash", image_size=32, resize=None, image_shape=None,
+    ...         smoothing=2.0, contamination="auto", target_false_alarm_rate=0.05, batch_size=8,
+    ...         device="auto", precision="float32", n_jobs=None, random_state=None, verbose=0,
+    ...     ):
+    ...         params = {**locals()}
+    ...         for name in self._get_param_names():
+    ...             setattr(self, name, params[name])
+    ...
+    ...     def _fit_images(self, images, progress, *, grids):
+    ...         with progress.stage("template", len(images)) as advance:
+    ...             X = np.concatenate([self._grey(b) for b in self._iter_batches(images)])
+    ...             advance(len(images))
+    ...         n, total, squares = len(X), X.sum(0), (X**2).sum(0)
+    ...         self.mean_, self.scale_ = self._mean_and_scale(n, total, squares)
+    ...         held_out = np.stack([
+    ...             self._distances(x, *self._mean_and_scale(n - 1, total - x, squares - x**2))
+    ...             for x in X
+    ...         ]) if n > 1 else self._distances(X, self.mean_, self.scale_)
+    ...         peaks = np.array([self._render(grid).max() for grid in held_out])
+    ...         in_sample = self._distances(X, self.mean_, self.scale_).max((1, 2))
+    ...         return TrainingScores(
+    ...             held_out.max((1, 2)) if n > 1 else None, in_sample, peaks, held_out
+    ...         )
+    ...
+    ...     def _score_batches(self, batches, maps):
+    ...         for batch in batches:
+    ...             grid = self._distances(self._grey(batch), self.mean_, self.scale_)
+    ...             yield BatchScores(grid.max((1, 2)), grid)
+    ...
+    ...     def _grey(self, batch):
+    ...         scale = 255 if batch.pixels.dtype == np.uint8 else 1
+    ...         return batch.pixels.mean(3, dtype=np.float64) / scale
+    ...
+    ...     def _mean_and_scale(self, n, total, squares):
+    ...         mean = total / n
+    ...         return mean, np.sqrt(np.maximum(squares / n - mean**2, 0)) + 0.01
+    ...
+    ...     def _distances(self, X, mean, scale):
+    ...         return np.abs(X - mean) / scale
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.integers(90, 110, size=(30, 32, 32, 3), dtype=np.uint8)
+    >>> damaged = good[:2].copy()
+    >>> damaged[:, 8:20, 8:20] = 255
+    >>> det = TemplateDetector().fit(good)
+    >>> det.predict(damaged)
+    array([-1, -1])
+    >>> det.predict_heatmap(damaged).shape
+    (2, 32, 32)
     """
 
     _parameter_constraints: dict = {

@@ -25,7 +25,7 @@ import skad
 
 images = np.load(sys.argv[1])
 good, defective = images[:12], images[12:]
-common = {"image_size": 32, "device": "cpu", "target_false_alarm_rate": 0.2, "random_state": 0}
+common = {"image_size": 32, "device": "cpu", "target_false_alarm_rate": 0.4, "random_state": 0}
 bank = {**common, "coreset_size": 0.5}
 makers = {
     "patchcore": skad.PatchCoreDetector("skad_nano", b=3, **bank),

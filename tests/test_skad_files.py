@@ -146,7 +146,7 @@ class TestBackbone:
     def test_several_do_not_fit_into_one_file(self, good, tmp_path):
         members = [("a", make_detector()), ("b", make_detector(weights=None))]
         det = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
-        with pytest.raises(ValueError, match="one backbone a file"):
+        with pytest.raises(ValueError, match="one backbone per file"):
             skad.save(det, tmp_path / "det.skad", include_backbone=True)
 
 

@@ -58,15 +58,15 @@ def files(store):
 
 def is_sound(store, file):
     n_values = (file.stat().st_size - len(module._pack("", np.empty(0)))) // 4
-    return store.get(file.stem, n_values) is not None
+    return store._get(file.stem, n_values) is not None
 
 
 class TestFiles:
     def test_come_back_bit_by_bit(self, store, embedding):
-        assert store.get("aa1", N) is None
-        store.put("aa1", embedding)
-        np.testing.assert_array_equal(store.get("aa1", N), embedding)
-        assert store.get("aa1", N).dtype == np.float32
+        assert store._get("aa1", N) is None
+        store._put("aa1", embedding)
+        np.testing.assert_array_equal(store._get("aa1", N), embedding)
+        assert store._get("aa1", N).dtype == np.float32
 
     @pytest.mark.parametrize(
         "damage",
@@ -80,40 +80,40 @@ class TestFiles:
         ids=["truncated", "empty", "flipped", "other magic", "longer"],
     )
     def test_damage_is_noticed(self, store, embedding, damage):
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         (file,) = files(store)
         file.write_bytes(damage(file.read_bytes()))
-        assert store.get("aa1", N) is None
+        assert store._get("aa1", N) is None
 
     def test_a_file_belongs_to_its_image_and_length(self, store, embedding):
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         for name in ("aa2", "aa11", "AA1", ""):
             other = store._file(name)
             other.parent.mkdir(exist_ok=True)
             other.write_bytes(files(store)[0].read_bytes())
-            assert store.get(name, N) is None
+            assert store._get(name, N) is None
         for n_values in (0, N - 1, N + 1, 2 * N):
-            assert store.get("aa1", n_values) is None
+            assert store._get("aa1", n_values) is None
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_what_is_no_number_is_damage(self, store, embedding, value):
         embedding[7] = value
-        store.put("aa1", embedding)
-        assert store.get("aa1", N) is None
+        store._put("aa1", embedding)
+        assert store._get("aa1", N) is None
 
     @pytest.mark.parametrize("n_bytes", [0, 1, 3, 4 * N - 1, 4 * N + 2])
     def test_bodies_of_any_length_are_read(self, store, embedding, n_bytes):
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         body = bytes(n_bytes)
         files(store)[0].write_bytes(module._MAGIC + module._checksum("aa1", body) + body)
-        assert store.get("aa1", N) is None
+        assert store._get("aa1", N) is None
 
     def test_a_file_of_an_older_version_is_made_again(self, store, embedding):
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         body = embedding.tobytes()
         old = hashlib.blake2b(body, digest_size=16).digest()
         files(store)[0].write_bytes(b"skad-features-2\n" + old + body)
-        assert store.get("aa1", N) is None
+        assert store._get("aa1", N) is None
 
     def test_no_unfinished_file_is_left_by_a_failure(self, store, embedding, monkeypatch):
         def failing(*args):
@@ -121,24 +121,24 @@ class TestFiles:
 
         monkeypatch.setattr(os, "replace", failing)
         with pytest.warns(UserWarning, match=r"cannot be written .*No space.*memory=None"):
-            store.put("aa1", embedding)
+            store._put("aa1", embedding)
         assert not list(Path(store.path).glob("*/*"))
 
     def test_the_ones_not_asked_for_longest_go_first(self, tmp_path, embedding):
         store = FeatureStore(tmp_path, max_size=3 * 600)
         for i, key in enumerate(["aa1", "bb2", "cc3"]):
-            store.put(key, embedding)
+            store._put(key, embedding)
             os.utime(store._file(key), (1000 + i, 1000 + i))
-        assert store.get("aa1", N) is not None  # asked for: now the youngest
-        store.put("dd4", embedding)
+        assert store._get("aa1", N) is not None  # asked for: now the youngest
+        store._put("dd4", embedding)
         store.reduce()
-        assert store.get("bb2", N) is None
-        assert all(store.get(key, N) is not None for key in ("aa1", "cc3", "dd4"))
+        assert store._get("bb2", N) is None
+        assert all(store._get(key, N) is not None for key in ("aa1", "cc3", "dd4"))
 
     def test_its_size_is_bounded_as_it_grows(self, tmp_path, embedding, monkeypatch):
         store = FeatureStore(tmp_path, max_size=1300)  # two files
         for i in range(11):
-            store.put(f"{i:02d}", embedding)
+            store._put(f"{i:02d}", embedding)
             assert len(files(store)) == min(i + 1, 2)
 
     @pytest.mark.parametrize("room", [5.5, 33.3, 70.1])
@@ -163,7 +163,7 @@ class TestFiles:
     @pytest.mark.parametrize("ahead", [0, 10**6, -(10**6)])
     def test_remains_of_killed_processes_go(self, store, embedding, ahead, monkeypatch):
         """By dates of the file server alone, whatever the time is there."""
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         folder, now = files(store)[0].parent, time.time() + ahead
         monkeypatch.setattr(tidying, "_clock_of", lambda folder: now)
         for name, age in {
@@ -177,11 +177,11 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["aa1.features", "bb2.features", "c.part", "d.claim"])
     def test_one_date_in_the_future_harms_no_other_file(self, store, embedding, name):
         """Of a restore, or of a machine whose clock is wrong."""
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         folder, now = files(store)[0].parent, time.time()
         (folder / name).touch()
         os.utime(folder / name, (now + 10**6,) * 2)
-        store.claim("aa7")
+        store._claim("aa7")
         for fresh in ("x.part", "aa8.claim"):
             (folder / fresh).touch()
         store.reduce()
@@ -191,7 +191,7 @@ class TestFiles:
         assert all(file.stat().st_mtime < now + 1000 for file in folder.iterdir())
 
     def test_an_old_claim_of_a_process_that_lives_stays(self, store, embedding):
-        store.put("aa1", embedding)
+        store._put("aa1", embedding)
         with ThreadPoolExecutor(1) as another:
             another.submit(store.claim, "aa7").result()
             claim = store._claim_file("aa7")
@@ -239,20 +239,20 @@ class TestFiles:
 
 class TestClaims:
     def test_one_process_makes_it_the_others_wait(self, store, embedding):
-        assert store.claim("aa1")
+        assert store._claim("aa1")
         with ThreadPoolExecutor(1) as another:
             assert not another.submit(store.claim, "aa1").result()
             found = another.submit(store.wait, "aa1", N)
             time.sleep(0.05)
             assert not found.done()
-            store.put("aa1", embedding)
-            store.release("aa1")
+            store._put("aa1", embedding)
+            store._release("aa1")
             np.testing.assert_array_equal(found.result(), embedding)
 
     def test_a_process_that_gave_up(self, store):
-        assert store.claim("aa1")
-        store.release("aa1")
-        assert store.wait("aa1", N) is None
+        assert store._claim("aa1")
+        store._release("aa1")
+        assert store._wait("aa1", N) is None
 
     @pytest.mark.parametrize("at", [1, 2, 4])
     @pytest.mark.parametrize("when", ["before", "after"])
