@@ -1,4 +1,4 @@
-"""Scorers on bare detectors, in pipelines and in searches that route masks."""
+"""Scorers on bare detectors, in pipelines and in searches that unwrapped masks."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,6 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skad._scorers import as_mask, list_masks
 from skad.inspection import HeatmapDisplay, PixelRocDisplay, report
 from skad.metrics import aupro, pixel_auroc
 from skad.model_selection import (
@@ -26,6 +25,7 @@ from skad.model_selection import (
     image_auroc_scorer,
     pixel_auroc_scorer,
 )
+from skad.model_selection._scorers import as_mask, list_masks
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ class FeatureStore:
 
     Notes
     -----
-    A file holds every layer at its own resolution: 0.6 MB an image of 224 px with ResNet-18, 2.4 MB with
+    A file holds every layer at its own resolution: 0.6 MB per image of 224 px with ResNet-18, 2.4 MB with
     WideResNet-50. Features are read as they were written, bit by bit, so that scores with and without
     a store are the same. A file that is damaged, of another image or of an older version is made again.
 
@@ -112,7 +112,7 @@ class FeatureStore:
 
     # ---------------------------------------------------------------- reading
 
-    def get(self, key: str, n_values: int) -> np.ndarray | None:
+    def _get(self, key: str, n_values: int) -> np.ndarray | None:
         """Read the features of an image.
 
         Parameters
@@ -124,7 +124,7 @@ class FeatureStore:
         Returns
         -------
         ndarray of shape (n_values,), float32, or None
-            None if there is none, or its file is damaged, of another image, or holds what is no number.
+            None if there is none, or its file is damaged, of another image, or holds a value that is not finite.
         """
         file = self._file(key)
         try:
@@ -142,7 +142,7 @@ class FeatureStore:
 
     # ---------------------------------------------------------------- writing
 
-    def put(self, key: str, features: np.ndarray) -> None:
+    def _put(self, key: str, features: np.ndarray) -> None:
         """Write the features of an image, whole or not at all; a store that cannot be written warns.
 
         Parameters
@@ -183,7 +183,7 @@ class FeatureStore:
 
     # ----------------------------------------------------------------- claims
 
-    def claim(self, key: str) -> bool:
+    def _claim(self, key: str) -> bool:
         """Announce that this process computes an image's features; False if another one already does."""
         claim = self._claim_file(key)
         try:
@@ -193,11 +193,11 @@ class FeatureStore:
             self._warn("written", error)
             return True
 
-    def release(self, key: str) -> None:
+    def _release(self, key: str) -> None:
         """Take an announcement back, if this thread has made it."""
         _claims(self.path).release(self._claim_file(key))
 
-    def wait(
+    def _wait(
         self, key: str, n_values: int, tell: Callable[[str], None] | None = None
     ) -> np.ndarray | None:
         """Wait for what another process has announced; None if it gave up.
@@ -211,7 +211,7 @@ class FeatureStore:
             Told who is waited for, should that take long.
         """
         _claims(self.path).wait(self._claim_file(key), tell)
-        return self.get(key, n_values)
+        return self._get(key, n_values)
 
     def _claim_file(self, key: str) -> Path:
         return self._file(key).with_suffix(".claim")
@@ -347,17 +347,17 @@ class StoredExtractor:
     def pool(self, pixels: np.ndarray) -> torch.Tensor:
         """Pooled feature maps of a batch, as :meth:`PatchExtractor.pool` gives them."""
         keys, n_values = [self.key(canvas) for canvas in pixels], self._extractor.n_values
-        found = {key: self._store.get(key, n_values) for key in keys}
+        found = {key: self._store._get(key, n_values) for key in keys}
         absent = [key for key, features in found.items() if features is None]
         try:
-            mine = [key for key in absent if self._store.claim(key)]
+            mine = [key for key in absent if self._store._claim(key)]
             self._compute(pixels, keys, mine, found)
         finally:
             for key in absent:  # an interrupt may come before one is known to be mine
-                self._store.release(key)
+                self._store._release(key)
         others = [key for key in absent if key not in set(mine)]
         for key in others:
-            found[key] = self._store.wait(key, n_values, self._tell)
+            found[key] = self._store._wait(key, n_values, self._tell)
         self._compute(pixels, keys, [key for key in others if found[key] is None], found)
         device = self._extractor.device
         return torch.stack([torch.tensor(found[key]) for key in keys]).to(device)
@@ -378,7 +378,7 @@ class StoredExtractor:
             return
         chosen = pixels[[keys.index(key) for key in wanted]]
         for key, features in zip(wanted, self._extractor.pool(chosen).cpu().numpy(), strict=True):
-            self._store.put(key, features)
+            self._store._put(key, features)
             found[key] = features
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from skad._scorers import as_mask, list_masks
 from skad.metrics import (
     aupro,
     average_precision,
@@ -18,6 +17,7 @@ from skad.metrics import (
     pixel_auroc,
     threshold_report,
 )
+from skad.model_selection._scorers import as_mask, list_masks
 
 _IMAGES_AT_ONCE = 16
 

@@ -8,13 +8,13 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skad._images import ImageSource
-from skad._route import route_to_detector
 from skad._validation.labels import read_labels
 from skad._validation.numbers import refuse_masked
 from skad._validation.text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn, check_matplotlib
 from skad.inspection._fitted import check_images, open_images
 from skad.inspection._plane import as_transformer, axis_names
+from skad.model_selection._unwrap import unwrap_estimator
 
 
 class CoresetDisplay(Drawn):
@@ -131,8 +131,8 @@ class CoresetDisplay(Drawn):
         """
         check_matplotlib()
         transformer = as_transformer(reducer, random_state)
-        route = route_to_detector(estimator)
-        detector, X = route.detector, route.images(X)
+        unwrapped = unwrap_estimator(estimator)
+        detector, X = unwrapped.detector, unwrapped.images(X)
         if not hasattr(detector, "bank_"):
             raise TypeError(_no_bank(detector))
         images = open_images(detector, X)

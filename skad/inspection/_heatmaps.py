@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from skad._images import as_image_source, one_call
-from skad._route import route_to_detector
-from skad._scorers import as_mask, list_masks
 from skad._system.forks import LOADING
 from skad._validation.numbers import refuse_masked
 from skad._validation.text import readable
@@ -19,6 +17,8 @@ from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
 from skad.inspection._fitted import decode_once
 from skad.inspection._panels import STAR, colour_range, draw_panels
 from skad.inspection._shown import Shown
+from skad.model_selection._scorers import as_mask, list_masks
+from skad.model_selection._unwrap import unwrap_estimator
 
 _PANEL = 3.0  # width, in inches
 _TITLE_WIDTH = 42  # characters per line that fit above a panel
@@ -137,8 +137,8 @@ class HeatmapDisplay(Drawn):
         ValueError
             If masks or titles do not match the images.
         """
-        route = route_to_detector(estimator)
-        detector, X = route.detector, route.images(X)
+        unwrapped = unwrap_estimator(estimator)
+        detector, X = unwrapped.detector, unwrapped.images(X)
         images, X = decode_once(detector, X)
         heatmaps, scores = detector.predict_heatmap(X, return_scores=True)
         if titles is None:

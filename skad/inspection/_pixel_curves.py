@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
-from skad._route import Route, route_to_detector
-from skad._scorers import as_mask, list_masks
 from skad._sklearn_compat import _num_samples
 from skad._validation.numbers import refuse_masked
 from skad._validation.text import readable
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import Drawn, check_matplotlib
 from skad.metrics import PixelCounts
+from skad.model_selection._scorers import as_mask, list_masks
+from skad.model_selection._unwrap import Unwrapped, unwrap_estimator
 
 Display = TypeVar("Display", bound="_PixelCurveDisplay")
 
@@ -68,12 +68,12 @@ class _PixelCurveDisplay(Drawn):
             If masks do not match the images, or mark no pixel, or all of them.
         """
         check_matplotlib()
-        route = route_to_detector(estimator)
+        unwrapped = unwrap_estimator(estimator)
         n = _num_samples(X)
         masks = list_masks(masks)
         check_number("masks", masks, n)
-        counts = count_pixels(masks, _iter_heatmaps(route, X, n))
-        return cls._draw(counts, type(route.detector).__name__ if name is None else name, ax)
+        counts = count_pixels(masks, _iter_heatmaps(unwrapped, X, n))
+        return cls._draw(counts, type(unwrapped.detector).__name__ if name is None else name, ax)
 
     @classmethod
     def from_predictions(
@@ -354,9 +354,9 @@ def count_pixels(masks: Iterable[Any], heatmaps: Iterable[np.ndarray]) -> PixelC
     return counts
 
 
-def _iter_heatmaps(route: Route, X: Any, n: int) -> Iterator[np.ndarray]:
-    for _, portion in route.portions(X, n):
-        yield from route.detector.predict_heatmap(portion)
+def _iter_heatmaps(unwrapped: Unwrapped, X: Any, n: int) -> Iterator[np.ndarray]:
+    for _, portion in unwrapped.portions(X, n):
+        yield from unwrapped.detector.predict_heatmap(portion)
 
 
 def thin(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -14,8 +14,6 @@ import numpy as np
 from skad._base import BaseDetector
 from skad._callbacks import _StageLines
 from skad._images import one_call, refuse_single
-from skad._route import Route, route_to_detector
-from skad._scorers import as_mask, list_masks
 from skad._sklearn_compat import _num_samples, _safe_indexing
 from skad._validation.labels import read_labels
 from skad.inspection._case_pictures import draw_case, draw_scale
@@ -36,6 +34,8 @@ from skad.inspection._report_content import (
 from skad.inspection._score_histogram import ScoreHistogramDisplay
 from skad.inspection._shown import Shown
 from skad.metrics import PixelCounts
+from skad.model_selection._scorers import as_mask, list_masks
+from skad.model_selection._unwrap import Unwrapped, unwrap_estimator
 
 
 @one_call()
@@ -109,24 +109,24 @@ def report(
     path = Path(path)
     _check_path(path)
     refuse_single(X)
-    route, n = _open_route(estimator), _num_samples(X)
+    unwrapped, n = _open_estimator(estimator), _num_samples(X)
     labels = None if y is None else read_labels(y, n)
     masks = None if masks is None else list_masks(masks)
     _check_masks(masks, labels, n)
     if n_examples < 1:
         raise ValueError(f"n_examples={n_examples} must be at least 1.")
-    _check_images(route, X)
+    _check_images(unwrapped, X)
     all_shown = n <= (n_examples if labels is None else 2 * n_examples)
-    scores, counts, shown = _score(route, X, n, masks, all_shown)
-    found = Findings(route.detector, scores, labels, counts)
-    sections, scale = _draw_sections(route, X, masks, found, n_examples, shown)
-    name = type(route.detector).__name__
+    scores, counts, shown = _score(unwrapped, X, n, masks, all_shown)
+    found = Findings(unwrapped.detector, scores, labels, counts)
+    sections, scale = _draw_sections(unwrapped, X, masks, found, n_examples, shown)
+    name = type(unwrapped.detector).__name__
     histogram = ScoreHistogramDisplay.from_predictions(
-        labels, scores, threshold=route.detector.offset_
+        labels, scores, threshold=unwrapped.detector.offset_
     )
     page = Page(
         title=f"{name}: report" if title is None else title,
-        subtitle=f"{name}, fitted on {route.detector.n_images_} good images. "
+        subtitle=f"{name}, fitted on {unwrapped.detector.n_images_} good images. "
         f"Written on {datetime.now().astimezone():%d %B %Y, %H:%M %Z}.",
         summary=summarise(found),
         histogram=as_png(histogram.figure_, dpi=130),
@@ -150,14 +150,14 @@ def _check_path(path: Path) -> None:
         raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file in it.")
 
 
-def _open_route(estimator: Any) -> Route:
-    route = route_to_detector(estimator)
-    if not isinstance(route.detector, BaseDetector):
+def _open_estimator(estimator: Any) -> Unwrapped:
+    unwrapped = unwrap_estimator(estimator)
+    if not isinstance(unwrapped.detector, BaseDetector):
         raise TypeError(
-            f"{type(route.detector).__name__} is not a skad detector: pass one, or a Pipeline that ends "
-            "with one."
+            f"{type(unwrapped.detector).__name__} is not a skad detector: pass one, or a Pipeline "
+            "that ends with one."
         )
-    return route
+    return unwrapped
 
 
 def _check_masks(masks: Sequence[Any] | None, labels: np.ndarray | None, n: int) -> None:
@@ -171,26 +171,26 @@ def _check_masks(masks: Sequence[Any] | None, labels: np.ndarray | None, n: int)
             raise FileNotFoundError(f"mask {i}: the file {os.fspath(mask)!r} does not exist.")
 
 
-def _check_images(route: Route, X: Any) -> None:
+def _check_images(unwrapped: Unwrapped, X: Any) -> None:
     """Check all images before the first is scored: errors name them by their index in X."""
-    if not route.steps:
-        check_images(route.detector, open_images(route.detector, X))
+    if not unwrapped.steps:
+        check_images(unwrapped.detector, open_images(unwrapped.detector, X))
 
 
 def _score(
-    route: Route, X: Any, n: int, masks: Sequence[Any] | None, all_shown: bool
+    unwrapped: Unwrapped, X: Any, n: int, masks: Sequence[Any] | None, all_shown: bool
 ) -> tuple[np.ndarray, PixelCounts | None, list[Shown]]:
     """Score all images, count pixels if there are masks, and keep all pictures if all may be shown."""
     scores, counts = np.empty(n), None if masks is None else PixelCounts()
     shown: list[Shown] = []
-    progress = _StageLines(route.detector, "report", n)
-    for where, images in route.portions(X, n):
+    progress = _StageLines(unwrapped.detector, "report", n)
+    for where, images in unwrapped.portions(X, n):
         if all_shown:
-            decoded, images = decode_once(route.detector, images)
+            decoded, images = decode_once(unwrapped.detector, images)
         if masks is None and not all_shown:
-            scores[where] = route.detector.score_samples(images)
+            scores[where] = unwrapped.detector.score_samples(images)
         else:
-            heatmaps, scores[where] = route.detector.predict_heatmap(images, return_scores=True)
+            heatmaps, scores[where] = unwrapped.detector.predict_heatmap(images, return_scores=True)
             truth = _read_masks(masks, heatmaps, where.start)
             if counts is not None:
                 counts.update(truth, heatmaps)
@@ -202,7 +202,7 @@ def _score(
 
 
 def _draw_sections(
-    route: Route,
+    unwrapped: Unwrapped,
     X: Any,
     masks: Sequence[Any] | None,
     found: Findings,
@@ -216,8 +216,8 @@ def _draw_sections(
     if seen:
         shown = [seen[i] for i in indices]
     else:
-        shown = _show(route, chosen, None if masks is None else [masks[i] for i in indices])
-    threshold = route.detector.heatmap_threshold_
+        shown = _show(unwrapped, chosen, None if masks is None else [masks[i] for i in indices])
+    threshold = unwrapped.detector.heatmap_threshold_
     low, high = colour_range(shown, threshold)
 
     def draw_cases() -> Iterator[Case]:
@@ -233,12 +233,12 @@ def _draw_sections(
     return sections, as_png(draw_scale(threshold, low, high))
 
 
-def _show(route: Route, X: Any, masks: Sequence[Any] | None) -> list[Shown]:
+def _show(unwrapped: Unwrapped, X: Any, masks: Sequence[Any] | None) -> list[Shown]:
     """Compute the heat maps of images, a few at a time, and keep what is drawn of them."""
     shown: list[Shown] = []
-    for where, images in route.portions(X, _num_samples(X)):
-        decoded, images = decode_once(route.detector, images)
-        heatmaps = route.detector.predict_heatmap(images)
+    for where, images in unwrapped.portions(X, _num_samples(X)):
+        decoded, images = decode_once(unwrapped.detector, images)
+        heatmaps = unwrapped.detector.predict_heatmap(images)
         shown += map(Shown.of, decoded, heatmaps, _read_masks(masks, heatmaps, where.start))
     return shown
 

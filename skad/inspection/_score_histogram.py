@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from skad._route import route_to_detector
 from skad._validation.labels import read_labels
 from skad._validation.numbers import refuse_masked
 from skad._validation.text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn
 from skad.metrics import discriminability
+from skad.model_selection._unwrap import unwrap_estimator
 
 
 class ScoreHistogramDisplay(Drawn):
@@ -109,13 +109,13 @@ class ScoreHistogramDisplay(Drawn):
         ValueError
             If the labels do not match the images or are not +1 or -1.
         """
-        route = route_to_detector(estimator, "score_samples")
-        scores = route.detector.score_samples(route.images(X))
+        unwrapped = unwrap_estimator(estimator, "score_samples")
+        scores = unwrapped.detector.score_samples(unwrapped.images(X))
         return cls.from_predictions(
             y,
             scores,
-            threshold=route.detector.offset_,
-            name=type(route.detector).__name__ if name is None else name,
+            threshold=unwrapped.detector.offset_,
+            name=type(unwrapped.detector).__name__ if name is None else name,
             bins=bins,
             ax=ax,
         )

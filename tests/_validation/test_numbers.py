@@ -6,7 +6,6 @@ from conftest import make_detector
 from PIL import Image
 
 from skad._images import as_image_source, is_rows
-from skad._scorers import as_mask
 from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.metrics import (
@@ -19,6 +18,7 @@ from skad.metrics import (
     pixel_auroc,
     threshold_report,
 )
+from skad.model_selection._scorers import as_mask
 
 TRUTH = np.array([[0, 1, 0], [0, 1, 1]])
 MAP = np.linspace(0, 1, 6).reshape(2, 3)

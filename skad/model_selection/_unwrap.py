@@ -14,7 +14,7 @@ from skad._sklearn_compat import _safe_indexing
 _PORTION = 16
 
 
-class Route(NamedTuple):
+class Unwrapped(NamedTuple):
     """A detector, and the steps that images pass before they reach it."""
 
     detector: Any
@@ -33,7 +33,7 @@ class Route(NamedTuple):
             yield rows, self.images(_safe_indexing(X, rows))
 
 
-def route_to_detector(estimator: Any, needs: str = "predict_heatmap") -> Route:
+def unwrap_estimator(estimator: Any, needs: str = "predict_heatmap") -> Unwrapped:
     """Find the detector in a Pipeline or a search.
 
     Parameters
@@ -45,7 +45,7 @@ def route_to_detector(estimator: Any, needs: str = "predict_heatmap") -> Route:
 
     Returns
     -------
-    Route
+    Unwrapped
 
     Raises
     ------
@@ -54,16 +54,18 @@ def route_to_detector(estimator: Any, needs: str = "predict_heatmap") -> Route:
         If the last step has no such method.
     """
     if isinstance(estimator, Pipeline):
-        route = route_to_detector(estimator[-1], needs)
+        unwrapped = unwrap_estimator(estimator[-1], needs)
         before = estimator[:-1]
-        return Route(route.detector, (before, *route.steps) if before.steps else route.steps)
+        return Unwrapped(
+            unwrapped.detector, (before, *unwrapped.steps) if before.steps else unwrapped.steps
+        )
     if hasattr(estimator, "best_estimator_"):
-        return route_to_detector(estimator.best_estimator_, needs)
+        return unwrap_estimator(estimator.best_estimator_, needs)
     if hasattr(estimator, needs):
         check_is_fitted(estimator)
         # Scores, maps and thresholds of one state, whatever other threads do meanwhile.
         as_fitted = getattr(estimator, "_as_fitted", None)
-        return Route(estimator if as_fitted is None else as_fitted())
+        return Unwrapped(estimator if as_fitted is None else as_fitted())
     if hasattr(estimator, "estimator"):
         check_is_fitted(estimator)
     raise TypeError(

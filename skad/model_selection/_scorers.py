@@ -12,13 +12,13 @@ from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from skad._images import as_ndarray, column_values, is_encoded, one_call
-from skad._route import route_to_detector
 from skad._sklearn_compat import _num_samples
 from skad._validation.labels import read_labels
 from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.datasets._masks import marked_pixels
 from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc
+from skad.model_selection._unwrap import unwrap_estimator
 
 image_auroc_scorer = make_scorer(image_auroc, response_method="decision_function")
 average_precision_scorer = make_scorer(average_precision, response_method="decision_function")
@@ -137,8 +137,8 @@ aupro_scorer = HeatmapScorer(aupro, "aupro_scorer")
 
 
 def _heatmaps(estimator: Any, X: Any) -> Any:
-    route = route_to_detector(estimator)
-    return route.detector.predict_heatmap(route.images(X))
+    unwrapped = unwrap_estimator(estimator)
+    return unwrapped.detector.predict_heatmap(unwrapped.images(X))
 
 
 def as_mask(mask: Any, shape: tuple[int, ...], name: str = "a mask") -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Model selection: splitters that train on good images only, scorers of images and heat maps."""
+"""Splitters that train on good images only."""
 
 from __future__ import annotations
 
@@ -11,26 +11,9 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
-from skad._scorers import (
-    HeatmapScorer,
-    aupro_scorer,
-    average_precision_scorer,
-    image_auroc_scorer,
-    pixel_auroc_scorer,
-)
 from skad._sklearn_compat import _num_samples
 from skad._validation.labels import read_labels
 from skad._validation.warn import warn_user
-
-__all__ = [
-    "HeatmapScorer",
-    "OneClassKFold",
-    "OneClassShuffleSplit",
-    "aupro_scorer",
-    "average_precision_scorer",
-    "image_auroc_scorer",
-    "pixel_auroc_scorer",
-]
 
 
 class _OneClassSplitter(BaseCrossValidator):
