@@ -56,9 +56,10 @@ class FeatureStore:
 
     Notes
     -----
-    A file holds every layer at its own resolution: 0.6 MB per image of 224 px with ResNet-18, 2.4 MB with
-    WideResNet-50. Features are read as they were written, bit by bit, so that scores with and without
-    a store are the same. A file that is damaged, of another image or of an older version is made again.
+    A file holds every layer at its own resolution: 0.6 MB per image of 224 px with ResNet-18,
+    2.4 MB with WideResNet-50. Features are read as they were written, bit by bit, so that scores with
+    and without a store are the same. A file that is damaged, of another image or of an older version is
+    made again.
 
     Examples
     --------
@@ -124,7 +125,8 @@ class FeatureStore:
         Returns
         -------
         ndarray of shape (n_values,), float32, or None
-            None if there is none, or its file is damaged, of another image, or holds a value that is not finite.
+            None if there is none, or its file is damaged, of another image, or holds a value that is
+            not finite.
         """
         file = self._file(key)
         try:

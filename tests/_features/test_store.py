@@ -155,7 +155,7 @@ class TestFiles:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(tidying.Tidier, "_listing", counting)
             for i in range(150):
-                stores[i % 3].put(f"{i:03d}", embedding)
+                stores[i % 3]._put(f"{i:03d}", embedding)
                 assert sum(file.stat().st_size for file in files(stores[0])) <= limit
         assert len(files(stores[0])) > 0.8 * room - 1
         assert looks[0] <= 150 // max(1, room // 17) + 3
@@ -193,7 +193,7 @@ class TestFiles:
     def test_an_old_claim_of_a_process_that_lives_stays(self, store, embedding):
         store._put("aa1", embedding)
         with ThreadPoolExecutor(1) as another:
-            another.submit(store.claim, "aa7").result()
+            another.submit(store._claim, "aa7").result()
             claim = store._claim_file("aa7")
             os.utime(claim, (1000, 1000))
             store.reduce()
@@ -241,8 +241,8 @@ class TestClaims:
     def test_one_process_makes_it_the_others_wait(self, store, embedding):
         assert store._claim("aa1")
         with ThreadPoolExecutor(1) as another:
-            assert not another.submit(store.claim, "aa1").result()
-            found = another.submit(store.wait, "aa1", N)
+            assert not another.submit(store._claim, "aa1").result()
+            found = another.submit(store._wait, "aa1", N)
             time.sleep(0.05)
             assert not found.done()
             store._put("aa1", embedding)
@@ -258,7 +258,7 @@ class TestClaims:
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_an_interrupt_while_a_batch_is_claimed(self, store, good, monkeypatch, at, when):
         """Ctrl-C leaves nothing behind for which this process, or another one, would wait."""
-        detector, claim, n = make_detector(memory=store).fit(good), FeatureStore.claim, [0]
+        detector, claim, n = make_detector(memory=store).fit(good), FeatureStore._claim, [0]
 
         def interrupted(self, key):
             n[0] += 1
@@ -268,7 +268,7 @@ class TestClaims:
             return taken
 
         with monkeypatch.context() as patched:
-            patched.setattr(FeatureStore, "claim", interrupted)
+            patched.setattr(FeatureStore, "_claim", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 detector.score_samples(255 - good[:4])
         assert not list(Path(store.path).glob("*/*.claim"))
