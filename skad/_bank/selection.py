@@ -84,7 +84,7 @@ def start_coreset(
     overwrite_x : bool, default=False
         Allow the selection to work in the memory of `X`.
     progress : callable, optional
-        Called once a round with the number of rows selected so far.
+        Called once per round with the number of rows selected so far.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def start_coreset(
         return Coreset(found.rows, None)
     start = int(torch.randint(n_rows, (1,), generator=generator))
     found = farthest_first(X, n_select, start=start, overwrite_x=overwrite_x, progress=progress)
-    # All picks and one row more lie at least the radius apart: no choice covers them in half of it.
+    # All centers and one more row lie at least the radius apart: no choice covers them in half of it.
     return Coreset(found.rows, Cover(found.radius, n_select, found.radius))
 
 
@@ -213,13 +213,13 @@ def _exchange(
         if found.radius <= before.net_scale:
             rows = np.concatenate([np.arange(len(net)), len(net) + found.rows])
             left = np.concatenate([np.zeros(len(net)), found.left])
-            joined = len(net) + int((found.gaps > before.net_scale).sum())
+            joined = len(net) + int((found.center_dist > before.net_scale).sum())
             radius = _radius(left, n_select, before, before.net_scale)
             return Coreset(rows, Cover(radius, joined, before.net_scale))
     found = farthest_first(candidates, n_select, start=0, progress=progress, measure=True)
     scale = max(2 * before.net_scale, found.radius)
     radius = _radius(found.left, n_select, before, scale)
-    return Coreset(found.rows, Cover(radius, int((found.gaps > scale).sum()), scale))
+    return Coreset(found.rows, Cover(radius, int((found.center_dist > scale).sum()), scale))
 
 
 def _radius(left: NDArray[np.float64], n_kept: int, before: Cover, scale: float) -> float:

@@ -28,17 +28,17 @@ def pairwise(X):
 def plain_loop(X, n_select, start=None, anchor=None):
     """Textbook rule on differences: no matrix product, no blocks."""
     X = np.asarray(X, dtype=np.float64)
-    gaps = np.full(len(X), np.inf) if anchor is None else np.asarray(anchor) ** 2.0
-    picks = [] if start is None else [start]
-    for pick in picks:
-        gaps = np.minimum(gaps, ((X - X[pick]) ** 2).sum(1))
-    gaps[picks] = -1
-    while len(picks) < n_select:
-        pick = int(gaps.argmax())
-        picks.append(pick)
-        gaps = np.minimum(gaps, ((X - X[pick]) ** 2).sum(1))
-        gaps[picks] = -1
-    return picks
+    min_sq_dist = np.full(len(X), np.inf) if anchor is None else np.asarray(anchor) ** 2.0
+    centers = [] if start is None else [start]
+    for center in centers:
+        min_sq_dist = np.minimum(min_sq_dist, ((X - X[center]) ** 2).sum(1))
+    min_sq_dist[centers] = -1
+    while len(centers) < n_select:
+        center = int(min_sq_dist.argmax())
+        centers.append(center)
+        min_sq_dist = np.minimum(min_sq_dist, ((X - X[center]) ** 2).sum(1))
+        min_sq_dist[centers] = -1
+    return centers
 
 
 def mean_distance(X, starts):
@@ -55,8 +55,8 @@ def test_specified_selections(dtype, block_size):
     assert greedy_k_center(X, 4, anchor=row_norm, **size).tolist() == [7, 0, 4, 6]
     approximate = greedy_k_center(X, 4, anchor=mean_distance(POINTS, [1, 5, 6]), **size)
     assert approximate.tolist() == [7, 3, 0, 6]
-    for picks in ([0, 7, 4, 6], [7, 0, 4, 6], approximate):
-        assert covering_radius(X, picks) == pytest.approx(1.5, rel=1e-12)
+    for centers in ([0, 7, 4, 6], [7, 0, 4, 6], approximate):
+        assert covering_radius(X, centers) == pytest.approx(1.5, rel=1e-12)
 
 
 def test_specified_selections_on_a_line():
@@ -87,8 +87,8 @@ def test_equals_the_plain_loop_in_float64(seed, n, d, n_select):
 @pytest.mark.parametrize("n_candidates", [1, 40, 10_000])
 @pytest.mark.parametrize("block", [3, 16, 100])
 def test_rows_that_were_left_alone_catch_up(monkeypatch, seed, n_candidates, block):
-    monkeypatch.setattr(coreset, "_CANDIDATES", n_candidates)
-    monkeypatch.setattr(coreset, "_SHARE", 0.0)
+    monkeypatch.setattr(coreset, "_MIN_CANDIDATES", n_candidates)
+    monkeypatch.setattr(coreset, "_CANDIDATE_FRACTION", 0.0)
     monkeypatch.setattr(coreset, "_BLOCK", block)
     cluster = torch.randint(3, (300, 1), generator=seeded(seed))
     X = torch.randn(300, 4, generator=seeded(seed), dtype=torch.float64) + 6.0 * cluster
@@ -103,16 +103,16 @@ def test_rows_that_were_left_alone_catch_up(monkeypatch, seed, n_candidates, blo
 
 def test_most_rows_are_left_alone(monkeypatch):
     """What the order of the arithmetic is for; sizes as small as the test, beside those of a fit."""
-    monkeypatch.setattr(coreset, "_CANDIDATES", 0)
+    monkeypatch.setattr(coreset, "_MIN_CANDIDATES", 0)
     monkeypatch.setattr(coreset, "_BLOCK", 64)
     products = []
-    nearest_gap = coreset._nearest_gap
+    min_sq_dist_to = coreset._min_sq_dist_to
 
-    def counted(points, norms, centres, bias):
-        products.append(len(points) * len(centres))
-        return nearest_gap(points, norms, centres, bias)
+    def counted(points, norms, centers, bias):
+        products.append(len(points) * len(centers))
+        return min_sq_dist_to(points, norms, centers, bias)
 
-    monkeypatch.setattr(coreset, "_nearest_gap", counted)
+    monkeypatch.setattr(coreset, "_min_sq_dist_to", counted)
     X = torch.randn(20_000, 8, generator=seeded())
     coreset.farthest_first(X, 2000, start=0, block_size=256)
     assert sum(products) < 0.5 * 20_000 * 2000
@@ -209,8 +209,8 @@ def test_methods_are_reproducible_and_leave_the_global_seed_alone(method):
 def test_keeping_all_keeps_their_order(method):
     generator = seeded()
     before = generator.get_state()
-    picks = start_coreset(torch.ones(6, 3), 6, method=method, generator=generator).rows
-    assert picks.tolist() == list(range(6))
+    centers = start_coreset(torch.ones(6, 3), 6, method=method, generator=generator).rows
+    assert centers.tolist() == list(range(6))
     assert torch.equal(before, generator.get_state())
 
 
@@ -274,10 +274,10 @@ def test_errors_of_the_other_functions():
         covering_radius(X, [])
 
 
-def test_overwriting_saves_a_copy_and_changes_no_pick():
+def test_overwriting_saves_a_copy_and_changes_no_center():
     X = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     kept, given = X.clone(), X.clone()
-    picks = greedy_k_center(kept, 20, start=3)
+    centers = greedy_k_center(kept, 20, start=3)
     assert torch.equal(kept, X)
-    assert greedy_k_center(given, 20, start=3, overwrite_x=True).tolist() == picks.tolist()
+    assert greedy_k_center(given, 20, start=3, overwrite_x=True).tolist() == centers.tolist()
     assert not torch.equal(given, X)

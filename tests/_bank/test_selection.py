@@ -51,11 +51,11 @@ def stream(portions, sizes, **settings):
 def test_traversal_knows_its_distances():
     X = torch.randn(60, 3, generator=seeded(), dtype=torch.float64)
     found = farthest_first(X, 9, start=4, measure=True)
-    assert found.gaps[0] == np.inf
+    assert found.center_dist[0] == np.inf
     for j in range(1, 9):
         before = X[found.rows[:j]].numpy()
         expected = np.linalg.norm(before - X[found.rows[j]].numpy(), axis=1).min()
-        assert found.gaps[j] == pytest.approx(expected)
+        assert found.center_dist[j] == pytest.approx(expected)
     assert found.radius == pytest.approx(radius_over(X, X[found.rows]))
     expected = np.linalg.norm(X.numpy()[:, None] - X[found.rows].numpy(), axis=2).min(1)
     np.testing.assert_allclose(found.left, expected, atol=1e-7)
