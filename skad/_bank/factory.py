@@ -10,11 +10,11 @@ import re
 from types import ModuleType
 from typing import Any
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 
 _UNSAFE = (
     (r"NSG|NNDescent", "its graphs end the process on small or repetitive banks: use HNSW32"),
-    (r"HNSW1(?!\d)", "a graph needs two links a vector at least, such as HNSW32"),
+    (r"HNSW1(?!\d)", "a graph needs at least two links per vector, such as HNSW32"),
     (r"(?<!\d)0+(?!\d)", "numbers in it must be positive"),
     (
         r"SQ(?!(?:4|6|8|fp16|bf16)(?!\w))",
@@ -26,9 +26,15 @@ _UNSAFE = (
 )
 # Search parameters below which nothing, or next to nothing, is searched; those of a quantizer are named
 # alike. Others must not be negative.
-_LEAST = {"nprobe": 1, "efSearch": 1, "efConstruction": 1, "k_factor": 1, "k_factor_rf": 1}
+_SMALLEST_SETTING = {
+    "nprobe": 1,
+    "efSearch": 1,
+    "efConstruction": 1,
+    "k_factor": 1,
+    "k_factor_rf": 1,
+}
 _FRACTIONS = frozenset({"k_factor", "k_factor_rf"})
-_MOST = 2**31 - 1
+_LARGEST_SETTING = 2**31 - 1
 # Room for so many vectors is made for every query; more than the bank holds finds nothing more, but up
 # to so many cost little.
 _ROOM = frozenset({"efSearch", "efConstruction", "k_factor", "k_factor_rf"})
@@ -71,15 +77,15 @@ def check_factory(index: str, n_vectors: int | None = None) -> None:
             raise ValueError(f"index={quoted(index)}: {reason}.")
     if any(int(links) > _MOST_LINKS for links in re.findall(r"HNSW(\d+)", factory)):
         raise ValueError(
-            f"index={quoted(index)}: a graph has {_MOST_LINKS} links a vector at most, such as HNSW32."
+            f"index={quoted(index)}: a graph has {_MOST_LINKS} links per vector at most, such as HNSW32."
         )
     for setting in filter(None, parameters.split(",")):
         name, _, value = setting.partition("=")
         known = name.strip().removeprefix("quantizer_")
         name = shortened(name, 60)
-        least, number = _LEAST.get(known, 0), _number(value)
+        least, number = _SMALLEST_SETTING.get(known, 0), _number(value)
         whole = number.is_integer() or known in _FRACTIONS
-        if not (least <= number <= _MOST and whole):
+        if not (least <= number <= _LARGEST_SETTING and whole):
             kind = "number" if known in _FRACTIONS else "whole number"
             raise ValueError(f"index={quoted(index)}: {name} must be a {kind} of {least} at least.")
         if known in _BLIND and number > 0:

@@ -18,7 +18,7 @@ from skad._bank.search import (
     measured,
     queries_at_once,
 )
-from skad._system.forks import ObjectLock
+from skad._common.forks import ObjectLock
 
 Built = TypeVar("Built")
 
@@ -174,14 +174,14 @@ class MemoryBank:
         shape = (*asked.shape[:-1], k)
         return distances.reshape(shape), ids.reshape(shape)
 
-    def _proposed_by_faiss(self, exact: ExactSearch, rows: torch.Tensor, k: int) -> torch.Tensor:
+    def _proposed_by_faiss(self, exact: ExactSearch, queries: torch.Tensor, k: int) -> torch.Tensor:
         index = self.prepared.once("faiss", lambda: FaissSearch(self.vectors, self.index))
-        ids = torch.from_numpy(index.candidates(np.ascontiguousarray(rows.cpu()), k))
-        ids = ids.to(rows.device)
+        ids = torch.from_numpy(index.candidates(np.ascontiguousarray(queries.cpu()), k))
+        ids = ids.to(queries.device)
         # An inverted list may hold fewer than k vectors: such queries are searched exactly.
         short = (ids < 0).any(dim=1)
         if bool(short.any()):
-            ids[short] = exact.candidates(rows[short], k)
+            ids[short] = exact.candidates(queries[short], k)
         return ids
 
     def distances_around(

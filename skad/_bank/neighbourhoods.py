@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from skad._bank._distances import blocks
 from skad._bank.search import ExactSearch, measured
-from skad._system.forks import ObjectLock
+from skad._common.forks import ObjectLock
 
 # Vectors whose neighbours are searched for together; bounds the memory.
 _ROWS = 1024
@@ -51,15 +51,15 @@ class Neighbourhoods:
         Parameters
         ----------
         vectors : ndarray of shape (n,), int64
-            Their row numbers in the bank.
+            Their numbers in the bank.
         leave_out : ndarray of shape (M,) or (n, M), bool, optional
-            Vectors that are nobody's neighbours, or not those of each: none of `vectors` itself, and so
-            few that `b` are left.
+            Vectors that are not returned, for all of `vectors` or for each: never the vector itself, and
+            so few that `b` are left.
 
         Returns
         -------
         ndarray of shape (n, b), int64
-            Row numbers; the nearest first, behind the vector itself.
+            Numbers in the bank: the vector itself, then its neighbours, the nearest first.
         """
         wide = self._wide(vectors)
         if leave_out is None:
@@ -87,9 +87,9 @@ class Neighbourhoods:
         self, vectors: NDArray[np.int64], k: int, leave_out: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
         exact = self._exact
-        rows = exact.vectors[torch.from_numpy(vectors).to(exact.vectors.device)]
-        excluded = None if leave_out is None else torch.from_numpy(leave_out).to(rows.device)
-        _, ids = measured(rows, exact.vectors, exact.candidates(rows, k, excluded))
+        queries = exact.vectors[torch.from_numpy(vectors).to(exact.vectors.device)]
+        excluded = None if leave_out is None else torch.from_numpy(leave_out).to(queries.device)
+        _, ids = measured(queries, exact.vectors, exact.candidates(queries, k, excluded))
         return _itself_first(ids, vectors)
 
 

@@ -32,7 +32,7 @@ import torch
 from torch import fx, nn
 
 # Deeper, or larger, is no configuration.
-_DEEPEST, _MOST = 60, 20_000
+_MAX_DEPTH, _MAX_PARTS = 60, 20_000
 _INTERNAL = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 # Of a traced network, its code says it all.
@@ -88,7 +88,7 @@ class _Description:
             return f"float {value!r}" if self.exact else f"float {value:.9g}"
         if id(value) in self._known:
             return self._known[id(value)]
-        if self._depth > _DEEPEST or len(self._kept) > _MOST:
+        if self._depth > _MAX_DEPTH or len(self._kept) > _MAX_PARTS:
             return self._unknown(value)
         # Until it is described, what refers back to it says how far up it stands.
         self._known[id(value)] = f"above {self._depth}"

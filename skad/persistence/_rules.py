@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Beyond all that is counted, and exact as a float.
-_MOST = 2**53
+_LARGEST_INTEGER = 2**53
 # Features and weights are far below; squares of such numbers, and sums of them, are still float32.
-_LARGEST = 1e15
+_LARGEST_NUMBER = 1e15
 
 
 class Rule(NamedTuple):
@@ -73,16 +73,18 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
-def integer(low: int = 0, high: int = _MOST) -> Rule:
+def integer(low: int = 0, high: int = _LARGEST_INTEGER) -> Rule:
     """Ask for a whole number; True and False are none."""
-    bound = "" if high == _MOST else f" and at most {high}"
+    bound = "" if high == _LARGEST_INTEGER else f" and at most {high}"
     return Rule(
         f"a whole number, at least {low}{bound}",
         lambda value, _: type(value) is int and low <= value <= high,
     )
 
 
-def number(low: float = -_LARGEST, high: float = _LARGEST, above: bool = False) -> Rule:
+def number(
+    low: float = -_LARGEST_NUMBER, high: float = _LARGEST_NUMBER, above: bool = False
+) -> Rule:
     """Ask for a number, which NaN is not; `above`: and not for `low` itself."""
 
     def holds(value: Any, _: dict[str, int]) -> bool:
@@ -112,7 +114,7 @@ def plain() -> Rule:
     def holds(value: Any, _: dict[str, int]) -> bool:
         if value is None or isinstance(value, bool):
             return True
-        return any(rule.holds(value, {}) for rule in (integer(-_MOST), number(), text()))
+        return any(rule.holds(value, {}) for rule in (integer(-_LARGEST_INTEGER), number(), text()))
 
     return Rule("a number, a text, True, False or None", holds)
 
@@ -165,7 +167,7 @@ def array(
 ) -> Rule:
     """Ask for an array; a letter that names an axis stands for one length everywhere in an object."""
     says = f"an array of {dtype} of shape ({', '.join(axes)})"
-    says += f", of size {_LARGEST:g} at most" if finite else ""
+    says += f", of size {_LARGEST_NUMBER:g} at most" if finite else ""
     says += f", {low:g} at least" if math.isfinite(low) else ""
     says += ", ascending" if ascending else ""
 
@@ -186,7 +188,9 @@ def array(
 def is_bounded(array: np.ndarray) -> bool:
     """Whether all numbers of an array are such as occur."""
     # Without a copy, since a bank may be large; NaN compares as False.
-    return array.size == 0 or bool(array.min() >= -_LARGEST and array.max() <= _LARGEST)
+    return array.size == 0 or bool(
+        array.min() >= -_LARGEST_NUMBER and array.max() <= _LARGEST_NUMBER
+    )
 
 
 def texts() -> Rule:
@@ -204,7 +208,7 @@ def texts() -> Rule:
 def arrays(*dtypes: str) -> Rule:
     """Ask for a dict of finite arrays."""
     return Rule(
-        f"a mapping of texts to arrays of {' or '.join(dtypes)}, of size {_LARGEST:g} at most",
+        f"a mapping of texts to arrays of {' or '.join(dtypes)}, of size {_LARGEST_NUMBER:g} at most",
         lambda value, _: (
             isinstance(value, dict)
             and all(

@@ -159,7 +159,7 @@ def test_some_widening_works(index):
 
 @pytest.mark.parametrize("index", ["HNSW513", "IVF4_HNSW2000000,Flat", "HNSW1000,SQ8"])
 def test_more_links_than_memory_holds_are_refused(index):
-    with pytest.raises(ValueError, match="512 links a vector at most"):
+    with pytest.raises(ValueError, match="512 links per vector at most"):
         check_index(index, 24)
 
 
