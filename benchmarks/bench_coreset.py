@@ -1,6 +1,6 @@
 """Time the greedy coreset selection against a plain one-row-at-a-time loop.
 
-The plain loop is a fair opponent: norms once, one matrix-vector product a pick, everything in
+The plain loop is a fair opponent: norms once, one matrix-vector product per center, everything in
 place. Both run alternately, so that a busy machine slows both; medians are compared. The two
 selections must cover the vectors equally well. Floors: the products of all vectors with all picks, at
 the rate of one large product; and one reading of the vectors for every pick, which is the plain loop's.
@@ -21,7 +21,7 @@ from skad._bank import covering_radius, greedy_k_center
 
 
 def plain_k_center(X: torch.Tensor, n_select: int) -> np.ndarray:
-    """Greedy k-centre from row 0, one matrix-vector product a pick."""
+    """Greedy k-centre from row 0, one matrix-vector product per center."""
     points = X - X.mean(0)
     norms = (points * points).sum(1)
     gaps = torch.full_like(norms, torch.inf)
@@ -52,7 +52,7 @@ def compare(X: torch.Tensor, ratio: float, repeats: int) -> None:
     )
     products = 2 * n_select * X.numel() / product_rate(device)
     readings = 4 * n_select * X.numel() / reading_rate(device)
-    print(f"{'':15} floors: products {products:.3f} s, a reading for every pick {readings:.3f} s")
+    print(f"{'':15} floors: products {products:.3f} s, one reading per center {readings:.3f} s")
     expected, got = covering_radius(X, picks_plain), covering_radius(X, picks_blocked)
     if abs(got - expected) > 1e-5 * expected:
         raise SystemExit(f"covering radius differs: {got} instead of {expected}")

@@ -3,7 +3,7 @@
 Extraction, coreset at 1 % and 10 % (beside the plain loop of bench_coreset.py), scoring with a 1 % bank
 and the peak memory of a fit; on a GPU also how far its scores are from the CPU's. Images are generated,
 weights are random: times do not depend on either. Opponents run in turn, medians are compared. Scoring
-is timed from the user's array to the scores, several batches (``--stream``) a call.
+is timed from the user's array to the scores, several batches (``--stream``) per call.
 
     python benchmarks/bench_patchcore.py
     python benchmarks/bench_patchcore.py --backbone resnet18 --images 100 --threads 1
@@ -76,7 +76,7 @@ def bare_forward(args: argparse.Namespace) -> Callable[[torch.Tensor], object]:
 def against_forward(
     args: argparse.Namespace, title: str, n: int, n_batches: int, ours: Callable[[], object]
 ) -> None:
-    """Print milliseconds an image of what skad does with batches of n, beside bare forward passes."""
+    """Print milliseconds per image of what skad does with batches of n, beside bare forward passes."""
     batch = torch.rand(n, 3, SIZE, SIZE, device=args.device)
     batch = batch.contiguous(memory_format=torch.channels_last)
     forward = bare_forward(args)
@@ -145,7 +145,11 @@ def report_memory(args: argparse.Namespace) -> None:
     before = peak_mb()
     detector = make_detector(args, max_memory=limit).fit(images)
     whole = (
-        args.images * np.prod(small._find_network().grid) * detector.bank_.vectors.shape[1] * 4 / 2**20
+        args.images
+        * np.prod(small._find_network().grid)
+        * detector.bank_.vectors.shape[1]
+        * 4
+        / 2**20
     )
     beyond = peak_mb() - before
     print(

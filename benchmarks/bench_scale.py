@@ -157,7 +157,7 @@ def index_table(args: argparse.Namespace) -> None:
     exact_ms = 1e3 * (time.process_time() - clock) / len(queries)
     del exact
     print(
-        "| index | built in, CPU s | CPU ms an image | recall@1 | mean distance | largest excess |"
+        "| index | built in, CPU s | CPU ms per image | recall@1 | mean distance | largest excess |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
     print(f"| auto (exact) | | {exact_ms:.0f} | 1 | 1 | 0 |", flush=True)

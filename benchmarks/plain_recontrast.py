@@ -151,7 +151,7 @@ def measure(nets: list[nn.Module], images: torch.Tensor, y: np.ndarray) -> dict[
 
 
 def train(args: argparse.Namespace, images: torch.Tensor, seed: int) -> list[nn.Module]:
-    """Train as the published code does, in float32; print seconds a step."""
+    """Train as the published code does, in float32; print seconds per step."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (as published)
     torch.manual_seed(seed)
@@ -181,7 +181,7 @@ def train(args: argparse.Namespace, images: torch.Tensor, seed: int) -> list[nn.
             times.append(time.perf_counter() - start)
             if len(times) == args.iterations:
                 break
-    print(f"{np.median(times):.3f} s a step, loss {loss.item():.4f}", end="; ", flush=True)
+    print(f"{np.median(times):.3f} s per step, loss {loss.item():.4f}", end="; ", flush=True)
     return [encoder, frozen, decoder]
 
 

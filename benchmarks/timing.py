@@ -36,7 +36,7 @@ def name_of(device: str) -> str:
 
 @cache
 def product_rate(device: str = "cpu") -> float:
-    """Floating-point operations a second of a large float32 product."""
+    """Floating-point operations per second of a large float32 product."""
     size = 2048 if device == "cpu" else 8192
     a, b = torch.rand(2, size, size, device=device)
     times = [timed(lambda: a @ b, device)[0] for _ in range(11)]
@@ -45,7 +45,7 @@ def product_rate(device: str = "cpu") -> float:
 
 @cache
 def reading_rate(device: str = "cpu") -> float:
-    """Bytes a second that a sum reads of an array that fits no cache."""
+    """Bytes per second that a sum reads of an array that fits no cache."""
     values = torch.ones(1 << 26, device=device)
     times = [timed(values.sum, device)[0] for _ in range(7)]
     return values.numel() * values.element_size() / statistics.median(times[2:])
