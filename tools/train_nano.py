@@ -1,7 +1,7 @@
 """Train skad's bundled backbone: a small network learns the feature maps of a large one.
 
 The teacher is an ImageNet ResNet-18; the student sees the same crops of photographs and the same
-generated textures and is asked, cell by cell, for the teacher's features of layers 2 and 3. The
+generated textures and has to give, at every position, the teacher's features of layers 2 and 3. The
 result is a float16 safetensors file of the student's trunk. ``docs/skad_nano.md`` is its model card.
 
 Run, for instance::
@@ -41,9 +41,10 @@ from skad._features.weight_files import (
 SIDE = 160  # pixels of a training image
 CROP = (80, 320)  # shortest and longest side of a crop, in pixels of the photograph
 BLOCK = 32  # batches whose images are visited together
-GENERATED = 0.25  # share of the images that are generated, not photographed
+GENERATED = 0.25  # fraction of the images that are generated, not photographed
 LOSS_WEIGHTS = {1: 0.5, 2: 1.0, 3: 1.0}
-POOLED = {1: 2, 2: 1, 3: 1}  # layer 1 is compared in means of 2 x 2 cells: a quarter of the work
+# Layer 1 is compared in means of 2 x 2 positions: a quarter of the work.
+POOLED = {1: 2, 2: 1, 3: 1}
 TEACHER_CHANNELS = {1: 64, 2: 128, 3: 256}
 
 timm = import_timm()
@@ -217,7 +218,7 @@ class TrainingBatches(Dataset):
 
 
 class Teacher(nn.Module):
-    """The frozen ImageNet network; its features are standardised a channel."""
+    """The frozen ImageNet network; its features are standardised per channel."""
 
     def __init__(self, weights: Path, layers: tuple[int, ...]) -> None:
         super().__init__()
@@ -276,7 +277,7 @@ class Student(nn.Module):
 
 
 def layer_loss(given: torch.Tensor, wanted: torch.Tensor, kind: str) -> torch.Tensor:
-    """Mean over the cells of one layer."""
+    """Mean over the positions of one layer."""
     given = given.float()
     l2 = F.mse_loss(given, wanted)
     if kind == "l2":
@@ -410,7 +411,7 @@ class Run:
             left = spent / done * (self.args.blocks - self.blocks_done)
             shown = " ".join(f"{loss:.4f}" for loss in losses)
             print(
-                f"block {self.blocks_done}/{self.args.blocks}  loss a layer {shown}  "
+                f"block {self.blocks_done}/{self.args.blocks}  loss per layer {shown}  "
                 f"{spent:.0f} s, {left:.0f} s left",
                 flush=True,
             )
