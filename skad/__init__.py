@@ -13,15 +13,15 @@ Examples
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from skad._version import __version__
+from skad._common.version import __version__
 
 if TYPE_CHECKING:
+    from skad._common.pickles import SKOPS_TYPES
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
-    from skad._system.pickles import SKOPS_TYPES
     from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
     from skad.persistence import load, save
 
@@ -47,7 +47,7 @@ _HOMES = {
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
-    "SKOPS_TYPES": "skad._system.pickles",
+    "SKOPS_TYPES": "skad._common.pickles",
     "ScoreFusionDetector": "skad._fusion",
     "TabularDataWarning": "skad.exceptions",
     "load": "skad.persistence",
@@ -58,7 +58,7 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'skad' has no attribute {name!r}")
-    from skad._system.forks import LOADING
+    from skad._common.forks import LOADING
 
     with LOADING:
         return getattr(import_module(_HOMES[name]), name)

@@ -29,7 +29,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skad._callbacks import FitProgress
+from skad._common.labels import CodingError, OneClassError, good_images, read_both_labels
+from skad._common.pickles import portable, versions, warn_of_other_versions
+from skad._common.progress import FitProgress
+from skad._common.warn import warn_user
 from skad._images import (
     CanvasCache,
     Geometry,
@@ -55,10 +58,7 @@ from skad._sklearn_compat import (
     _num_samples,
     with_callbacks,
 )
-from skad._system.pickles import portable, versions, warn_of_other_versions
 from skad._torch.devices import PRECISIONS
-from skad._validation.labels import CodingError, OneClassError, good_images, read_both_labels
-from skad._validation.warn import warn_user
 from skad.exceptions import FeatureError
 
 if TYPE_CHECKING:

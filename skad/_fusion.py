@@ -11,7 +11,8 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from skad._base import BaseDetector, BaseImageDetector
-from skad._callbacks import FitProgress
+from skad._common.labels import good_images
+from skad._common.progress import FitProgress
 from skad._images import ImageSource, one_call
 from skad._scoring.heatmaps import render
 from skad._scoring.results import TrainingScores
@@ -22,7 +23,6 @@ from skad._sklearn_compat import (
     _VisualBlock,
     with_callbacks,
 )
-from skad._validation.labels import good_images
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -113,9 +113,9 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         float in (0, 0.5]: scikit-learn's percentile of the training scores. The thresholds of the
         members have no influence.
     target_false_alarm_rate : float, default=0.05
-        Share of good images that may be called defective, in (0, 1).
+        Fraction of good images that may be called defective, in (0, 1).
     verbose : int, default=0
-        1: a line a member; the members print what their own ``verbose`` says.
+        1: one line per member; the members print what their own ``verbose`` says.
 
     Attributes
     ----------

@@ -14,7 +14,8 @@ from sklearn.utils import check_random_state
 
 from skad._bank import Coreset, MemoryBank, check_index, projection_matrix, start_coreset
 from skad._base import BaseImageDetector, naming
-from skad._callbacks import FitProgress, say
+from skad._common.memory import parse_bytes
+from skad._common.progress import FitProgress, say
 from skad._features import (
     Canvases,
     Extractor,
@@ -29,9 +30,9 @@ from skad._features import (
     folder_of,
     patch_extractor,
 )
-from skad._growing import Growth, grow_bank
 from skad._images import ImageBatch, ImageSource
 from skad._scoring.calibration import CalibrationLog
+from skad._scoring.growing import Growth, grow_bank
 from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage
 from skad._scoring.results import BatchScores, TrainingScores
@@ -43,7 +44,6 @@ from skad._sklearn_compat import (
     _fit_context,
     with_callbacks,
 )
-from skad._system.memory import parse_bytes
 from skad._torch.devices import is_plain_mode, resolve_device
 
 # Length of a rounding error, as a fraction of a vector's: what features differ by between processors. In
@@ -78,12 +78,12 @@ class PatchCoreDetector(BaseImageDetector):
         Side p of the neighbourhood around a grid point, odd.
     aggregation : {"concat", "adaptive"}, default="concat"
         "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
-        adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values a
-        layer, then to `target_dim` in all.
+        adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values
+        per layer, then to `target_dim` in all.
     pretrain_dim, target_dim : int, default=1024
         P and T of the official code; used by ``aggregation="adaptive"`` alone.
     coreset_size : float or int, default=0.01
-        Size of the memory bank: a share of all patches in (0, 1], or a number of vectors.
+        Size of the memory bank: a fraction of all patches in (0, 1], or a number of vectors.
     coreset_method : {"greedy", "approximate", "random"}, default="greedy"
         "greedy": exact greedy k-centre from a random first patch. "approximate": the rule of the
         official code, whose distances are capped by the mean distance to `n_starts` random patches.
@@ -129,9 +129,9 @@ class PatchCoreDetector(BaseImageDetector):
         "auto": the threshold keeps `target_false_alarm_rate`, from leave-one-image-out scores. A
         float in (0, 0.5]: scikit-learn's percentile of the training scores.
     target_false_alarm_rate : float, default=0.05
-        Share of good images that may be called defective, in (0, 1).
+        Fraction of good images that may be called defective, in (0, 1).
     batch_size : int, default=8
-        Images a forward pass. Does not change the scores.
+        Images per forward pass. Does not change the scores.
     device : str, default="auto"
         "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -141,7 +141,7 @@ class PatchCoreDetector(BaseImageDetector):
     random_state : int, RandomState instance or None, default=None
         For the projection and the first patch of the coreset.
     verbose : int, default=0
-        1: a line a stage of ``fit``; 2: also its progress. scikit-learn's callbacks
+        1: one line per stage of ``fit``; 2: also its progress. scikit-learn's callbacks
         (``set_callbacks``, from scikit-learn 1.9) report progress as well.
 
     Attributes
@@ -158,7 +158,7 @@ class PatchCoreDetector(BaseImageDetector):
         Out-of-sample ``score_samples`` of the good training images, ascending; None if there was
         only one. After :meth:`partial_fit` of the latest images, more than a third of all.
     heatmap_threshold_ : float
-        Heat maps of good images stay below it, but for the share of false alarms.
+        Heat maps of good images stay below it, but for the fraction of false alarms.
     n_images_ : int
         Number of good images learned from.
     n_features_in_ : int
@@ -390,9 +390,9 @@ class PatchCoreDetector(BaseImageDetector):
 
         Notes
         -----
-        **Bank.** Where `coreset_size` is a share, the bank keeps its vectors and grows to that share of
-        all patches seen, by one vector at least. The selection goes on among the new patches from the
-        vectors that are there, so that the covering radius over all patches ever seen,
+        **Bank.** Where `coreset_size` is a fraction, the bank keeps its vectors and grows to that
+        fraction of all patches seen, by one vector at least. The selection goes on among the new patches
+        from the vectors that are there, so that the covering radius over all patches ever seen,
         ``coreset_radius_``, is the one before or that over the new patches, whichever is larger; and the
         latter is at most twice what the best choice of as many new patches could reach [1]_. Where
         `coreset_size` is a number, the bank keeps it and gives vectors up: the doubling algorithm

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skad._callbacks import FitProgress
+from skad._common.progress import FitProgress
 from skad._features import (
     Canvases,
     MappedExtractor,
@@ -82,12 +82,12 @@ class ReConPatchDetector(PatchCoreDetector):
         they are kept in a temporary file (the environment variable TMPDIR says where); the result is
         the same.
     memory : path-like, FeatureStore, joblib.Memory or None, default=None
-        As in :class:`PatchCoreDetector`: a search over k, alpha or m runs the backbone once an image.
+        As in :class:`PatchCoreDetector`: a search over k, alpha or m runs the backbone once per image.
     contamination, target_false_alarm_rate
         Threshold as in :class:`PatchCoreDetector`. f has seen the patches of every good image; only
         the bank leaves them out.
     batch_size : int, default=8
-        Images a forward pass of the backbone. Does not change the scores.
+        Images per forward pass of the backbone. Does not change the scores.
     device, precision, n_jobs, random_state, verbose
         As in :class:`PatchCoreDetector`; `random_state` also draws f, g and the order of the patches.
         On the CPU equal seeds give bitwise equal detectors.
@@ -271,7 +271,7 @@ class ReConPatchDetector(PatchCoreDetector):
         features = self._collect_features(canvases, n_patches, matrix, progress)
         with progress.stage("training", self.epochs) as advance:
             device = resolve_device(self.device)
-            learned = learn_embedding(features.rows, settings, generator, device, advance)
+            learned = learn_embedding(features.embeddings, settings, generator, device, advance)
         self.components_ = learned.weight
         self.sigma_ = learned.sigma
         self.loss_curve_ = np.array(learned.losses)

@@ -13,7 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skad._base import BaseImageDetector
-from skad._callbacks import Advance, FitProgress
+from skad._common.interrupts import Interrupt, deferred_interrupt
+from skad._common.memory import parse_bytes, temporary_array
+from skad._common.progress import Advance, FitProgress
+from skad._common.warn import warn_user
 from skad._features import BackboneIdentity, FeatureNet, load_backbone
 from skad._images import CanvasCache, ImageBatch, ImageSource
 from skad._learning import (
@@ -27,12 +30,9 @@ from skad._learning import (
 )
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import Interval, StrOptions
-from skad._system.interrupts import Interrupt, deferred_interrupt
-from skad._system.memory import parse_bytes, temporary_array
 from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast, is_plain_mode, resolve_device, training_precision
 from skad._torch.invariance import BatchInvariant, pin_convolutions
-from skad._validation.warn import warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,7 +64,7 @@ class ReContrastDetector(BaseImageDetector):
     max_iter : int, default=2000
         Training steps. 0: the decoder stays as initialised.
     batch_size : int, default=16
-        Images a training step, and a forward pass later on; scores do not depend on the latter.
+        Images per training step, and per forward pass later on; scores do not depend on the latter.
     lr : float, default=2e-3
         Learning rate of AdamW for bottleneck, decoder and heads.
     encoder_lr : float, default=1e-5
@@ -97,12 +97,12 @@ class ReContrastDetector(BaseImageDetector):
         Which features' distances make up the heat map: those of the frozen encoder, of the adapting one,
         or all six. Used by ``pairs="cross"`` alone.
     top_fraction : float, default=0.0
-        The image score is the mean over this share of the highest pixels of its heat map; 0.0: its
+        The image score is the mean over this fraction of the highest pixels of its heat map; 0.0: its
         maximum, 1.0: its mean (the paper for ISIC 2018).
     geometry, image_size, resize, image_shape, smoothing
         As in :class:`PatchCoreDetector`; here `image_size` (default=256) is a multiple of 32.
     validation_fraction : float, default=0.2
-        Share of the good images that are not trained on, in [0, 1): threshold and p-values come from
+        Fraction of the good images that are not trained on, in [0, 1): threshold and p-values come from
         their scores. The choice does not depend on `random_state`. 0.0: none, which needs a
         `contamination`.
     warm_start : bool, default=False
@@ -112,10 +112,10 @@ class ReContrastDetector(BaseImageDetector):
         Bytes (or "4GB") that resized images may take during ``fit``; the others are read anew in every
         epoch. None: no limit.
     contamination : "auto" or float, default="auto"
-        "auto": the threshold keeps `target_false_alarm_rate` on the images that were left out. A float
+        "auto": the threshold keeps `target_false_alarm_rate` on the held-out images. A float
         in (0, 0.5]: scikit-learn's percentile of the scores of all good images.
     target_false_alarm_rate : float, default=0.05
-        Share of good images that may be called defective, in (0, 1).
+        Fraction of good images that may be called defective, in (0, 1).
     device : str, default="auto"
         "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
     train_precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -143,11 +143,11 @@ class ReContrastDetector(BaseImageDetector):
         Spread of the adapting encoder's normalised layer-2 features in every step (section 2.3 of the
         paper); a fall towards 0 means that the encoder degenerates.
     validation_indices_ : ndarray of int
-        Which of the good images were left out of the training, ascending.
+        Which of the good images were held out of the training, ascending.
     offset_, heatmap_threshold_, n_images_, n_features_in_
         As in :class:`PatchCoreDetector`.
     calibration_scores_ : ndarray or None
-        ``score_samples`` of the images that were left out, ascending; None if there was none.
+        ``score_samples`` of the held-out images, ascending; None if there was none.
     geometry_, weights_digest_
         What the features of a new image depend on.
 
@@ -623,7 +623,7 @@ def _comparable(detector: ReContrastDetector, name: str) -> Any:
 
 
 def _held_out(n: int, fraction: float) -> np.ndarray:
-    """Choose images to be left out: always the same ones, so that ensembles share them.
+    """Choose images to hold out: always the same ones, so that ensembles share them.
 
     Those of a smaller fraction are among those of a larger one.
     """

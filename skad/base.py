@@ -3,10 +3,14 @@
 `BaseImageDetector` says which hooks there are, and has an example.
 """
 
-from skad._base import BaseImageDetector
-from skad._callbacks import FitProgress
-from skad._images import ImageBatch, ImageSource
-from skad._scoring.results import BatchScores, TrainingScores
+from skad._base import (
+    BaseImageDetector,
+    BatchScores,
+    FitProgress,
+    ImageBatch,
+    ImageSource,
+    TrainingScores,
+)
 
 __all__ = [
     "BaseImageDetector",

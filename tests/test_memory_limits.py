@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import make_detector, make_reconpatch, make_recontrast
 
-from skad._system.memory import parse_bytes, temporary_array
+from skad._common.memory import parse_bytes, temporary_array
 
 
 @pytest.mark.parametrize(

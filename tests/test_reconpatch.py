@@ -91,7 +91,7 @@ class TestTraining:
 
         def spy(self, *args):
             make(self, *args)
-            kinds.append(type(self.rows))
+            kinds.append(type(self.embeddings))
 
         monkeypatch.setattr(PatchesInMemory, "__init__", spy)
         limit = "60kB" if dim else "150kB"

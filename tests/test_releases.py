@@ -11,7 +11,7 @@ import tiny_resnet  # noqa: F401  (registers a backbone)
 from safetensors import safe_open
 
 import skad
-from skad._system import pickles
+from skad._common import pickles
 
 RELEASES = sorted(path for path in (Path(__file__).parent / "data").iterdir() if path.is_dir())
 FILES = [file for folder in RELEASES for file in sorted(folder.iterdir()) if file.suffix != ".npz"]

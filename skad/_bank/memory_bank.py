@@ -243,7 +243,7 @@ class MemoryBank:
     def left_out(
         self, exclude_source: LeaveOut, device: torch.device, some: slice = slice(None)
     ) -> torch.Tensor | None:
-        """Vectors that are left out: (M,) bool for all queries, or (n, M) for `some` of them."""
+        """Mask of the excluded vectors: (M,) bool for all queries, or (n, M) for `some` of them."""
         if exclude_source is None:
             return None
         key = ("sources", str(device))

@@ -1,6 +1,6 @@
 """Finding the nearest vectors: exactly in torch, or by any index of faiss.
 
-Both ways only propose row numbers. The distances are then measured again from the differences of
+Both ways only propose numbers of vectors. The distances are then measured again from the differences of
 the vectors themselves, so that they carry neither the cancellation of a matrix product nor
 faiss's squares, and a vector's distance to itself is exactly zero.
 """
@@ -22,7 +22,7 @@ from skad._bank._distances import (
     squared_norms,
 )
 from skad._bank.factory import check_factory, check_transforms, fewest_vectors, quoted
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 
 Found = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -53,7 +53,7 @@ class ExactSearch:
     def candidates(
         self, queries: torch.Tensor, k: int, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Row numbers of the k nearest vectors, shape (q, k), int64, in no promised order.
+        """Numbers of the k nearest vectors, shape (q, k), int64, in no promised order.
 
         Parameters
         ----------
@@ -61,7 +61,7 @@ class ExactSearch:
         k : int
             At most the number of vectors not excluded.
         exclude : tensor of shape (M,) or (q, M), bool, optional
-            Vectors to leave out, for all queries or for each.
+            Vectors to exclude, for all queries or for each.
         """
         return nearest_rows(queries - self.centre, self.points, self.norms, k, exclude)
 
@@ -250,7 +250,7 @@ def measured(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor) ->
     Returns
     -------
     distances, ids : ndarrays of shape (q, k), float64 and int64
-        Ascending; the lower row number first where distances are equal.
+        Ascending; the lower number first where distances are equal.
     """
     distances = distances_to(queries, vectors, ids).cpu().double().numpy()
     numbers = ids.cpu().numpy()
@@ -274,7 +274,7 @@ def distances_to(queries: torch.Tensor, vectors: torch.Tensor, ids: torch.Tensor
     out = torch.empty(ids.shape, dtype=dtype, device=queries.device)
     with torch.no_grad():
         for some in blocks(ids.shape[0], step):
-            # Fetches rows several times faster than indexing does.
+            # Fetches vectors several times faster than indexing does.
             away = embedding(ids[some], vectors).to(dtype).sub_(queries[some, None])
             torch.sum(away.mul_(away), dim=2, out=out[some])
     return out.sqrt_()

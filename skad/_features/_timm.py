@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 
 # torch.library drops the declarations when the object that made them is collected.
 _declarations: list[object] = []

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from skad._common.forks import LOADING, survive_forks
+from skad._common.text import shortened
 from skad._features._timm import import_timm
 from skad._features.configuration import fingerprint
 from skad._features.feature_net import FeatureNet, copied, device_of, freeze
@@ -35,10 +37,8 @@ from skad._features.weight_files import (
     read_state_dict,
     weights_digest,
 )
-from skad._system.forks import LOADING, survive_forks
 from skad._torch.accelerators import fused
 from skad._torch.devices import is_plain_mode
-from skad._validation.text import shortened
 
 _N_CACHED = 4
 # Sides of the images, in pixels, that networks without a description are asked about.

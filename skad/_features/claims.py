@@ -1,10 +1,10 @@
 """Who works on what: small files by which processes that share a folder keep out of each other's way.
 
-A claim names its process: machine, number and time of its start; and its thread. That of a process of
-this machine, or a thread of this process, which has ended is nobody's at once, and so is what the asking
-thread itself has left behind when it was interrupted. What another machine does cannot be seen from
-here: its claim counts for a while, measured by the clock of the one who waits. Dates of files are never
-compared with it: the file server has a clock of its own. At worst two processes do the same work.
+A claim names its process (machine, number and time of its start) and its thread. It is void as soon as
+a process of this machine, or a thread of this process, has ended, or where the waiting thread itself
+left it behind when it was interrupted. What another machine does cannot be seen from here: its claim
+counts for a limited time, measured by the clock of the process that waits. Dates of files are never
+compared with that clock, since the file server has its own. At worst two processes do the same work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from skad._system.processes import is_alive, machine, start_of
+from skad._common.processes import is_alive, machine, start_of
 
 # Seconds that a claim of another machine is waited for, and one of this machine whose process lives on.
 _PATIENCE, _LONGEST = 10.0, 120.0
@@ -85,13 +85,13 @@ class Claims:
             path.unlink()
 
     def wait(self, path: Path, tell: Callable[[str], None] | None = None) -> None:
-        """Wait until nobody holds a claim any more, or nobody who gets on.
+        """Wait until a claim is gone or void.
 
         Parameters
         ----------
         path : pathlib.Path
         tell : callable, optional
-            Told who is waited for, should that take long.
+            Called with a message that says who is waited for, if that takes long.
         """
         begun, look = time.monotonic(), _FIRST_LOOK
         while not self.is_void(path):
@@ -103,7 +103,7 @@ class Claims:
         self._seen.pop(path, None)
 
     def is_void(self, path: Path) -> bool:
-        """Whether a claim is gone, or nobody's."""
+        """Whether a claim is gone, or its owner has ended or seems to have stopped."""
         owner = _read(path)
         if owner is None:
             return True

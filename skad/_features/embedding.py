@@ -4,7 +4,7 @@ Every step of PatchCore's embedding is linear: the p x p neighbourhood, the adap
 the flattened (channel, y, x) axis, the bilinear alignment of deeper layers, the final pooling over
 the stacked layers. Linear operations on channels and on space commute, so all pooling is folded
 into one sparse operator per layer that runs at the layer's own resolution, before the alignment. That
-takes a ninth of the memory of the unfold route (p = 3) and gives the same numbers.
+takes a ninth of the memory of unfolding (p = 3) and gives the same numbers.
 
 An embedding so has two steps: `pool` makes pooled feature maps, each layer at its own resolution, and
 `join` makes patches of them.

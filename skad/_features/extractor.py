@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from skad._common.forks import LOADING
+from skad._common.text import shortened
 from skad._features.backbones import load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.feature_net import FeatureNet, naming_the_size
 from skad._features.identity import BackboneIdentity
-from skad._system.forks import LOADING
 from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast
 from skad._torch.invariance import BatchInvariant
-from skad._validation.text import shortened
 from skad.exceptions import FeatureError
 
 # Raised when pooled feature maps change in their last digits: what a store holds is then made again.
@@ -244,7 +244,7 @@ def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
 
 
 def check_features(pooled: torch.Tensor, start: int) -> None:
-    """Refuse features of which no distance says anything: a patch of NaN is farther from nothing.
+    """Refuse features that are not finite or too large for distances: NaN would never be the farthest.
 
     Parameters
     ----------

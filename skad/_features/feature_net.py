@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from skad._common.forks import LOADING
+from skad._common.text import shortened
 from skad._features.identity import BackboneIdentity, probe_image
 from skad._features.weight_files import IMAGENET_MEAN, IMAGENET_STD, weights_digest
-from skad._system.forks import LOADING
 from skad._torch.devices import exact_convolutions
 from skad._torch.invariance import pin_convolutions
-from skad._validation.text import shortened
 
 # Characters that are shown of what a network says.
 _SHOWN = 400
@@ -37,9 +37,9 @@ class FeatureNet(nn.Module):
     channels : sequence of int or None
         Channels of each map, where known; networks that answer channels last are recognised by it.
     strides : sequence of int or None
-        Pixels of the image per cell of each map, where known.
+        Stride of each feature map in pixels of the image, where known.
     configuration : str or None
-        Digest of what a network of the user's own is made of. None: its weights alone tell it.
+        Digest of what a network of the user's own is made of. None: its weights alone identify it.
     digest : str or None
         Fingerprint of the weights, where `body` no longer has them as they were (fused convolutions).
         None: it is taken of `body`.

@@ -110,11 +110,13 @@ class PatchLayers:
         # sum to 1. The finest then adds in place.
         total = None
         for layer, start in reversed(pairs):
-            rows, columns = layer.flatten(0, 1), points[:, start : start + layer.shape[-1]].T
+            values, columns = layer.flatten(0, 1), points[:, start : start + layer.shape[-1]].T
             if total is not None and layer.shape[:2] == grid:
-                total.addmm_(rows, columns, alpha=-2)
+                total.addmm_(values, columns, alpha=-2)
                 continue
-            own = torch.addmm(bias if total is None else bias.new_zeros(1), rows, columns, alpha=-2)
+            own = torch.addmm(
+                bias if total is None else bias.new_zeros(1), values, columns, alpha=-2
+            )
             aligned = align(own.view(1, *layer.shape[:2], -1), grid).reshape(-1, len(points))
             total = aligned if total is None else total.add_(aligned)
         assert total is not None

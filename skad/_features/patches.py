@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from skad._common.memory import temporary_array
 from skad._features.extractor import PatchExtractor, check_features, inside
 from skad._features.store import StoredExtractor
-from skad._system.memory import temporary_array
 
 # Yields pixels of a batch, and of each of its images which patches do not lie in padding.
 Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray]]]]
@@ -152,15 +152,15 @@ class PatchesStreamed:
         return projected[: ends[-1]]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Embed all images again and keep only the rows asked for."""
+        """Embed all images again and keep only the patches asked for."""
         wanted = np.argsort(indices, kind="stable")
         taken = np.empty((len(indices), self.extractor.dim), dtype=np.float32)
         start = 0
-        for rows, _ in self.per_image():
-            first, last = np.searchsorted(indices[wanted], [start, start + len(rows)])
+        for patches, _ in self.per_image():
+            first, last = np.searchsorted(indices[wanted], [start, start + len(patches)])
             here = wanted[first:last]
-            taken[here] = rows[torch.from_numpy(indices[here] - start)].cpu().numpy()
-            start += len(rows)
+            taken[here] = patches[torch.from_numpy(indices[here] - start)].cpu().numpy()
+            start += len(patches)
         return taken
 
     def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
@@ -232,33 +232,33 @@ class PatchesInMemory:
         height, width = extractor.grid
         # np.empty commits no page before it is written, so a generous N costs nothing.
         shape = (n_images * height * width, extractor.dim)
-        rows = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
+        embeddings = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
         ends, self.masks = [0], []
         for embedding, mask in embed_images(extractor, batches, advance):
             end = ends[-1] + len(embedding)
-            rows[ends[-1] : end] = embedding.cpu().numpy()
+            embeddings[ends[-1] : end] = embedding.cpu().numpy()
             ends.append(end)
             self.masks.append(mask)
         self.ends = np.array(ends)
-        self.rows = rows[: ends[-1]]
+        self.embeddings = embeddings[: ends[-1]]
         self.sources = np.repeat(np.arange(n_images), np.diff(self.ends))
 
     def project(self, matrix: torch.Tensor) -> torch.Tensor:
         """Return (N, p) projections by a (p, d) matrix, image by image as the other kinds project."""
         to_lower = matrix.to(self.device).T
-        projected = torch.empty((len(self.rows), to_lower.shape[1]), device=self.device)
-        for start, (rows, _) in zip(self.ends[:-1], self.per_image(), strict=True):
-            projected[start : start + len(rows)] = rows @ to_lower
+        projected = torch.empty((len(self.embeddings), to_lower.shape[1]), device=self.device)
+        for start, (patches, _) in zip(self.ends[:-1], self.per_image(), strict=True):
+            projected[start : start + len(patches)] = patches @ to_lower
         return projected
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Fetch embeddings by their row numbers."""
-        return self.rows[indices]
+        """Fetch embeddings by their numbers."""
+        return self.embeddings[indices]
 
     def per_image(self) -> Iterator[Embedded]:
         """Yield each image's own slice of the array."""
         for start, end, mask in zip(self.ends[:-1], self.ends[1:], self.masks, strict=True):
-            yield torch.from_numpy(self.rows[start:end]).to(self.device), mask
+            yield torch.from_numpy(self.embeddings[start:end]).to(self.device), mask
 
 
 class TransformedPatches:
@@ -281,14 +281,14 @@ class TransformedPatches:
         return self.patches.project(self.weight if matrix is None else matrix @ self.weight)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Fetch and map some rows."""
+        """Fetch and map some patches."""
         return (torch.from_numpy(self.patches.take(indices)) @ self.weight.T).numpy()
 
     def per_image(self) -> Iterator[Embedded]:
         """Map image after image, each by the very product that maps it when it is scored."""
         weight = self.weight.to(self.patches.device)
-        for rows, mask in self.patches.per_image():
-            yield rows @ weight.T, mask
+        for patches, mask in self.patches.per_image():
+            yield patches @ weight.T, mask
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""A store of features on disk: the backbone sees an image once, whoever asks.
+"""Features kept on disk, so that the backbone sees every image only once.
 
 One file per image, named by a hash of the pixels the network sees and of everything that turns them
 into features; it holds pooled feature maps (`embedding.py`). Files are written under another name and
-then renamed, and carry a checksum that knows their own; `tidying.py` removes the ones that were not
-asked for longest. Several processes may share it: an image that one of them is working on is not sent
+then renamed, and carry a checksum that knows their own; `tidying.py` removes the ones that were
+unused for longest. Several processes may share it: an image that one of them is working on is not sent
 through the backbone by another. A store saves time and nothing else: where it cannot be used, features
 are computed.
 """
@@ -22,12 +22,12 @@ from uuid import uuid4
 import numpy as np
 import torch
 
+from skad._common.memory import parse_bytes
+from skad._common.warn import warn_user
 from skad._features.claims import Claims
 from skad._features.extractor import ARITHMETIC, PatchExtractor
 from skad._features.tidying import Tidier
-from skad._system.memory import parse_bytes
 from skad._torch.devices import is_plain_mode
-from skad._validation.warn import warn_user
 
 _MAGIC = b"skad-features-3\n"
 _CHECKSUM = 16  # bytes
@@ -47,12 +47,12 @@ class FeatureStore:
     path : path-like
         Folder; made when needed. Several detectors, searches and processes may share it.
     max_size : int or str, default="10GB"
-        Bytes (or "500MB", "10GB") that the files may take; beyond it, those that were not asked for
+        Bytes (or "500MB", "10GB") that the files may take; beyond it, those that were unused for
         longest are removed. The features of one image must have room.
     network : str or None, default=None
         Name under which the features of a network of your own are kept, such as "line3-encoder-v2":
         another one for every network, and for every change of it. Without a name they are not kept,
-        since nothing else tells such a network on every machine and day. The models of timm need none.
+        since nothing else identifies such a network on every machine. The models of timm need none.
 
     Notes
     -----
@@ -139,7 +139,7 @@ class FeatureStore:
         features = _unpack(key, n_values, content)
         if features is not None:
             with contextlib.suppress(OSError):
-                os.utime(file)  # "asked for now"
+                os.utime(file)  # "used now"
         return features
 
     # ---------------------------------------------------------------- writing
@@ -174,9 +174,9 @@ class FeatureStore:
         )
 
     def reduce(self) -> None:
-        """Remove what was not asked for longest until the store is as small as it must be.
+        """Remove the files unused for longest until the store is within `max_size`.
 
-        What killed processes have left behind goes as well.
+        What killed processes have left behind is removed as well.
         """
         _tidier(self.path).reduce(self._limit())
 
@@ -210,7 +210,7 @@ class FeatureStore:
         n_values : int
             How many there must be.
         tell : callable, optional
-            Told who is waited for, should that take long.
+            Called with a message that says who is waited for, if that takes long.
         """
         _claims(self.path).wait(self._claim_file(key), tell)
         return self._get(key, n_values)
@@ -220,13 +220,13 @@ class FeatureStore:
 
 
 def as_feature_store(memory: Any, folder: str | None = None) -> FeatureStore | None:
-    """Take the ``memory`` of a detector for what it is.
+    """Make a store of the ``memory`` of a detector.
 
     Parameters
     ----------
     memory : None, path-like, FeatureStore or joblib.Memory
     folder : str or None
-        Folder from which a relative path counts; None: the working folder.
+        Folder to which a path is relative; None: the working folder.
 
     Returns
     -------
@@ -245,7 +245,7 @@ def as_feature_store(memory: Any, folder: str | None = None) -> FeatureStore | N
 
 
 def folder_of(memory: Any) -> str | None:
-    """Tell from which folder the ``memory`` of a detector counts; None if its path is absolute.
+    """Folder to which the path in ``memory`` is relative; None if that is absolute.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ class StoredExtractor:
     extractor : PatchExtractor
     store : FeatureStore
     tell : callable, optional
-        Told of whom is waited for, should that take long.
+        Called with a message that says who is waited for, if that takes long.
 
     Raises
     ------
@@ -391,7 +391,7 @@ def _name_of_network(extractor: PatchExtractor, store: FeatureStore) -> tuple[st
     if store.network is None:
         raise ValueError(
             "memory keeps the features of a network of your own only under a name that you give it, "
-            f"since weights alone do not tell it: memory=FeatureStore({store.path!r}, "
+            f"since weights alone do not identify it: memory=FeatureStore({store.path!r}, "
             "network='line3-encoder-v2'), another name for every network; or memory=None."
         )
     return (store.network, extractor.identity.configuration)

@@ -52,7 +52,7 @@ class Tidier:
         self._taken = (self._taken or 0) + n_bytes
 
     def reduce(self, limit: int, n_bytes: int = 0) -> None:
-        """Remove what was not asked for longest, if all would be too much, and what nobody finishes.
+        """Remove the files unused for longest if all take too much, and what killed processes left.
 
         Parameters
         ----------

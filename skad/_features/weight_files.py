@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load, load_file
 
-from skad._system.forks import LOADING
-from skad._validation.text import shortened
+from skad._common.forks import LOADING
+from skad._common.text import shortened
 
 # Weights of a backbone inside a saved detector.
 BACKBONE_PREFIX = "backbone."

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skad._system.forks import ObjectLock
+from skad._common.forks import ObjectLock
 
 from .geometry import Geometry
 from .sources import ImageSource

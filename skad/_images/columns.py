@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from skad._system.forks import ObjectLock
-from skad._validation.numbers import refuse_masked
-from skad._validation.text import shortened
+from skad._common.forks import ObjectLock
+from skad._common.numbers import refuse_masked
+from skad._common.text import shortened
 
 from .items import (
     WANTED,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from skad._validation.numbers import refuse_masked
-from skad._validation.text import shortened
+from skad._common.numbers import refuse_masked
+from skad._common.text import shortened
 
 from .depth import check_depth
 from .items import (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from skad._system.forks import ObjectLock
-from skad._validation.text import shortened
+from skad._common.forks import ObjectLock
+from skad._common.text import shortened
 
 WANTED = (
     "an image must be a path, a Pillow image, an array, or an encoded image as bytes or as a file "

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
 
-from skad._validation.warn import warn_user
+from skad._common.warn import warn_user
 
 
 class _Thread(threading.local):

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from skad._system.forks import READING
-from skad._validation.text import shortened
+from skad._common.forks import READING
+from skad._common.text import shortened
 
 from .encoded import file_of, read_from_start
 from .items import WANTED, is_path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import ExifTags, Image
 
-from skad._system.forks import READING
+from skad._common.forks import READING
 
 from .encoded import file_of, read_from_start
 

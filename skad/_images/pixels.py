@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 
 CHANNELS = (1, 3, 4)
 # Resizing and colour conversion leave floats a few ulps outside 0..1.

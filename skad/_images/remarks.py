@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 from skad.exceptions import ImageFileWarning
 
 from .decode import Checked

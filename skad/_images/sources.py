@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 
 from . import decode
 from .columns import Rows, Slices, as_items, check_batch_layout, is_stack

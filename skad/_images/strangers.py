@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 
 from .items import is_array, is_encoded, is_file, is_path, is_tensor, type_name
 

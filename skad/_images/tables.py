@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 from skad.exceptions import TabularDataWarning
 
 from .notes import say

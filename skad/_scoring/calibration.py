@@ -23,7 +23,7 @@ class CalibrationLog(NamedTuple):
     """
 
     out_of_sample: np.ndarray
-    """(n,) float64; NaN for the first image of all, if it was alone and could not be left out."""
+    """(n,) float64; NaN for the first image of all, if it was alone and could not be held out."""
     in_sample: np.ndarray | None
     """(n,) float64; None unless a percentile is asked for."""
     peaks: np.ndarray

@@ -114,7 +114,7 @@ def _score_whole(scorer: FastScorer, extractor: Extractor, batch: Batch, maps: b
 def score_held_out(
     scorer: FastScorer, group: list[TrainingImage], grids: bool
 ) -> Iterator[TrainingScore]:
-    """Score images without the vectors that they leave out, all of their patches in one search.
+    """Score images without their own vectors in the bank, all of their patches in one search.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class HighestPatches:
     patches : tensor of shape (n, p, d), float32
         Patches of n images.
     bounds : tensor of shape (n, p), on the same device
-        No score exceeds its bound; -inf for patches that do not count, which are not all of an image.
+        No score exceeds its bound; -inf for patches that do not count; every image has some that do.
     on_device : callable or None
         Maps (n, m, d) patches to their (n, m) scores on the device. None: scores are computed on the
         host, by what `find` is given.

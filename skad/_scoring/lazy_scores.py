@@ -104,9 +104,9 @@ class LazyScores:
 
 
 class MapPeak:
-    """The highest value of an image's heat map, by the patches alone that it hangs on.
+    """The highest value of an image's heat map, from the patches alone that it depends on.
 
-    A map of upper bounds lies above the map. Where its highest point hangs on computed patches alone,
+    A map of upper bounds lies above the map. Where its highest point depends on computed patches alone,
     this is the highest point of both.
 
     Parameters
@@ -136,8 +136,8 @@ class MapPeak:
         weights = weights_at((int(row), int(column)), self._shown.shape, *self._heatmap)
         by_weight = np.argsort(-weights, axis=None)[: np.count_nonzero(weights)]
         total = np.cumsum(weights.ravel()[by_weight])
-        most = by_weight[: np.searchsorted(total, _FRACTION_OF_PEAK) + 1]
-        for patches in (most, by_weight):
+        heaviest = by_weight[: np.searchsorted(total, _FRACTION_OF_PEAK) + 1]
+        for patches in (heaviest, by_weight):
             numbers = np.unique(self._shown.ravel()[patches])
             uncertain = numbers[~self.scores.certain[numbers]]
             if len(uncertain):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skad._validation.warn import warn_user
+from skad._common.warn import warn_user
 
 
 def conformal_threshold(scores: np.ndarray, rate: float) -> float:
@@ -52,7 +52,7 @@ def margin_at_ties(scores: np.ndarray, threshold: float, rounding: float) -> flo
     scores : ndarray of shape (n,)
     threshold : float
     rounding : float
-        What another processor may move a score by.
+        By how much another processor may change a score.
 
     Returns
     -------

@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from skad._system.forks import ObjectLock
+from skad._common.forks import ObjectLock
 from skad._torch.transfers import pinned
 
 Tensors = tuple[torch.Tensor, ...]

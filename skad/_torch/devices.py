@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

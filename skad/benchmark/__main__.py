@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skad._validation.text import readable
+from skad._common.text import readable
 from skad.benchmark._grid import parse_grid
 from skad.benchmark._presets import PRESETS, TABLES, Preset
 from skad.benchmark._rows import with_defaults

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from skad._system.files import write_text
-from skad._version import __version__
+from skad._common.files import write_text
+from skad._common.version import __version__
 from skad.benchmark._rows import FREE
 from skad.benchmark._tasks import Task
 

@@ -13,7 +13,7 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 from sklearn.utils import Bunch
 
-from skad._validation.text import readable
+from skad._common.text import readable
 from skad.benchmark._augmentation import write_augmented
 from skad.benchmark._evaluation import evaluate
 from skad.benchmark._presets import Preset

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from skad._system.files import write_text
-from skad._validation.text import readable
+from skad._common.files import write_text
+from skad._common.text import readable
 from skad.benchmark._overview import overview
 from skad.benchmark._presets import PRESETS
 from skad.benchmark._published import published

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 from skad.inspection._drawing import FOUND, new_figure
 from skad.inspection._panels import draw_panels
 from skad.inspection._shown import Shown

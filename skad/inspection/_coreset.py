@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from skad._common.labels import read_labels
+from skad._common.numbers import refuse_masked
+from skad._common.text import readable
 from skad._images import ImageSource
-from skad._validation.labels import read_labels
-from skad._validation.numbers import refuse_masked
-from skad._validation.text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn, check_matplotlib
 from skad.inspection._fitted import check_images, open_images
 from skad.inspection._plane import as_transformer, axis_names

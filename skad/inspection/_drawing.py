@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 from skad.inspection._html import load_template
 
 # Blue and vermillion of Okabe and Ito: distinct for every kind of colour vision, and in grey.

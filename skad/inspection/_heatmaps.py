@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from skad._common.forks import LOADING
+from skad._common.numbers import refuse_masked
+from skad._common.text import readable
 from skad._images import as_image_source, one_call
-from skad._system.forks import LOADING
-from skad._validation.numbers import refuse_masked
-from skad._validation.text import readable
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
 from skad.inspection._fitted import decode_once

@@ -6,8 +6,8 @@ import base64
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from skad._system.forks import LOADING
-from skad._validation.text import readable
+from skad._common.forks import LOADING
+from skad._common.text import readable
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from skad._system.files import replacing
+from skad._common.files import replacing
 from skad.inspection._html import load_template
 
 
@@ -51,7 +51,7 @@ def write_page(page: Page, path: Path) -> None:
     ----------
     page : Page
     path : Path
-        As for :func:`skad._system.files.replacing`.
+        As for :func:`skad._common.files.replacing`.
 
     Raises
     ------

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
+from skad._common.numbers import refuse_masked
+from skad._common.text import readable
 from skad._sklearn_compat import _num_samples
-from skad._validation.numbers import refuse_masked
-from skad._validation.text import readable
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import Drawn, check_matplotlib
 from skad.metrics import PixelCounts

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 
 
 def as_transformer(reducer: Any, random_state: Any) -> Any:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from skad._base import BaseDetector
-from skad._callbacks import _StageLines
+from skad._common.labels import read_labels
+from skad._common.progress import _StageLines
 from skad._images import one_call, refuse_single
 from skad._sklearn_compat import _num_samples, _safe_indexing
-from skad._validation.labels import read_labels
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import as_png, check_matplotlib

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skad._common.text import shortened
+from skad._common.version import __version__
 from skad._sklearn_compat import _safe_indexing
-from skad._validation.text import shortened
-from skad._version import __version__
 from skad.metrics import PixelCounts, average_precision, discriminability, image_auroc
 
 _N_CLOSEST = 3  # images nearest to the threshold, shown where there is no mistake

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from skad._validation.labels import read_labels
-from skad._validation.numbers import refuse_masked
-from skad._validation.text import readable
+from skad._common.labels import read_labels
+from skad._common.numbers import refuse_masked
+from skad._common.text import readable
 from skad.inspection._drawing import DEFECTIVE, GOOD, UNLABELLED, Drawn
 from skad.metrics import discriminability
 from skad.model_selection._unwrap import unwrap_estimator

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from skad._validation.numbers import marked
+from skad._common.numbers import marked
 
 # Pixels of the longer side of a panel: three inches at more than 300 dots per inch.
 _DOTS = 1000

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils import column_or_1d
 
-from skad._validation.labels import read_both_labels
-from skad._validation.numbers import refuse_masked
+from skad._common.labels import read_both_labels
+from skad._common.numbers import refuse_masked
 
 
 def image_auroc(y: np.ndarray, scores: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import label
 
-from skad._validation.numbers import marked, refuse_masked
+from skad._common.numbers import marked, refuse_masked
 
 # Pixels that touch at a corner belong to one region, as in the reference code of MVTec AD.
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)

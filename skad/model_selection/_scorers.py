@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.metrics import make_scorer
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from skad._common.labels import read_labels
+from skad._common.numbers import marked
 from skad._images import as_ndarray, column_values, is_encoded, one_call
 from skad._sklearn_compat import _num_samples
-from skad._validation.labels import read_labels
-from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.datasets._masks import marked_pixels
 from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc

@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
+from skad._common.labels import read_labels
+from skad._common.warn import warn_user
 from skad._sklearn_compat import _num_samples
-from skad._validation.labels import read_labels
-from skad._validation.warn import warn_user
 
 
 class _OneClassSplitter(BaseCrossValidator):

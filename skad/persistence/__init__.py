@@ -16,10 +16,10 @@ import sklearn
 from sklearn.utils.validation import check_is_fitted
 
 from skad._base import BaseDetector
+from skad._common.text import shortened
+from skad._common.version import __version__
+from skad._common.warn import warn_user
 from skad._features.weight_files import BACKBONE_PREFIX
-from skad._validation.text import shortened
-from skad._validation.warn import warn_user
-from skad._version import __version__
 from skad.persistence._archive import read, write
 from skad.persistence._backbone import backbone_tensors, find_inside, is_own_backbone
 from skad.persistence._content import SUFFIX, Reader, Writer
@@ -53,7 +53,7 @@ def save(
     Raises
     ------
     ValueError
-        For another suffix, or a parameter that is no number, text or path (a network of your own, a
+        For another suffix, or a parameter that is not a number, text or path (a network of your own, a
         RandomState): such detectors can be pickled.
     OSError
         If the file cannot be written; what was there stays.

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from skad._system.files import replacing
-from skad._validation.text import shortened
+from skad._common.files import replacing
+from skad._common.text import shortened
 
 # How safetensors passes on what the system says.
 _SYSTEM_ERROR = re.compile(r"(?:os error |code: )(\d+)")

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from skad._base import BaseDetector
+from skad._common.memory import parse_bytes
 from skad._fusion import ScoreFusionDetector
 from skad._sklearn_compat import validate_parameter_constraints
-from skad._system.memory import parse_bytes
 from skad.persistence._declared import DECLARED, IMAGE_DETECTORS, PARAMETERS
 from skad.persistence._rules import Rule, Table, check, joined, plain, several
 

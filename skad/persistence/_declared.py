@@ -18,12 +18,12 @@ import numpy as np
 from skad._bank import Cover, MemoryBank, check_index
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector, state_of
-from skad._growing import Growth
 from skad._images import Geometry
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
 from skad._scoring.calibration import CalibrationLog
+from skad._scoring.growing import Growth
 from skad.persistence._rules import (
     Rule,
     Table,
@@ -396,20 +396,20 @@ DECLARED: Mapping[type, Declared] = {
             "index": text(),
         },
         relations=(
-            Relation("vectors", "hold a vector of a number at least", lambda s: s.vectors.size),
+            Relation("vectors", "hold at least one vector of at least one number", lambda s: s.vectors.size),
         ),
     ),
     Cover: Declared({"radius": number(0), "net_size": integer(), "net_scale": number(0)}),
     CalibrationLog: Declared(
         {
-            # The first image of all, if it was alone, could not be left out.
+            # The first image of all, if it was alone, could not be held out.
             "out_of_sample": array("float64", "n", finite=False),
             "in_sample": optional(array("float64", "n")),
             "peaks": array("float64", "n"),
             "n_images": array("int64", "n", low=1),
         },
         relations=(
-            Relation("peaks", "hold a value at least", lambda s: len(s.peaks)),
+            Relation("peaks", "hold at least one value", lambda s: len(s.peaks)),
             Relation("out_of_sample", "be bounded, or NaN of a single image", _is_left_out),
         ),
     ),

@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 
 __all__ = [
     "check_image_detector",

@@ -8,8 +8,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-from skad._validation.warn import warn_user
-from skad._version import __version__
+from skad._common.version import __version__
+from skad._common.warn import warn_user
 
 _RECORDED = ("numpy", "scikit-learn", "timm", "torch")
 
@@ -22,12 +22,12 @@ SKOPS_TYPES: list[str] = [
     "skad._fusion.Member",
     "skad._fusion.RobustScale",
     "skad._fusion.ScoreFusionDetector",
-    "skad._growing.Growth",
     "skad._images.geometry.Geometry",
     "skad._patchcore.PatchCoreDetector",
     "skad._reconpatch.ReConPatchDetector",
     "skad._recontrast.ReContrastDetector",
     "skad._scoring.calibration.CalibrationLog",
+    "skad._scoring.growing.Growth",
 ]
 """The classes that a detector is made of, for ``trusted=`` of ``skops.io.load``.
 

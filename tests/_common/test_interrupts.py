@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from skad._system.interrupts import deferred_interrupt
+from skad._common.interrupts import deferred_interrupt
 
 
 @pytest.fixture(autouse=True)

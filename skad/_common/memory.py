@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from skad._validation.text import shortened
+from skad._common.text import shortened
 
 # Longer numbers are not sizes of memory.
 _MEMORY = re.compile(

@@ -23,7 +23,7 @@ def test_a_line_a_stage(good, capsys):
 
 
 def test_progress_inside_a_stage(good, capsys, monkeypatch):
-    monkeypatch.setattr("skad._callbacks._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("skad._common.progress._SECONDS_BETWEEN_LINES", 0.0)
     make_detector(verbose=2, batch_size=4).fit(good)
     lines = [line for line in capsys.readouterr().err.splitlines() if " of 12" in line]
     assert [line.split(": ")[1].split(",")[0] for line in lines[:3]] == [
@@ -34,7 +34,7 @@ def test_progress_inside_a_stage(good, capsys, monkeypatch):
 
 
 def test_later_passes_do_not_report_as_extraction(good, capsys, monkeypatch):
-    monkeypatch.setattr("skad._callbacks._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("skad._common.progress._SECONDS_BETWEEN_LINES", 0.0)
     make_detector(verbose=2, max_memory="60kB", coreset_projection_dim=16).fit(good)
     lines = capsys.readouterr().err.splitlines()
     finished = next(i for i, line in enumerate(lines) if "extraction: 12 in" in line)
@@ -80,7 +80,7 @@ def test_callbacks_are_torn_down_when_fit_fails(good):
 
 def test_long_stages_report_at_most_a_hundred_steps(good):
     pytest.importorskip("sklearn.callback")
-    from skad._callbacks import FitProgress
+    from skad._common.progress import FitProgress
 
     recorder = Recorder()
     det = make_detector().set_callbacks(recorder)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skad._validation.warn import warn_user
+from skad._common.warn import warn_user
 
 _CODING = "labels must be +1 (good) and -1 (defective)"
 _RECODING = "y = np.where(is_defective, -1, 1)"

@@ -11,7 +11,7 @@ import torch
 from conftest import make_detector, make_recontrast
 
 from skad import ScoreFusionDetector
-from skad._validation.labels import good_images, read_both_labels, read_labels
+from skad._common.labels import good_images, read_both_labels, read_labels
 from skad.inspection import CoresetDisplay, ScoreHistogramDisplay, report
 from skad.metrics import average_precision, image_auroc, threshold_report
 from skad.model_selection import OneClassKFold, OneClassShuffleSplit, image_auroc_scorer

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from skad._system import processes as _processes
-from skad._system.processes import is_alive, machine, start_of
+from skad._common import processes as _processes
+from skad._common.processes import is_alive, machine, start_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="asking a process would end it")
 
 
 def test_this_machine_has_one_name():
-    code = "from skad._system.processes import machine; print(machine())"
+    code = "from skad._common.processes import machine; print(machine())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == machine()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from skad._validation.text import readable, shortened
+from skad._common.text import readable, shortened
 
 
 @pytest.mark.parametrize("text", ["", "plain.png", "caf\u00e9/\u4e2d\u6587.png", "\U0001f600\n"])

@@ -8,7 +8,7 @@ import socket
 from functools import cache
 from pathlib import Path
 
-from skad._validation.text import readable
+from skad._common.text import readable
 
 
 @cache

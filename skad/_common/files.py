@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
-from skad._system.processes import is_alive, machine, start_of
+from skad._common.processes import is_alive, machine, start_of
 
 _PREFIX, _SUFFIX = ".skad-", ".part"
 # Nobody writes one file for so long.

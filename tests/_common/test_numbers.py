@@ -5,8 +5,8 @@ import pytest
 from conftest import make_detector
 from PIL import Image
 
+from skad._common.numbers import marked
 from skad._images import as_image_source, is_rows
-from skad._validation.numbers import marked
 from skad.datasets import read_mask
 from skad.metrics import (
     PixelCounts,

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from skad._system import files as _files
-from skad._system.files import replacing, write_text
-from skad._system.processes import start_of
+from skad._common import files as _files
+from skad._common.files import replacing, write_text
+from skad._common.processes import start_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and links of POSIX")
 
@@ -250,7 +250,7 @@ def test_content_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch)
 
 class TestLeftovers:
     CODE = (
-        "import sys, time; from skad._system.files import replacing\n"
+        "import sys, time; from skad._common.files import replacing\n"
         "with replacing(sys.argv[1]) as unfinished:\n"
         "    unfinished.write_text('half'); print('ready', flush=True); time.sleep(60)"
     )

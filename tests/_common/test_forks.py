@@ -60,7 +60,7 @@ import skad, skad.inspection
 from conftest import make_detector
 from joblib import Parallel, delayed
 from skad._features import load_backbone
-from skad._system.forks import _object_locks
+from skad._common.forks import _object_locks
 
 good = np.random.default_rng(0).integers(90, 130, (6, 40, 48, 3)).astype(np.uint8)
 
@@ -162,7 +162,7 @@ def test_children_of_a_fork_do_not_hang(tmp_path):
 def test_who_loads_may_need_locks_that_other_libraries_take_at_a_fork(need):
     code = f"""
 import os, signal, threading, time
-from skad._system.forks import LOADING
+from skad._common.forks import LOADING
 import logging
 from concurrent.futures import ThreadPoolExecutor
 started = threading.Event()

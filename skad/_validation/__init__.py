@@ -1,1 +1,0 @@
-"""Reading what users pass, and telling them about it: labels, numbers, quoted text, warnings."""
