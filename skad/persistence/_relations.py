@@ -1,0 +1,242 @@
+"""What must hold between the attributes of a detector, beyond what each may be by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skad._bank import MemoryBank, check_index
+from skad._features import FeatureSpec
+from skad._fusion import state_of
+from skad._images import Geometry
+from skad._scoring.calibration import CalibrationLog
+from skad.persistence._rules import is_bounded
+
+
+class Relation(NamedTuple):
+    """What must hold between attributes."""
+
+    attribute: str
+    says: str
+    """Ends the sentence "the attribute must ..."."""
+    holds: Callable[[SimpleNamespace], Any]
+    """Told all attributes; `fit` holds the parameters as they were at fit."""
+
+
+def _geometry_of(fit: SimpleNamespace) -> Geometry:
+    return Geometry(fit.geometry, fit.image_size, fit.resize if fit.geometry == "crop" else None)
+
+
+def _is_spec_of(spec: FeatureSpec, fit: SimpleNamespace) -> bool:
+    return all(
+        tuple(value) == tuple(getattr(fit, name))
+        if name == "layers"
+        else value == getattr(fit, name)
+        for name, value in vars(spec).items()
+    )
+
+
+def _knows_index(index: str, bank: MemoryBank) -> bool:
+    try:
+        check_index(index, bank.vectors.shape[1])
+    except ImportError:
+        return True  # a search says so
+    except ValueError:
+        return False
+    return True
+
+
+def _is_cover_of(s: SimpleNamespace) -> Any:
+    """Whether a cover is that of the bank; only the greedy rule has one, and always."""
+    if not hasattr(s, "_growth"):
+        return True
+    cover = s._growth.cover
+    if s.fit.coreset_method != "greedy":
+        return cover is None and s.coreset_radius_ is None
+    return (
+        cover is not None and cover.net_size <= len(s.bank_) and cover.radius == s.coreset_radius_
+    )
+
+
+def _chose_from(n_patches: int, s: SimpleNamespace) -> bool:
+    """Whether the bank was chosen from so many patches of all images."""
+    size, n_chosen = s.fit.coreset_size, len(s.bank_)
+    per_image, rest = divmod(n_patches, s.n_images_)
+    return (
+        n_chosen <= n_patches
+        and per_image <= s.geometry_.image_size**2
+        and (rest == 0 or s.geometry_.mode == "pad")
+        and (n_chosen == size if isinstance(size, int) else n_chosen >= int(n_patches * size))
+    )
+
+
+def _ends_now(log: CalibrationLog, s: SimpleNamespace) -> Any:
+    """Whether a log is of the images up to now: more than a third of them count, the latest."""
+    return (
+        log.n_images[-1] == s.n_images_
+        and (np.diff(log.n_images) >= 0).all()
+        and len(log.peaks) <= s.n_images_ < 3 * len(log.peaks)
+        and (s.fit.contamination == "auto" or log.in_sample is not None)
+    )
+
+
+def is_left_out(log: SimpleNamespace) -> Any:
+    """Whether images were scored without their own vectors; the first, if it was alone, cannot be."""
+    alone = len(log.n_images) == 1 and log.n_images[0] == 1
+    return is_bounded(log.out_of_sample) or (alone and np.isnan(log.out_of_sample).all())
+
+
+RELATED_ALL = (
+    Relation(
+        "calibration_scores_",
+        "hold one value per image at most",
+        lambda s: s.calibration_scores_ is None or 1 <= len(s.calibration_scores_) <= s.n_images_,
+    ),
+    Relation(
+        "feature_names_in_",
+        "hold one name per column",
+        lambda s: (
+            not hasattr(s, "feature_names_in_")
+            or len(s.feature_names_in_) == getattr(s, "n_features_in_", None)
+        ),
+    ),
+)
+RELATED_IMAGES = (
+    *RELATED_ALL,
+    Relation(
+        "geometry_", "be that of the parameters", lambda s: s.geometry_ == _geometry_of(s.fit)
+    ),
+)
+RELATED_BANKS = (
+    *RELATED_IMAGES,
+    Relation(
+        "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s.fit)
+    ),
+    Relation("bank_.sources", "be below n_images_", lambda s: s.bank_.sources.max() < s.n_images_),
+    Relation(
+        "bank_.vectors",
+        "be as many as n_neighbors and b ask for",
+        lambda s: len(s.bank_) >= max(s.fit.n_neighbors, s.fit.b or 1),
+    ),
+    Relation(
+        "bank_.index",
+        "be the index of the parameters, and one that faiss knows",
+        lambda s: s.bank_.index == s.fit.index and _knows_index(s.fit.index, s.bank_),
+    ),
+    Relation(
+        "_growth.cover",
+        "be that of the bank, as coreset_method asks for, and coreset_radius_ its radius",
+        _is_cover_of,
+    ),
+    Relation(
+        "_growth.n_patches",
+        "be of n_images_ images, and so many that coreset_size gives the bank",
+        lambda s: not hasattr(s, "_growth") or _chose_from(s._growth.n_patches, s),
+    ),
+    Relation(
+        "_growth.log",
+        "know a third of the images up to n_images_, with what contamination asks for",
+        lambda s: not hasattr(s, "_growth") or _ends_now(s._growth.log, s),
+    ),
+)
+RELATED_NETWORK = (
+    *RELATED_IMAGES,
+    Relation("loss_curve_", "hold n_iter_ values", lambda s: len(s.loss_curve_) == s.n_iter_),
+    Relation(
+        "validation_indices_",
+        "be different numbers of images, ascending",
+        lambda s: (
+            (np.diff(s.validation_indices_) > 0).all()
+            and (s.validation_indices_ < s.n_images_).all()
+        ),
+    ),
+    Relation(
+        "network_",
+        "have the parts that train_encoder and pairs ask for, with positive variances",
+        lambda s: _is_network_of(s.network_, s.fit),
+    ),
+    Relation(
+        "_resumable",
+        "be the training of this network",
+        lambda s: not hasattr(s, "_resumable") or _goes_on(s._resumable, s),
+    ),
+)
+RELATED_MEMBERS = (
+    *RELATED_ALL,
+    Relation(
+        "estimators_",
+        "be the members, with a name of its own each",
+        lambda s: (
+            len(s._names) == len(set(s._names)) == len(s.estimators_) == len(s._members)
+            and all(m.detector is d for m, d in zip(s._members, s.estimators_, strict=True))
+            and all(hasattr(d, "_params_at_fit") for d in s.estimators_)
+        ),
+    ),
+    Relation(
+        "estimators_",
+        "be of the images, and the columns, of the ensemble",
+        lambda s: all(
+            d.n_images_ == s.n_images_
+            and getattr(d, "n_features_in_", None) == getattr(s, "n_features_in_", None)
+            for d in s.estimators_
+        ),
+    ),
+    Relation(
+        "_members_at_fit",
+        "be the states of the members",
+        lambda s: (
+            getattr(s, "_members_at_fit", None) in (None, [state_of(d) for d in s.estimators_])
+        ),
+    ),
+    Relation(
+        "_share_grid",
+        "be False where the geometries of members differ",
+        lambda s: not s._share_grid or len({d.geometry_ for d in s.estimators_}) == 1,
+    ),
+)
+
+
+def _is_network_of(network: dict[str, np.ndarray], fit: SimpleNamespace) -> bool:
+    parts = {"bottleneck", "decoder"}
+    parts |= {"encoder"} if fit.train_encoder else set()
+    parts |= {"heads_frozen", "heads_trained"} if fit.pairs == "cross" else set()
+    return {name.split(".")[0] for name in network} == parts and all(
+        (array >= 0).all() for name, array in network.items() if name.endswith("running_var")
+    )
+
+
+def _goes_on(before: dict[str, Any], s: SimpleNamespace) -> bool:
+    """Whether a training can be taken up where this detector's ended."""
+    shapes = [
+        array.shape
+        for name, array in s.network_.items()
+        if array.dtype == np.float32 and not name.endswith(_BUFFERS)
+    ]
+    return (
+        _is_network_of(before["network"], s.fit)
+        and before["digest"] == s.weights_digest_
+        and (before["n_iter"], before["seed"]) == (s.n_iter_, s._seed)
+        and len(before["curves"][0]) == s.n_iter_
+        and {n: a.shape for n, a in before["network"].items()}
+        == {n: a.shape for n, a in s.network_.items()}
+        and all(_is_moment(n, a, shapes) for n, a in before["optimizer"].items())
+    )
+
+
+_BUFFERS = ("running_mean", "running_var", "encoder.mean", "encoder.std")
+
+
+def _is_moment(name: str, moment: np.ndarray, shapes: list[tuple[int, ...]]) -> bool:
+    """Whether an entry of the optimiser's state belongs to a parameter of the network."""
+    number, _, slot = name.partition(".")
+    if not number.isdecimal() or int(number) >= len(shapes):
+        return False
+    expected = {"step": (), "exp_avg": shapes[int(number)], "exp_avg_sq": shapes[int(number)]}
+    return (
+        slot in expected
+        and moment.shape == expected[slot]
+        and (slot == "exp_avg" or bool((moment >= 0).all()))
+    )
