@@ -349,9 +349,9 @@ class BaseImageDetector(BaseDetector):
     Parameters
     ----------
     image_size, geometry, resize, image_shape, smoothing, batch_size, device, precision, n_jobs
-        As in :class:`PatchCoreDetector`.
+        As in :class:`skad.PatchCoreDetector`.
     contamination, target_false_alarm_rate, random_state, verbose
-        As in :class:`PatchCoreDetector`.
+        As in :class:`skad.PatchCoreDetector`.
 
     Examples
     --------
