@@ -70,6 +70,7 @@ def portable(value: Any) -> Any:
     vars(moved).update(places)
     return moved
 
+
 def versions() -> dict[str, str]:
     """Versions of skad and of the libraries that scores depend on.
 
