@@ -5,8 +5,8 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+from callback_recorder import Recorder
 from conftest import make_detector, make_reconpatch, make_recontrast
-from test_callbacks import Recorder
 
 import skad
 from skad import ScoreFusionDetector

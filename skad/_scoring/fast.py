@@ -23,7 +23,7 @@ from skad._features import Extractor, inside
 from skad._features.layers import patch_layers
 from skad._scoring import gpu
 from skad._scoring.heatmaps import on_grid
-from skad._scoring.lazy_scores import LazyScores, MapPeak, compute, together
+from skad._scoring.lazy_scores import LazyScores, MapPeak, compute
 from skad._scoring.plain import (
     Batch,
     Scorer,
@@ -84,7 +84,7 @@ class FastScorer(Scorer):
         """Score images without their own vectors, each by the patches that matter."""
         lazy = [self._lazy(image.patches, image.source) for image in group]
         compute([(one, one.rivals) for one in lazy], self.score_patches)
-        scores = self.score_images(group, [one.known() for one in lazy])
+        scores = gpu.score_images(self, group, [one.known() for one in lazy])
         peaks = [
             MapPeak(one, image.mask, self.heatmap) for one, image in zip(lazy, group, strict=True)
         ]
@@ -94,19 +94,6 @@ class FastScorer(Scorer):
         for image, one, peak, score in zip(group, lazy, peaks, scores, strict=True):
             grid = on_grid(one.values, image.mask) if grids else np.empty(0)
             yield TrainingScore(score, peak.value, grid, np.nan)
-
-    def score_images(
-        self, group: list[TrainingImage], scores: list[NDArray[np.float64]]
-    ) -> list[float]:
-        """Score images by their most anomalous patches, in one search; as `score_image` does one."""
-        found = np.empty(len(group))
-        for leaves_out in (False, True):
-            some = [i for i, x in enumerate(group) if (x.source is not None) == leaves_out]
-            if some:
-                tops = [group[i].patches[scores[i].argmax()] for i in some]
-                sources = together([group[i].source for i in some], [1] * len(some))
-                found[some] = self.score_patches(torch.stack(tops), sources, weighted=True)
-        return found.tolist()
 
     def _score_alone(self, patches: torch.Tensor) -> float:
         if not bounds_pay(self.bank, patches.device):

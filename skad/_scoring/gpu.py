@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,25 +20,22 @@ from skad._bank.bounds import batch_bounds_pay, batch_distances, batch_upper_bou
 from skad._features import Extractor, check_features, inside
 from skad._scoring.heatmaps import on_grid
 from skad._scoring.lazy_scores import Score, together
-from skad._scoring.plain import Batch, TrainingImage, TrainingScore
+from skad._scoring.plain import Batch, Scorer, TrainingImage, TrainingScore
 from skad._scoring.results import BatchScores
 from skad._torch.transfers import AsyncHostCopy
-
-if TYPE_CHECKING:
-    from skad._scoring.fast import FastScorer
 
 # Patches of each image that are computed at once: those with the highest bounds.
 _PATCHES_PER_IMAGE = 32
 
 
 def score_batches(
-    scorer: FastScorer, extractor: Extractor, batches: Iterable[Batch], maps: bool
+    scorer: Scorer, extractor: Extractor, batches: Iterable[Batch], maps: bool
 ) -> Iterator[BatchScores]:
     """Score batches of images; their patches too, if there are to be maps.
 
     Parameters
     ----------
-    scorer : FastScorer
+    scorer : Scorer
     extractor : PatchExtractor
         On the GPU.
     batches : iterable of Batch
@@ -61,7 +57,7 @@ def score_batches(
         yield finish()
 
 
-def _begin(scorer: FastScorer, extractor: Extractor, batch: Batch) -> Callable[[], BatchScores]:
+def _begin(scorer: Scorer, extractor: Extractor, batch: Batch) -> Callable[[], BatchScores]:
     """Give the GPU its work on a batch; what is returned waits for the results."""
     rule, bank = scorer.rule, scorer.bank
 
@@ -93,12 +89,12 @@ def _begin(scorer: FastScorer, extractor: Extractor, batch: Batch) -> Callable[[
 
 
 def _begin_whole(
-    scorer: FastScorer, extractor: Extractor, batch: Batch, maps: bool
+    scorer: Scorer, extractor: Extractor, batch: Batch, maps: bool
 ) -> Callable[[], BatchScores]:
     return partial(_score_whole, scorer, extractor, batch, maps)
 
 
-def _score_whole(scorer: FastScorer, extractor: Extractor, batch: Batch, maps: bool) -> BatchScores:
+def _score_whole(scorer: Scorer, extractor: Extractor, batch: Batch, maps: bool) -> BatchScores:
     """Score all patches of a batch in one search."""
     pooled = extractor.pool(batch.pixels)
     check_features(pooled, batch.start)
@@ -112,13 +108,13 @@ def _score_whole(scorer: FastScorer, extractor: Extractor, batch: Batch, maps: b
 
 
 def score_held_out(
-    scorer: FastScorer, group: list[TrainingImage], grids: bool
+    scorer: Scorer, group: list[TrainingImage], grids: bool
 ) -> Iterator[TrainingScore]:
     """Score images without their own vectors in the bank, all of their patches in one search.
 
     Parameters
     ----------
-    scorer : FastScorer
+    scorer : Scorer
     group : list of TrainingImage
     grids : bool
 
@@ -128,14 +124,40 @@ def score_held_out(
         Without an in-sample score.
     """
     scores = _scores_of_all(scorer, group)
-    of_images = scorer.score_images(group, scores)
+    of_images = score_images(scorer, group, scores)
     for image, patches, score in zip(group, scores, of_images, strict=True):
         grid = on_grid(patches, image.mask)
         peak = float(scorer.heatmap.render(grid).max())
         yield TrainingScore(score, peak, grid if grids else np.empty(0), np.nan)
 
 
-def _scores_of_all(scorer: FastScorer, group: list[TrainingImage]) -> list[NDArray[np.float64]]:
+def score_images(
+    scorer: Scorer, group: list[TrainingImage], scores: list[NDArray[np.float64]]
+) -> list[float]:
+    """Score images by their most anomalous patches, in one search; as `Scorer.score_image` does one.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    group : list of TrainingImage
+    scores : list of ndarray
+        Of the patches of each image.
+
+    Returns
+    -------
+    list of float
+    """
+    found = np.empty(len(group))
+    for leaves_out in (False, True):
+        some = [i for i, image in enumerate(group) if (image.source is not None) == leaves_out]
+        if some:
+            tops = [group[i].patches[scores[i].argmax()] for i in some]
+            sources = together([group[i].source for i in some], [1] * len(some))
+            found[some] = scorer.score_patches(torch.stack(tops), sources, weighted=True)
+    return found.tolist()
+
+
+def _scores_of_all(scorer: Scorer, group: list[TrainingImage]) -> list[NDArray[np.float64]]:
     found: dict[int, NDArray[np.float64]] = {}
     for leaves_out in (False, True):
         some = [i for i, image in enumerate(group) if (image.source is not None) == leaves_out]

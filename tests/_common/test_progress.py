@@ -1,6 +1,7 @@
 """Progress: lines of `verbose`, scikit-learn's callbacks, and none of it when not asked for."""
 
 import pytest
+from callback_recorder import Recorder
 from conftest import make_detector
 
 
@@ -39,23 +40,6 @@ def test_later_passes_do_not_report_as_extraction(good, capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     finished = next(i for i, line in enumerate(lines) if "extraction: 12 in" in line)
     assert not any("extraction" in line for line in lines[finished + 1 :])
-
-
-class Recorder:
-    def __init__(self):
-        self.begun, self.ended, self.torn_down = [], [], 0
-
-    def setup(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        self.begun.append((context.task_name, context.max_subtasks))
-
-    def on_fit_task_end(self, estimator, context):
-        self.ended.append(context.task_name)
-
-    def teardown(self, estimator, context):
-        self.torn_down += 1
 
 
 def test_callbacks_of_scikit_learn_see_every_stage(good):
