@@ -12,7 +12,7 @@ import skad
 
 PACKAGE = Path(skad.__file__).parent
 ACCELERATORS = (
-    *("_scoring/fast.py", "_scoring/lazy_scores.py", "_scoring/gpu.py"),
+    *("_scoring/fast.py", "_scoring/lazy_scores.py", "_scoring/gpu.py", "_scoring/several.py"),
     *("_bank/bounds.py", "_features/layers.py", "_learning/fast_losses.py"),
     *("_torch/fusing.py", "_torch/cuda_graphs.py", "_torch/transfers.py"),
     "_torch/capturable_adamp.py",

@@ -32,6 +32,7 @@ from skad._scoring.plain import (
     mean_of_nearest,
 )
 from skad._scoring.results import BatchScores
+from skad._scoring.several import score_held_out, score_images
 
 # Training images are searched together, to read the bank less often: as many as have so many numbers,
 # or so many times those of the bank, since a small bank costs little to read.
@@ -77,14 +78,14 @@ class FastScorer(Scorer):
 
     def _score_held_out(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
         if not bounds_pay(self.bank, group[0].patches.device):
-            return gpu.score_held_out(self, group, grids)
+            return score_held_out(self, group, grids)
         return self._score_lazily(group, grids)
 
     def _score_lazily(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
         """Score images without their own vectors, each by the patches that matter."""
         lazy = [self._lazy(image.patches, image.source) for image in group]
         compute([(one, one.rivals) for one in lazy], self.score_patches)
-        scores = gpu.score_images(self, group, [one.known() for one in lazy])
+        scores = score_images(self, group, [one.known() for one in lazy])
         peaks = [
             MapPeak(one, image.mask, self.heatmap) for one, image in zip(lazy, group, strict=True)
         ]
