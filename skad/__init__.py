@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
+    from skad._scoring.regions import Region, Regions
     from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
     from skad.persistence import load, save
 
@@ -33,6 +34,8 @@ __all__ = [
     "PatchCoreDetector",
     "ReConPatchDetector",
     "ReContrastDetector",
+    "Region",
+    "Regions",
     "ScoreFusionDetector",
     "TabularDataWarning",
     "__version__",
@@ -47,6 +50,8 @@ _HOMES = {
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
+    "Region": "skad._scoring.regions",
+    "Regions": "skad._scoring.regions",
     "SKOPS_TYPES": "skad._common.pickles",
     "ScoreFusionDetector": "skad._fusion",
     "TabularDataWarning": "skad.exceptions",

@@ -21,6 +21,24 @@ _MODES = ("squash", "pad", "crop")
 _CROP_RATIO = 0.875
 
 
+class NearestPixels(NamedTuple):
+    """Which pixels of an image look up each pixel of the canvas, along one side."""
+
+    edges: np.ndarray
+    """(S + 1,) int: canvas pixel k is nearest to the centres of image pixels edges[k] to
+    edges[k + 1], half-open: to none where the image is small."""
+    containing: np.ndarray
+    """(S,) int: the image pixel that contains the centre of canvas pixel k, or is nearest to it."""
+
+    def of(self, canvas: slice) -> NearestPixels:
+        """Those of some pixels of the canvas."""
+        return NearestPixels(self.edges[canvas.start : canvas.stop + 1], self.containing[canvas])
+
+    def counts(self) -> np.ndarray:
+        """How many image pixels look up each canvas pixel."""
+        return np.diff(self.edges)
+
+
 class _Side(NamedTuple):
     """One side of an image on the canvas."""
 
@@ -59,6 +77,16 @@ class _Side(NamedTuple):
         first = position.astype(np.intp)
         weight = (position - first).astype(np.float32)
         return first, np.minimum(first + 1, stop - 1), weight
+
+    def nearest(self) -> NearestPixels:
+        """Look up pixel centres without interpolation, in integers."""
+        seen = self.seen()
+        from_first = np.arange(self.canvas + 1) - self.offset
+        edges = -((self.resized - 2 * self.length * from_first) // (2 * self.resized))
+        edges = np.clip(edges, seen.start, seen.stop)
+        edges[self.content()[1] :] = seen.stop  # a centre on the far edge is seen as well
+        containing = (2 * from_first[:-1] + 1) * self.length // (2 * self.resized)
+        return NearestPixels(edges, np.clip(containing, 0, self.length - 1))
 
     def cells(self, grid: int) -> tuple[int, int]:
         """Cells of a grid over the canvas whose centre lies on the image, half-open."""
@@ -195,6 +223,24 @@ class Geometry:
         restored = np.full((height, width), np.nan, dtype=np.float32)
         restored[rows.seen(), columns.seen()] = values
         return restored
+
+    def nearest(self, height: int, width: int) -> tuple[NearestPixels, NearestPixels]:
+        """Tell which pixels of an image look up each pixel of the canvas.
+
+        Where :meth:`restore` interpolates, this takes the canvas pixel in which the centre of an
+        image pixel lies: what is decided on the canvas is carried to the image as it is.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image.
+
+        Returns
+        -------
+        rows, columns : NearestPixels
+        """
+        rows, columns = self._sides(height, width)
+        return rows.nearest(), columns.nearest()
 
     def masks(self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]) -> list[np.ndarray]:
         """Tell which patches of images do not lie in padding.
