@@ -1,13 +1,7 @@
-"""The scikit-learn contract: validation, labels, state, thresholds, p-values; knows no algorithm.
+"""The base of the detectors that see images: fitting, scoring, images and networks; knows no algorithm.
 
 :class:`BaseDetector` makes of scores what scikit-learn and a plant ask for. :class:`BaseImageDetector`
-opens images and brings maps back to their coordinates. A detector derives from it and fills in hooks:
-fit, score, render.
-
-**One state.** A fit, and a prediction, works on a snapshot of the detector (`_snapshot`): a prediction
-takes everything that it needs at its entry (`_as_fitted`), a fit hands over what it has learned in one
-assignment (`_become`). Whatever other threads do, no prediction sees the bank of one state and the
-threshold of another.
+opens images and scores them. A detector derives from it and fills in hooks: fit, score, render.
 """
 
 from __future__ import annotations
@@ -17,22 +11,15 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import roc_auc_score
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
-from skad._common.labels import CodingError, OneClassError, good_images, read_both_labels
-from skad._common.pickles import portable, versions, warn_of_other_versions
+from skad._common.labels import good_images
 from skad._common.progress import FitProgress
-from skad._common.warn import warn_user
 from skad._images import (
     CanvasCache,
     Geometry,
@@ -42,23 +29,21 @@ from skad._images import (
     is_rows,
     iter_batches,
     refuse_other_kind,
-    refuse_single,
     short_errors,
     warn_of_rows,
 )
-from skad._scoring.heatmaps import render
-from skad._scoring.results import BatchScores, TrainingScores
-from skad._scoring.thresholds import conformal_threshold, margin_at_ties, warn_if_too_few
+from skad._scoring.heatmaps import on_image, render, summarise
+from skad._scoring.results import BatchScores, MappedImage, TrainingScores
 from skad._sklearn_compat import (
-    CallbackSupportMixin,
     Interval,
     Options,
+    RealNotInt,
     StrOptions,
     _fit_context,
-    _num_samples,
     with_callbacks,
 )
 from skad._torch.devices import PRECISIONS
+from skad._verdicts import BaseDetector
 from skad.exceptions import FeatureError
 
 if TYPE_CHECKING:
@@ -71,247 +56,6 @@ OTHER_WEIGHTS = (
     "the backbone's weights are not those this detector was fitted with: its scores would be wrong. "
     "Pass the original file with set_params(weights=...), or fit again."
 )
-# Attributes that only a snapshot has.
-_OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
-
-
-class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
-    """What follows from scores: threshold, predictions, p-values, AUROC."""
-
-    _parameter_constraints: dict = {
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
-        "target_false_alarm_rate": [Interval(Real, 0, 1, closed="neither")],
-        "verbose": ["verbose"],
-    }
-
-    # Parameters of which the value at the fit is used until the next: they may be changed before.
-    _await_fit: frozenset[str] = frozenset()
-
-    @abstractmethod
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Score the normality of each image; higher = more normal."""
-
-    @abstractmethod
-    def _frozen_params(self) -> dict[str, Any]:
-        """Parameters that a fitted detector cannot change."""
-
-    # --------------------------------------------------------------------- state
-
-    def __sklearn_is_fitted__(self) -> bool:
-        # Learned attributes alone do not tell: a refit that failed leaves those of the fit before.
-        return hasattr(self, "_params_at_fit")
-
-    def _snapshot(self) -> Self:
-        """Copy the detector as it is now: attributes of the copy are set without touching its own."""
-        copied = object.__new__(type(self))
-        copied.__dict__ = {**vars(self), "_is_snapshot": True}
-        return copied
-
-    def _become(self, learned: Self) -> None:
-        """Take over what a snapshot has learned, all of it at once; parameters stay as they are."""
-        state = {name: value for name, value in vars(learned).items() if name not in _OF_SNAPSHOTS}
-        self.__dict__ = {**state, **self.get_params(deep=False)}
-
-    @contextmanager
-    def _unfitted_on_failure(self) -> Iterator[None]:
-        """Surround a fit: where it fails, there is no detector, rather than the one of before."""
-        try:
-            yield
-        except BaseException:
-            self.__dict__.pop("_params_at_fit", None)
-            raise
-
-    def _as_fitted(self) -> Self:
-        """Take the fitted state as it is now: what one prediction works with."""
-        if hasattr(self, "_is_snapshot"):
-            return self  # it was taken by the public method that calls this one
-        now = self._snapshot()
-        now._check_unchanged()
-        return now
-
-    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit on the good images of X, then predict all of X.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`.
-        y : array-like of shape (n,), default=None
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            +1 good, -1 defective.
-        """
-        return self.fit(X, y).predict(X)
-
-    def _calibrate(
-        self,
-        held_out: np.ndarray | None,
-        in_sample: np.ndarray | None,
-        peaks: np.ndarray,
-        *,
-        warn: bool = True,
-    ) -> None:
-        """Set thresholds from anomaly scores, and peaks of heat maps, of the training images."""
-        self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
-        if held_out is not None and self.contamination == "auto":
-            rate = self.target_false_alarm_rate
-            if warn:
-                warn_if_too_few(len(held_out), rate)
-            scores, threshold = -held_out, partial(conformal_threshold, rate=rate)
-        else:
-            percent = 100 * self.contamination
-            scores, threshold = -np.asarray(in_sample), partial(np.percentile, q=percent)
-        self.offset_, self._margin = self._with_margin(scores, float(threshold(scores)))
-        lowest, _ = self._with_margin(-peaks, float(threshold(-peaks)))
-        self.heatmap_threshold_ = -lowest
-
-    def _with_margin(self, scores: np.ndarray, threshold: float) -> tuple[float, float]:
-        """Lower a threshold by rounding where images tie at it; also return by how much."""
-        margin = margin_at_ties(scores, threshold, self._rounding_of(-threshold))
-        return threshold - margin, margin
-
-    def _rounding_of(self, anomaly: float) -> float:
-        """How far an anomaly score may move where a processor rounds otherwise than this one."""
-        return 1e-5 * abs(anomaly)
-
-    def _check_unchanged(self) -> None:
-        """Refuse what makes scores wrong; a snapshot is brought back to what was fitted."""
-        if not hasattr(self, "_params_at_fit"):
-            check_is_fitted(self)
-        now = self._frozen_params()
-        changed = [
-            name
-            for name, value in self._params_at_fit.items()
-            if name not in now or not np.array_equal(now[name], value)
-        ]
-        for name in self._await_fit.intersection(changed):
-            changed.remove(name)
-            warn_user(
-                f"{name}={now[name]!r} takes effect at the next fit: the thresholds belong to "
-                f"{name}={self._params_at_fit[name]!r}, which is used until then."
-            )
-            setattr(self, name, self._params_at_fit[name])
-        if changed:
-            raise ValueError(
-                f"{', '.join(changed)} changed after fit: the threshold and the learned state no "
-                f"longer belong together. Call fit again, or set back "
-                + ", ".join(f"{name}={self._params_at_fit[name]!r}" for name in changed)
-                + "."
-            )
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Signed distance to the threshold.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            ``score_samples(X) - offset_``; negative = defective.
-        """
-        now = self._as_fitted()
-        return now.score_samples(X) - now.offset_
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Tell good from defective images.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-
-        Returns
-        -------
-        ndarray of shape (n,), int
-            +1 good, -1 defective.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def anomaly_p_value(self, X: Any) -> np.ndarray:
-        """Conformal p-value of each image among the good training images.
-
-        The fraction of out-of-sample training scores that are at least as anomalous, the image itself
-        counted in. Calling an image defective when its value is at most 0.01 raises at most 1 % false
-        alarms, as long as good images keep coming from where the training images came from.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            In (0, 1]; the smallest possible value is
-            ``1 / (len(calibration_scores_) + 1)``.
-
-        Raises
-        ------
-        ValueError
-            If the detector was fitted on a single image.
-        """
-        now = self._as_fitted()
-        if now.calibration_scores_ is None:
-            raise ValueError(
-                "p-values need scores of good training images that were held out; this detector has "
-                "none (fitted on one image, or with validation_fraction=0)."
-            )
-        # Files of skad 0.1.0 know no margin.
-        scores = now.score_samples(X) + getattr(now, "_margin", 0.0)
-        lower = np.searchsorted(now.calibration_scores_, scores, side="right")
-        return (1 + lower) / (1 + len(now.calibration_scores_))
-
-    def score(self, X: Any, y: Any) -> float:
-        """Image AUROC: the chance that a good image scores higher than a defective one.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-        y : array-like of shape (n,)
-            +1 good, -1 defective.
-
-        Returns
-        -------
-        float
-            In 0..1; NaN, with a warning, if y holds one kind of label only, or other numbers than +1
-            and -1: a search over parameters goes on, and its table shows where.
-
-        Raises
-        ------
-        ValueError
-            If y has another length, or holds strings, booleans, None or NaN.
-        """
-        refuse_single(X)
-        try:
-            labels = read_both_labels(y, _num_samples(X))
-        except (OneClassError, CodingError) as error:
-            self.score_samples(X)  # what is wrong with X is said all the same
-            warn_user(f"the image AUROC is undefined: {error}", UndefinedMetricWarning)
-            return float("nan")
-        return float(roc_auc_score(labels, self.score_samples(X)))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
-
-    # ---------------------------------------------------------------- pickling
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: portable(value) for name, value in super().__getstate__().items()}
-        return {**state, "_versions": versions()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        warn_of_other_versions(type(self).__name__, state.pop("_versions", {}))
-        super().__setstate__(state)
 
 
 class BaseImageDetector(BaseDetector):
@@ -328,7 +72,8 @@ class BaseImageDetector(BaseDetector):
         the images; ``progress.stage(name, total)`` reports a stage of those named in ``_stages``.
         `grids` says whether the scores of all patches are wanted as well, which only an ensemble does.
     ``_score_batches(batches, maps)``
-        Yield :class:`BatchScores` of batch after batch; the scores of patches too, if `maps`.
+        Yield :class:`BatchScores` of batch after batch: the scores of images, and of patches too, if
+        `maps`. Where there are no scores of images, they are the highest values of the maps.
     ``_render(grid)``
         Turn an (h, w) grid of patch scores into an (S, S) map of the canvas. Default: bilinear
         up-sampling and a Gaussian, as in the papers.
@@ -343,14 +88,19 @@ class BaseImageDetector(BaseDetector):
     ``_rounding_of(anomaly)``
         How far a score moves where another processor rounds otherwise. Default: 1e-5 of it.
 
-    Hooks run on a snapshot of the detector, whose attributes no other thread changes.
+    Hooks run on a snapshot of the detector, whose attributes no other thread changes. They find
+    ``self._image_score(grid, shape)``, which scores an image of a height and width by its map.
+
+    Where a detector has a parameter `image_score` and it is "map", the score of an image must be the
+    highest value of its map: one threshold serves verdicts, outlines and regions then. Other detectors
+    have two, which can disagree.
     :func:`skad.utils.estimator_checks.check_image_detector` checks the result.
 
     Parameters
     ----------
-    image_size, geometry, resize, image_shape, smoothing, batch_size, device, precision, n_jobs
+    image_size, geometry, resize, image_shape, image_score, smoothing, batch_size, device, precision
         As in :class:`skad.PatchCoreDetector`.
-    contamination, target_false_alarm_rate, random_state, verbose
+    n_jobs, contamination, target_false_alarm_rate, random_state, verbose
         As in :class:`skad.PatchCoreDetector`.
 
     Examples
@@ -365,8 +115,9 @@ class BaseImageDetector(BaseDetector):
     ...
     ...     def __init__(
     ...         self, *, geometry="squash", image_size=32, resize=None, image_shape=None,
-    ...         smoothing=2.0, contamination="auto", target_false_alarm_rate=0.05, batch_size=8,
-    ...         device="auto", precision="float32", n_jobs=None, random_state=None, verbose=0,
+    ...         image_score="map", smoothing=2.0, contamination="auto",
+    ...         target_false_alarm_rate=0.05, batch_size=8, device="auto", precision="float32",
+    ...         n_jobs=None, random_state=None, verbose=0,
     ...     ):
     ...         params = {**locals()}
     ...         for name in self._get_param_names():
@@ -374,7 +125,9 @@ class BaseImageDetector(BaseDetector):
     ...
     ...     def _fit_images(self, images, progress, *, grids):
     ...         with progress.stage("template", len(images)) as advance:
-    ...             X = np.concatenate([self._grey(b) for b in self._iter_batches(images)])
+    ...             batches = list(self._iter_batches(images))
+    ...             X = np.concatenate([self._grey(batch) for batch in batches])
+    ...             shapes = [shape for batch in batches for shape in batch.shapes]
     ...             advance(len(images))
     ...         n, total, squares = len(X), X.sum(0), (X**2).sum(0)
     ...         self.mean_, self.scale_ = self._mean_and_scale(n, total, squares)
@@ -382,16 +135,18 @@ class BaseImageDetector(BaseDetector):
     ...             self._distances(x, *self._mean_and_scale(n - 1, total - x, squares - x**2))
     ...             for x in X
     ...         ]) if n > 1 else self._distances(X, self.mean_, self.scale_)
-    ...         peaks = np.array([self._render(grid).max() for grid in held_out])
-    ...         in_sample = self._distances(X, self.mean_, self.scale_).max((1, 2))
-    ...         return TrainingScores(
-    ...             held_out.max((1, 2)) if n > 1 else None, in_sample, peaks, held_out
+    ...         in_sample = self._distances(X, self.mean_, self.scale_)
+    ...         scores, whole = (
+    ...             np.array([self._image_score(*one) for one in zip(found, shapes)])
+    ...             for found in (held_out, in_sample)
     ...         )
+    ...         return TrainingScores(scores if n > 1 else None, whole, scores, held_out)
     ...
     ...     def _score_batches(self, batches, maps):
     ...         for batch in batches:
-    ...             grid = self._distances(self._grey(batch), self.mean_, self.scale_)
-    ...             yield BatchScores(grid.max((1, 2)), grid)
+    ...             yield BatchScores(
+    ...                 None, self._distances(self._grey(batch), self.mean_, self.scale_)
+    ...             )
     ...
     ...     def _grey(self, batch):
     ...         scale = 255 if batch.pixels.dtype == np.uint8 else 1
@@ -420,6 +175,10 @@ class BaseImageDetector(BaseDetector):
         "geometry": [StrOptions({"squash", "pad", "crop"})],
         "resize": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
+        "image_score": [
+            StrOptions({"map"}),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
         "smoothing": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
@@ -440,8 +199,6 @@ class BaseImageDetector(BaseDetector):
             *("random_state", "max_memory", "memory"),
         }
     )
-    # Maps would change, and the scores of trained networks with them; their thresholds would not.
-    _await_fit = frozenset({"smoothing"})
     _stages: tuple[str, ...] = ()
     weights_digest_: str
 
@@ -458,7 +215,7 @@ class BaseImageDetector(BaseDetector):
         """Score batches of images; their patches too, if there are to be maps."""
 
     def _render(self, grid: np.ndarray) -> np.ndarray:
-        """Turn an (h, w) grid of patch scores into an (S, S) float32 map of the canvas."""
+        """Turn an (h, w) grid of patch scores into an (S, S) float64 map of the canvas."""
         return render(grid, self.geometry_.image_size, self.smoothing)
 
     def _find_network(self) -> Any:
@@ -537,6 +294,7 @@ class BaseImageDetector(BaseDetector):
             scores = self._fit_images(images, progress, grids=in_ensemble)
         self._note_network()
         self.n_images_ = len(images)
+        self.training_scores_ = scores.of_training(len(images))
         self._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks, warn=not in_ensemble)
         self._params_at_fit = self._frozen_params()
         return scores
@@ -599,42 +357,17 @@ class BaseImageDetector(BaseDetector):
         now = self._as_fitted()
         return -np.concatenate([result.image for _, result in now._iter_scores(X, maps=False)])
 
-    @overload
-    def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
-    @overload
-    def predict_heatmap(
-        self, X: Any, return_scores: bool
-    ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]: ...
+    def _iter_maps(self, X: Any) -> Iterator[MappedImage]:
+        for shapes, scores in self._iter_scores(X, maps=True):
+            grids: Any = scores.grid
+            for shape, score, grid in zip(shapes, scores.image.tolist(), grids, strict=True):
+                canvas, box = self._render(grid), self.geometry_.content(*shape)
+                yield MappedImage.of(canvas, box, self.geometry_, shape, score)
 
-    def predict_heatmap(self, X: Any, return_scores: bool = False) -> Any:
-        """Anomaly of each pixel, in the coordinates of the images as given.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-        return_scores : bool, default=False
-            Also return ``score_samples(X)``, from the same pass over the images.
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32, or list of n such arrays of shape (H_i, W_i)
-            Higher = more anomalous; a list if the images differ in size. NaN where the geometry
-            ``"crop"`` did not look. Images with an EXIF orientation count as displayed.
-        scores : ndarray of shape (n,), float64
-            Only with ``return_scores=True``.
-        """
-        now = self._as_fitted()
-        maps, scores = [], []
-        for shapes, result in now._iter_scores(X, maps=True):
-            scores.append(-result.image)
-            grids: Any = result.grid
-            for (height, width), grid in zip(shapes, grids, strict=True):
-                canvas = now._render(grid)
-                maps.append(now.geometry_.restore(canvas, height, width))
-        same = len({heatmap.shape for heatmap in maps}) == 1
-        heatmaps = np.stack(maps) if same else maps
-        return (heatmaps, np.concatenate(scores)) if return_scores else heatmaps
+    def _image_score(self, grid: np.ndarray, shape: tuple[int, int]) -> float:
+        """Score an image of a height and width by the scores of its patches: by its map."""
+        seen = on_image(self._render(grid), self.geometry_.content(*shape))
+        return summarise(seen, getattr(self, "image_score", "map"))
 
     def _iter_scores(
         self, X: Any, maps: bool
@@ -652,7 +385,12 @@ class BaseImageDetector(BaseDetector):
 
         with naming(images):
             for scores in self._score_batches(batches(), maps):
-                yield begun.popleft(), scores
+                shapes = begun.popleft()
+                if scores.image is None:
+                    grids: Any = scores.grid
+                    found = map(self._image_score, grids, shapes)
+                    scores = scores._replace(image=np.fromiter(found, np.float64, len(shapes)))
+                yield shapes, scores
 
     def _as_fitted(self) -> Self:
         now = super()._as_fitted()
@@ -661,9 +399,10 @@ class BaseImageDetector(BaseDetector):
             now._check_network()
         return now
 
-    def _become(self, learned: Self) -> None:
-        _kept_networks[self] = learned._network
-        super()._become(learned)
+    def _become(self, learned: Self, **params: Any) -> None:
+        if hasattr(learned, "_network"):
+            _kept_networks[self] = learned._network
+        super()._become(learned, **params)
 
     # ----------------------------------------------------------------- images
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -13,10 +13,12 @@ from sklearn.utils import Bunch
 from skad._base import BaseDetector, BaseImageDetector
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
-from skad._images import ImageSource, one_call
-from skad._scoring.heatmaps import render
-from skad._scoring.results import TrainingScores
+from skad._images import Geometry, ImageSource, one_call
+from skad._scoring.heatmaps import render, summarise, without_padding
+from skad._scoring.results import MappedImage, TrainingScores
 from skad._sklearn_compat import (
+    Interval,
+    RealNotInt,
     StrOptions,
     _BaseComposition,
     _fit_context,
@@ -105,15 +107,20 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         Detectors of skad, which are cloned; "drop" in place of a detector leaves it out. Their
         parameters are set by name: ``set_params(a__n_neighbors=3)``.
     level : {"map", "image"}, default="map"
-        "map": patch scores are normalised and averaged, and an image is as anomalous as the maximum
-        of its fused map. "image": image scores are normalised and averaged. Heat maps are averages
-        of normalised maps in either case.
+        "map": patch scores are normalised and averaged, and the image score follows from the fused map.
+        "image": image scores are normalised and averaged. Heat maps are averages of normalised maps in
+        either case.
+    image_score : {"map", "patch"} or float, default="map"
+        With ``level="map"``: what the score of an image is, as in :class:`PatchCoreDetector`. "map": the
+        highest value of the fused map; an image is defective exactly if something in it is outlined.
+        "patch": the highest value before smoothing.
     contamination : "auto" or float, default="auto"
         "auto": the threshold keeps `target_false_alarm_rate`, from the fused out-of-sample scores. A
         float in (0, 0.5]: scikit-learn's percentile of the training scores. The thresholds of the
         members have no influence.
     target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1).
+        Fraction of good images that may be called defective, in (0, 1). Setting it on a fitted ensemble
+        by ``set_params`` moves the threshold, as :meth:`calibrate` does.
     verbose : int, default=0
         1: one line per member; the members print what their own ``verbose`` says.
 
@@ -125,6 +132,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         The fitted members by name.
     offset_, calibration_scores_, heatmap_threshold_, n_images_, n_features_in_
         As in :class:`PatchCoreDetector`.
+    training_scores_ : ndarray of shape (n_images_,), float64
+        As in :class:`PatchCoreDetector`; NaN for images that not every member has held out.
 
     See Also
     --------
@@ -132,9 +141,10 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     Notes
     -----
-    Members that see the same square on the same grid are fused patch by patch, as Eq. 11 has it. Others
-    are fused in the coordinates of the image, unsmoothed for the score; a pixel that some do not see
-    (outside a crop) is the mean of those that do, and NaN if none does.
+    Members that see the same square on the same grid are fused patch by patch, as Eq. 11 has it. Maps of
+    others are brought to a square that shows the whole image, with as many pixels as the largest of
+    them; a pixel that some do not see (outside a crop) is the mean of those that do, and NaN if none
+    does.
 
     Where a member's MAD is 0 because more than half of its training scores are equal, the mean absolute
     deviation takes its place; where all are equal, their common value does, or 1.
@@ -165,7 +175,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     >>> deep = PatchCoreDetector("skad_nano", layers=(2, 3), image_size=64, random_state=0)
     >>> both = ScoreFusionDetector(
     ...     [("shallow", shallow), ("deep", deep)], target_false_alarm_rate=0.2
-    ... ).set_params(shallow__coreset_size=0.1, deep__coreset_size=0.5)
+    ... ).set_params(shallow__n_neighbors=3, deep__coreset_size=0.5)
     >>> both.fit(good[:6]).predict(damaged[:2])
     array([-1, -1])
     """
@@ -174,6 +184,10 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         **BaseDetector._parameter_constraints,
         "estimators": [list],
         "level": [StrOptions({"map", "image"})],
+        "image_score": [
+            StrOptions({"map", "patch"}),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
     }
 
     def __init__(
@@ -181,12 +195,14 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         estimators,
         *,
         level="map",
+        image_score="map",
         contamination="auto",
         target_false_alarm_rate=0.05,
         verbose=0,
     ):
         self.estimators = estimators
         self.level = level
+        self.image_score = image_score
         self.contamination = contamination
         self.target_false_alarm_rate = target_false_alarm_rate
         self.verbose = verbose
@@ -210,7 +226,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         """Set parameters of the ensemble or, as ``name__parameter``, of its members.
 
         On a fitted ensemble, what a fitted detector may change (``device``, ``batch_size``, ...) takes
-        effect at once; anything else is an error at the next prediction.
+        effect at once, and ``target_false_alarm_rate`` moves the threshold; anything else is an error at
+        the next prediction.
 
         Parameters
         ----------
@@ -226,6 +243,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         for name, given in self._given() if fitted else []:
             if type(fitted.get(name)) is type(given):
                 fitted[name].set_params(**given.get_params(deep=False))
+        self._follow_set_rate()
         return self
 
     @property
@@ -237,7 +255,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         return [(name, member) for name, member in self.estimators if member != "drop"]
 
     def _frozen_params(self) -> dict[str, Any]:
-        names = ("level", "contamination", "target_false_alarm_rate")
+        names = ("level", "image_score", "contamination", "target_false_alarm_rate")
         frozen = {name: getattr(self, name) for name in names}
         return frozen | {"estimators": [(name, type(member)) for name, member in self._given()]}
 
@@ -336,8 +354,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     def _check_members(self) -> None:
         """Refuse members that have learned since: their scales, and the threshold, are those of fit."""
-        # Files of skad 0.1.0 do not tell.
-        states = getattr(self, "_members_at_fit", [state_of(m) for m in self.estimators_])
+        states = self._members_at_fit
         for name, member, state in zip(self._names, self.estimators_, states, strict=True):
             if state_of(member) != state:
                 raise ValueError(
@@ -361,13 +378,13 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 [s.out_of_sample[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
                 [s.grids[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
             )
-            held_out[n] = self._image_score(scored)
-            peaks[n] = np.nanmax(self._overlay(scored))
+            mapped = self._mapped(scored)
+            held_out[n], peaks[n] = mapped.score, mapped.peak
         in_sample = None
         if self.contamination != "auto":
-            in_sample = np.array(
-                [self._image_score(image) for image in self._iter_scored(X, maps=True)]
-            )[rows]
+            in_sample = np.array([mapped.score for mapped in self._iter_maps(X)])[rows]
+        scores = TrainingScores(held_out, in_sample, peaks, rows=common)
+        self.training_scores_ = scores.of_training(len(rows))
         self._calibrate(held_out, in_sample, peaks)
 
     def _rounding_of(self, anomaly: float) -> float:
@@ -402,45 +419,10 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             Higher = more normal.
         """
         now = self._as_fitted()
-        scored = now._iter_scored(X, maps=now.level == "map")
-        return -np.array([now._image_score(image) for image in scored])
-
-    @overload
-    def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...
-    @overload
-    def predict_heatmap(
-        self, X: Any, return_scores: bool
-    ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]: ...
-
-    @one_call()
-    def predict_heatmap(self, X: Any, return_scores: bool = False) -> Any:
-        """Mean modified z-score of each pixel, in the coordinates of the images as given.
-
-        Parameters
-        ----------
-        X : images
-            As in :meth:`fit`; n images.
-        return_scores : bool, default=False
-            Also return ``score_samples(X)``, from the same pass over the images.
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32, or list of n such arrays of shape (H_i, W_i)
-            Higher = more anomalous; a list if the images differ in size. NaN where no member looked.
-        scores : ndarray of shape (n,), float64
-            Only with ``return_scores=True``.
-        """
-        now = self._as_fitted()
-        maps, scores = [], []
-        for scored in now._iter_scored(X, maps=True):
-            scores.append(-now._image_score(scored))
-            overlay = now._overlay(scored)
-            if now._share_grid:
-                overlay = now.estimators_[0].geometry_.restore(overlay, *scored.shape)
-            maps.append(overlay)
-        same = len({heatmap.shape for heatmap in maps}) == 1
-        heatmaps = np.stack(maps) if same else maps
-        return (heatmaps, np.array(scores)) if return_scores else heatmaps
+        if now.level == "map":
+            return -np.array([mapped.score for mapped in now._iter_maps(X)])
+        scored = now._iter_scored(X, maps=False)
+        return -np.array([now._mean_score(image.images) for image in scored])
 
     def _iter_scored(self, X: Any, maps: bool) -> Iterator[Scored]:
         """Score image after image by all members; only a batch of each is held."""
@@ -449,25 +431,48 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             shapes, scores, grids = zip(*images, strict=True)
             yield Scored(shapes[0], list(scores), list(grids))
 
-    def _image_score(self, scored: Scored) -> float:
+    def _iter_maps(self, X: Any) -> Iterator[MappedImage]:
+        return map(self._mapped, self._iter_scored(X, maps=True))
+
+    def _mapped(self, scored: Scored) -> MappedImage:
+        """Score an image, and render its fused map."""
+        canvas = self._overlay(scored)
+        seen = canvas[~np.isnan(canvas)]
         if self.level == "image":
-            z = [m.image.z(s) for m, s in zip(self._members, scored.images, strict=True)]
-            return float(np.mean(z))
-        if self._share_grid:
-            return float(np.nanmax(np.mean(self._z(scored), axis=0)))
-        return float(np.nanmax(self._overlay(scored, smooth=False)))
+            score = self._mean_score(scored.images)
+        elif self.image_score != "patch":
+            score = summarise(seen, self.image_score)
+        elif self._share_grid:
+            score = float(np.nanmax(np.mean(self._z(scored), axis=0)))
+        else:
+            score = float(np.nanmax(self._overlay(scored, smooth=False)))
+        return MappedImage(canvas, self._geometry, scored.shape, score, float(seen.max()))
+
+    def _mean_score(self, images: list[float]) -> float:
+        """Average the members' image scores (Eq. 11)."""
+        return float(np.mean([m.image.z(s) for m, s in zip(self._members, images, strict=True)]))
 
     def _z(self, scored: Scored) -> list[np.ndarray]:
         return [m.patch.z(grid) for m, grid in zip(self._members, scored.grids, strict=True)]
 
     def _overlay(self, scored: Scored, smooth: bool = True) -> np.ndarray:
-        """Average the members' maps: on their common canvas, else in image coordinates."""
-        maps = []
+        """Average the members' maps: on their common canvas, else on one that shows the whole image."""
+        maps, side = [], self._geometry.image_size
         for (detector, _, _), grid in zip(self._members, self._z(scored), strict=True):
             geometry = detector.geometry_
             canvas = detector._render(grid) if smooth else render(grid, geometry.image_size, 0.0)
-            maps.append(canvas if self._share_grid else geometry.restore(canvas, *scored.shape))
+            if self._share_grid:
+                maps.append(without_padding(canvas, geometry.content(*scored.shape)))
+            else:
+                maps.append(geometry.restore(canvas, *scored.shape, shape=(side, side)))
         return _mean_of_seen(maps)
+
+    @property
+    def _geometry(self) -> Geometry:
+        """How images lie on the canvas of fused maps."""
+        if self._share_grid:
+            return self.estimators_[0].geometry_
+        return Geometry("squash", max(member.geometry_.image_size for member in self.estimators_))
 
     def _sk_visual_block_(self) -> _VisualBlock:
         names, members = zip(*self.estimators, strict=True)
@@ -480,8 +485,8 @@ def _share_grid(members: list[BaseImageDetector], training: list[TrainingScores]
     return len(grids) == 1 and all(m.geometry_ == members[0].geometry_ for m in members)
 
 
-def state_of(member: BaseImageDetector) -> tuple[float, float, float]:
-    """Tell one state of a member from another.
+def state_of(member: BaseImageDetector) -> tuple[float, float]:
+    """Tell one state of a member from another; its thresholds may move, since they have no influence.
 
     Parameters
     ----------
@@ -490,10 +495,10 @@ def state_of(member: BaseImageDetector) -> tuple[float, float, float]:
 
     Returns
     -------
-    tuple of 3 floats
-        Number of images learned from, and the two thresholds.
+    tuple of 2 floats
+        Number of images learned from, and the sum of their out-of-sample scores.
     """
-    return float(member.n_images_), member.offset_, member.heatmap_threshold_
+    return float(member.n_images_), float(np.nansum(member.training_scores_))
 
 
 def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> TrainingScores:
@@ -526,4 +531,4 @@ def _mean_of_seen(maps: list[np.ndarray]) -> np.ndarray:
     stack = np.stack(maps)
     seen = (~np.isnan(stack)).sum(axis=0)
     with np.errstate(invalid="ignore"):
-        return (np.nansum(stack, axis=0) / np.where(seen, seen, np.nan)).astype(np.float32)
+        return np.nansum(stack, axis=0) / np.where(seen, seen, np.nan)

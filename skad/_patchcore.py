@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -12,7 +13,14 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-from skad._bank import Coreset, MemoryBank, check_index, projection_matrix, start_coreset
+from skad._bank import (
+    Coreset,
+    MemoryBank,
+    bank_size,
+    check_index,
+    projection_matrix,
+    start_coreset,
+)
 from skad._base import BaseImageDetector, naming
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress, say
@@ -45,6 +53,7 @@ from skad._sklearn_compat import (
     with_callbacks,
 )
 from skad._torch.devices import is_plain_mode, resolve_device
+from skad._verdicts import MEANWHILE
 
 # Length of a rounding error, as a fraction of a vector's: what features differ by between processors. In
 # float32 1e-5 between kernels of CPUs and 1e-3 to a GPU that computes in TF32; in bfloat16 5e-3.
@@ -82,8 +91,10 @@ class PatchCoreDetector(BaseImageDetector):
         per layer, then to `target_dim` in all.
     pretrain_dim, target_dim : int, default=1024
         P and T of the official code; used by ``aggregation="adaptive"`` alone.
-    coreset_size : float or int, default=0.01
-        Size of the memory bank: a fraction of all patches in (0, 1], or a number of vectors.
+    coreset_size : "auto", float or int, default="auto"
+        Size of the memory bank. "auto": 5,000 vectors; 1 % of the patches where that is more, and all
+        of them where there are fewer. A float: a fraction of all patches in (0, 1]; 0.01, 0.1 and 0.25
+        are the paper's. An int: a number of vectors.
     coreset_method : {"greedy", "approximate", "random"}, default="greedy"
         "greedy": exact greedy k-centre from a random first patch. "approximate": the rule of the
         official code, whose distances are capped by the mean distance to `n_starts` random patches.
@@ -99,8 +110,8 @@ class PatchCoreDetector(BaseImageDetector):
         The paper's distance, or its square, which the official code reports.
     b : int or None, default=None
         Re-weight the image score by the neighbourhood of `b` bank vectors around the matched one
-        (Eq. 7 of the paper, the matched vector counted in), at least 2. None: no re-weighting, as
-        in the official code.
+        (Eq. 7 of the paper, the matched vector counted in), at least 2; only with
+        ``image_score="patch"``. None: no re-weighting, as in the official code.
     geometry : {"squash", "pad", "crop"}, default="squash"
         How an image meets the network: "squash" resizes it to a square; "pad" keeps the aspect
         and never scores the padding; "crop" is the papers' centre crop, which does not see the rim.
@@ -112,9 +123,14 @@ class PatchCoreDetector(BaseImageDetector):
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
         pixel high, of its numbers as they are.
+    image_score : {"map", "patch"} or float, default="map"
+        What the score of an image is. "map": the highest value of its smoothed heat map; an image is
+        defective exactly if something in it is outlined. "patch": the score of its most anomalous patch,
+        as in the paper (Eq. 6). A float in (0, 1]: the mean of this fraction of the map, the most
+        anomalous. With the last two, outlines have a threshold of their own, which can disagree with the
+        verdict.
     smoothing : float, default=4.0
-        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square. A change
-        takes effect at the next fit, since thresholds belong to it.
+        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square.
     index : str, default="auto"
         Nearest-neighbour search. "auto": exact; "Flat": exact, by faiss; any other faiss factory
         string, e.g. ``"IVF256,Flat"`` or ``"HNSW32"``, for large banks.
@@ -129,7 +145,8 @@ class PatchCoreDetector(BaseImageDetector):
         "auto": the threshold keeps `target_false_alarm_rate`, from leave-one-image-out scores. A
         float in (0, 0.5]: scikit-learn's percentile of the training scores.
     target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1).
+        Fraction of good images that may be called defective, in (0, 1). Setting it on a fitted detector
+        by ``set_params`` moves the threshold, as :meth:`calibrate` does.
     batch_size : int, default=8
         Images per forward pass. Does not change the scores.
     device : str, default="auto"
@@ -154,11 +171,16 @@ class PatchCoreDetector(BaseImageDetector):
         "random", which bound no distance.
     offset_ : float
         Threshold on ``score_samples``.
-    calibration_scores_ : ndarray of shape (n_images,) or None
-        Out-of-sample ``score_samples`` of the good training images, ascending; None if there was
-        only one. After :meth:`partial_fit` of the latest images, more than a third of all.
+    training_scores_ : ndarray of shape (n_images_,), float64
+        Out-of-sample ``score_samples`` of each good training image, in their order in X; NaN if there
+        was only one. The lowest are worth a look: a defective part may have been among them.
+    calibration_scores_ : ndarray or None
+        The scores that set the threshold, ascending: those of the training images, or of fresh ones (see
+        :meth:`calibrate`); None if there was only one image. After :meth:`partial_fit` of the latest
+        images, more than a third of all.
     heatmap_threshold_ : float
-        Heat maps of good images stay below it, but for the fraction of false alarms.
+        What lies above it in a heat map is outlined. ``-offset_`` with ``image_score="map"``; else the
+        maps of good images stay below it, but for the fraction of false alarms.
     n_images_ : int
         Number of good images learned from.
     n_features_in_ : int
@@ -174,14 +196,15 @@ class PatchCoreDetector(BaseImageDetector):
     -----
     Published rows on MVTec AD and the parameters that reproduce them (image AUROC / pixel AUROC /
     PRO in %, means over the 15 categories). All rows share the settings of the official code:
-    ``geometry="crop", aggregation="adaptive", distance="squared", coreset_method="approximate"``.
+    ``geometry="crop", aggregation="adaptive", distance="squared", coreset_method="approximate",
+    coreset_size=0.01, image_score="patch"``.
 
     ==============================  ==================  ==========================================
     row                             published           further parameters
     ==============================  ==================  ==========================================
     Tables S1 to S3, 25 %           99.1 / 98.1 / 93.4  coreset_size=0.25
     Tables S1 to S3, 10 %           99.0 / 98.1 / 93.5  coreset_size=0.1
-    Tables S1 to S3, 1 %            99.0 / 98.0 / 93.1  none (image_size=224, coreset_size=0.01)
+    Tables S1 to S3, 1 %            99.0 / 98.0 / 93.1  none (image_size=224)
     Table S4, layers (2, 3)         99.4 / 98.2 / 94.4  image_size=280, resize=320,
                                                         backbone="wide_resnet101_2.tv_in1k"
     Table S4, layers (1, 2, 3)      99.2 / 98.4 / 95.0  the same, layers=(1, 2, 3)
@@ -195,7 +218,7 @@ class PatchCoreDetector(BaseImageDetector):
     ==============================  ==================  ==========================================
 
     The figures are the papers'; the paper's own formulas (Euclidean distance, Eq. 7, exact greedy
-    selection) are ``distance="euclidean", b=9, coreset_method="greedy"``.
+    selection) are ``distance="euclidean", b=9, coreset_method="greedy", image_score="patch"``.
 
     References
     ----------
@@ -211,8 +234,7 @@ class PatchCoreDetector(BaseImageDetector):
     >>> damaged = good.copy()
     >>> damaged[:, 8:20, 8:20] = 255
     >>> det = PatchCoreDetector(
-    ...     "skad_nano", image_size=64, coreset_size=0.5, random_state=0,
-    ...     target_false_alarm_rate=0.2,
+    ...     "skad_nano", image_size=64, random_state=0, target_false_alarm_rate=0.2
     ... ).fit(good[:6])
     >>> det.predict(damaged[:2])
     array([-1, -1])
@@ -230,8 +252,13 @@ class PatchCoreDetector(BaseImageDetector):
         "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
         "target_dim": [Interval(Integral, 1, None, closed="left")],
         "coreset_size": [
+            StrOptions({"auto"}),
             Interval(RealNotInt, 0, 1, closed="right"),
             Interval(Integral, 1, None, closed="left"),
+        ],
+        "image_score": [
+            StrOptions({"map", "patch"}),
+            Interval(RealNotInt, 0, 1, closed="right"),
         ],
         "coreset_method": [StrOptions({"greedy", "approximate", "random"})],
         "coreset_projection_dim": [Interval(Integral, 1, None, closed="left"), None],
@@ -258,7 +285,7 @@ class PatchCoreDetector(BaseImageDetector):
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
-        coreset_size=0.01,
+        coreset_size="auto",
         coreset_method="greedy",
         coreset_projection_dim=128,
         n_starts=10,
@@ -269,6 +296,7 @@ class PatchCoreDetector(BaseImageDetector):
         image_size=224,
         resize=None,
         image_shape=None,
+        image_score="map",
         smoothing=4.0,
         index="auto",
         max_memory=None,
@@ -300,6 +328,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.image_size = image_size
         self.resize = resize
         self.image_shape = image_shape
+        self.image_score = image_score
         self.smoothing = smoothing
         self.index = index
         self.max_memory = max_memory
@@ -318,6 +347,12 @@ class PatchCoreDetector(BaseImageDetector):
     def _begin_fit(self) -> None:
         if self.patch_size % 2 == 0:
             raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
+        if self.b is not None and self.image_score != "patch" and not self._weighs_patches:
+            raise ValueError(
+                f"b={self.b} re-weights the most anomalous patch of an image, which is its score with "
+                f'image_score="patch" alone; image_score is {self.image_score!r}. Set it to "patch", or '
+                "b to None."
+            )
         self.feature_spec_ = FeatureSpec(
             backbone=self.backbone if isinstance(self.backbone, str) else None,
             layers=tuple(int(layer) for layer in self.layers),
@@ -432,10 +467,7 @@ class PatchCoreDetector(BaseImageDetector):
         with progress.fitting(), naming(images):
             grown._grow(images, progress)
         if vars(self) is not before:
-            raise RuntimeError(
-                "another thread has fitted this detector meanwhile: these images are not learned from. "
-                "Call partial_fit again, one call at a time."
-            )
+            raise RuntimeError(MEANWHILE.format(done="these images are not learned from"))
         self._become(grown)
         return self
 
@@ -464,9 +496,15 @@ class PatchCoreDetector(BaseImageDetector):
             self._set_bank(coreset, vectors, sources)
         scores = self._score_training(patches, canvases.twins(), progress, first=self.n_images_)
         self.n_images_ += len(images)
+        self.training_scores_ = np.append(self.training_scores_, scores.of_training(len(images)))
         self._growth = growth.followed_by(n_new, coreset.cover, scores, self.n_images_)
         log = self._growth.log
         self._calibrate(log.out_of_sample, log.in_sample, log.peaks)
+
+    def _note_fresh(self, scores: np.ndarray, peaks: np.ndarray) -> None:
+        if hasattr(self, "_growth"):
+            fresh = TrainingScores(scores, scores, peaks)
+            self._growth = replace(self._growth, log=CalibrationLog.of(fresh, self.n_images_))
 
     def _set_bank(self, coreset: Coreset, vectors: np.ndarray, sources: np.ndarray) -> None:
         self.bank_ = MemoryBank(vectors, sources, index=self.index)
@@ -504,22 +542,23 @@ class PatchCoreDetector(BaseImageDetector):
         return self._network.dim
 
     def _canvases(self, images: ImageSource) -> Canvases:
-        return Canvases(partial(self._batches_with_masks, images), len(images))
+        return Canvases(partial(self._located_batches, images), len(images))
 
-    def _batches_with_masks(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list]]:
+    def _located_batches(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list]]:
         for batch in self._iter_batches(images):
-            yield batch.pixels, self.geometry_.masks(batch.shapes, self._network.grid)
+            yield batch.pixels, self.geometry_.footprints(batch.shapes, self._network.grid)
 
     def _count_patches(self, images: ImageSource) -> int:
         height, width = self._network.grid
         if self.geometry_.mode != "pad":
             return len(images) * height * width
         shapes = [images.shape(i) for i in range(len(images))]
-        return sum(int(mask.sum()) for mask in self.geometry_.masks(shapes, (height, width)))
+        footprints = self.geometry_.footprints(shapes, (height, width))
+        return sum(int(footprint.mask.sum()) for footprint in footprints)
 
     def _bank_size(self, n_patches: int) -> int:
         size = self.coreset_size
-        n_select = int(size) if isinstance(size, Integral) else max(1, int(n_patches * size))
+        n_select = bank_size(n_patches, size)
         needed = max(self.n_neighbors, self.b or 1)
         if n_select > n_patches or n_select < needed:
             raise ValueError(
@@ -563,8 +602,8 @@ class PatchCoreDetector(BaseImageDetector):
         if leave_out:
             self._check_leave_one_out({first + i for i in twins})
         images = (
-            TrainingImage(embedded, mask, first + i if leave_out and i not in twins else None)
-            for i, (embedded, mask) in enumerate(patches.per_image())
+            TrainingImage(embedded, footprint, first + i if leave_out and i not in twins else None)
+            for i, (embedded, footprint) in enumerate(patches.per_image())
         )
         in_sample = self.contamination != "auto"
         scores = []
@@ -605,11 +644,15 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
         extractor = self._embedder()
-        masked = (
-            Batch(batch.start, batch.pixels, self.geometry_.masks(batch.shapes, extractor.grid))
+        located = (
+            Batch(
+                batch.start,
+                batch.pixels,
+                self.geometry_.footprints(batch.shapes, extractor.grid),
+            )
             for batch in batches
         )
-        return self._scorer().score_batches(extractor, masked, maps)
+        return self._scorer().score_batches(extractor, located, maps)
 
     def _embedder(self) -> Extractor:
         """Return what embeds patches as the bank holds them."""
@@ -621,7 +664,7 @@ class PatchCoreDetector(BaseImageDetector):
         if not is_plain_mode():
             from skad._scoring.fast import FastScorer as kind
         squared = self.distance == "squared"
-        rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches)
+        rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches, self.image_score)
         return kind(self.bank_, rule, heatmap)
 
     # ---------------------------------------------------------------- network

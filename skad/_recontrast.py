@@ -96,11 +96,12 @@ class ReContrastDetector(BaseImageDetector):
     maps : {"both", "frozen", "trained"}, default="both"
         Which features' distances make up the heat map: those of the frozen encoder, of the adapting one,
         or all six. Used by ``pairs="cross"`` alone.
-    top_fraction : float, default=0.0
-        The image score is the mean over this fraction of the highest pixels of its heat map; 0.0: its
-        maximum, 1.0: its mean (the paper for ISIC 2018).
     geometry, image_size, resize, image_shape, smoothing
         As in :class:`PatchCoreDetector`; here `image_size` (default=256) is a multiple of 32.
+    image_score : "map" or float, default="map"
+        What the score of an image is. "map": the highest value of its smoothed heat map, as in the
+        paper; an image is defective exactly if something in it is outlined. A float in (0, 1]: the mean
+        of this fraction of the map, the most anomalous; 1.0: its mean (the paper for ISIC 2018).
     validation_fraction : float, default=0.2
         Fraction of the good images that are not trained on, in [0, 1): threshold and p-values come from
         their scores. The choice does not depend on `random_state`. 0.0: none, which needs a
@@ -146,8 +147,12 @@ class ReContrastDetector(BaseImageDetector):
         Which of the good images were held out of the training, ascending.
     offset_, heatmap_threshold_, n_images_, n_features_in_
         As in :class:`PatchCoreDetector`.
+    training_scores_ : ndarray of shape (n_images_,), float64
+        ``score_samples`` of the held-out images, in their place among the good images of X; NaN for the
+        others, which the network was trained on.
     calibration_scores_ : ndarray or None
-        ``score_samples`` of the held-out images, ascending; None if there was none.
+        The scores that set the threshold, ascending: those of the held-out images, or of fresh ones (see
+        :meth:`calibrate`); None if there was none.
     geometry_, weights_digest_
         What the features of a new image depend on.
 
@@ -178,10 +183,10 @@ class ReContrastDetector(BaseImageDetector):
     ======  ===============================================================================
 
     Settings of the published tables: MVTec AD 2,000 steps, VisA 3,000, APTOS and OCT2017 1,000 of 32
-    images, ISIC 2018 2,000 of 32 with ``top_fraction=1.0, geometry="crop", image_size=224, resize=256``;
+    images, ISIC 2018 2,000 of 32 with ``image_score=1.0, geometry="crop", image_size=224, resize=256``;
     ``bn="eval"`` for OCT2017 and for toothbrush, leather, grid, tile, wood, screw, cashew and pcb1, else
     "train". One detector for many categories is ``fit`` on the images of all
-    (``bn="eval", max_iter=5000, top_fraction=0.01``); the authors' code for that also has GELU in the
+    (``bn="eval", max_iter=5000, image_score=0.01``); the authors' code for that also has GELU in the
     decoder and a falling learning rate, of which the paper says nothing, and neither does skad.
 
     The 1 x 1 convolution that the authors' code builds in the bottleneck and never calls is left out,
@@ -230,7 +235,6 @@ class ReContrastDetector(BaseImageDetector):
         "stop_gradient": ["boolean"],
         "pairs": [StrOptions({"cross", "own"})],
         "maps": [StrOptions({"both", "frozen", "trained"})],
-        "top_fraction": [Interval(Real, 0, 1, closed="both")],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "warm_start": ["boolean"],
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
@@ -259,11 +263,11 @@ class ReContrastDetector(BaseImageDetector):
         stop_gradient=True,
         pairs="cross",
         maps="both",
-        top_fraction=0.0,
         geometry="squash",
         image_size=256,
         resize=None,
         image_shape=None,
+        image_score="map",
         smoothing=4.0,
         validation_fraction=0.2,
         warm_start=False,
@@ -294,11 +298,11 @@ class ReContrastDetector(BaseImageDetector):
         self.stop_gradient = stop_gradient
         self.pairs = pairs
         self.maps = maps
-        self.top_fraction = top_fraction
         self.geometry = geometry
         self.image_size = image_size
         self.resize = resize
         self.image_shape = image_shape
+        self.image_score = image_score
         self.smoothing = smoothing
         self.validation_fraction = validation_fraction
         self.warm_start = warm_start
@@ -505,7 +509,7 @@ class ReContrastDetector(BaseImageDetector):
         for found in self._score_batches(self._iter_batches(images), maps=True):
             at = slice(start, start + len(found.image))
             grids: Any = found.grid
-            scores[at], peaks[at] = found.image, [self._render(grid).max() for grid in grids]
+            scores[at], peaks[at] = found.image, [np.nanmax(self._render(grid)) for grid in grids]
             if kept is not None:
                 kept[at] = grids
             start = at.stop
@@ -540,7 +544,7 @@ class ReContrastDetector(BaseImageDetector):
             inside = np.full(grids.shape[1:], np.nan)
             inside[r0:r1, c0:c1] = grids[i, r0:r1, c0:c1]
             grids[i] = inside
-            image[i] = _mean_of_top(self._render(inside)[r0:r1, c0:c1], self.top_fraction)
+            image[i] = self._image_score(inside, (height, width))
         return BatchScores(image, grids)
 
     def _ready_scorer(self) -> BatchInvariant:
@@ -629,15 +633,6 @@ def _held_out(n: int, fraction: float) -> np.ndarray:
     """
     n_held = min(max(round(fraction * n), 1), n - 1) if fraction > 0 else 0
     return np.sort(np.random.RandomState(0).permutation(n)[:n_held])
-
-
-def _mean_of_top(heatmap: np.ndarray, fraction: float) -> float:
-    """Mean of the highest pixels, one at least."""
-    n_top = max(1, int(fraction * heatmap.size))
-    if n_top == 1:
-        return float(heatmap.max())
-    highest = np.partition(heatmap.ravel(), heatmap.size - n_top)[heatmap.size - n_top :]
-    return float(highest.mean(dtype=np.float64))
 
 
 def _restore(network: torch.nn.Module, arrays: dict[str, np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 Knows tensors and arrays, nothing of estimators or images.
 
+- `sizes`: how many vectors to keep;
 - `coreset`: few vectors that cover all (greedy k-centre);
 - `selection`: the rules that choose a bank's vectors, at once or as good images come;
 - `search`: exact nearest neighbours in torch, others through faiss;
@@ -18,12 +19,14 @@ from skad._bank.coreset import (
 from skad._bank.memory_bank import LeaveOut, MemoryBank
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
+from skad._bank.sizes import bank_size
 
 __all__ = [
     "Coreset",
     "Cover",
     "LeaveOut",
     "MemoryBank",
+    "bank_size",
     "check_index",
     "covering_radius",
     "greedy_k_center",

@@ -17,12 +17,13 @@ import torch
 from skad._common.memory import temporary_array
 from skad._features.extractor import PatchExtractor, check_features, inside
 from skad._features.store import StoredExtractor
+from skad._images import Footprint
 
-# Yields pixels of a batch, and of each of its images which patches do not lie in padding.
-Batches = Callable[[], Iterable[tuple[np.ndarray, list[np.ndarray]]]]
+# Yields pixels of a batch, and where on the canvas each of its images lies.
+Batches = Callable[[], Iterable[tuple[np.ndarray, list[Footprint]]]]
 Advance = Callable[[int], None]
-# Patches of an image, (n_patches, d) float32, and where they lie, (h, w) bool.
-Embedded = tuple[torch.Tensor, np.ndarray]
+# Patches of an image, (n_patches, d) float32, and where they lie.
+Embedded = tuple[torch.Tensor, Footprint]
 
 
 class Canvases:
@@ -42,14 +43,14 @@ class Canvases:
     def __len__(self) -> int:
         return self._n_images
 
-    def __call__(self) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """Stream pixels and masks, and note what the pixels were."""
+    def __call__(self) -> Iterator[tuple[np.ndarray, list[Footprint]]]:
+        """Stream pixels and footprints, and note what the pixels were."""
         done = 0
-        for pixels, masks in self._batches():
+        for pixels, footprints in self._batches():
             found = (blake2b(canvas, digest_size=16).digest() for canvas in pixels)
             self._digests.update(enumerate(found, done))
-            yield pixels, masks
-            done += len(masks)
+            yield pixels, footprints
+            done += len(footprints)
 
     def twins(self) -> frozenset[int]:
         """Images that have an identical one among those streamed."""
@@ -74,23 +75,23 @@ def embed_images(
     ------
     torch.Tensor of shape (n_patches of the image, d), float32
         Patches that lie in padding are left out.
-    ndarray of shape (h, w), bool
+    Footprint
         Where the others lie.
     """
-    for pooled, masks in _pooled_of_batches(extractor, batches, advance):
-        for one, mask in zip(pooled.split(1), masks, strict=True):
-            yield inside(extractor.join(one)[0], mask), mask
+    for pooled, footprints in _pooled_of_batches(extractor, batches, advance):
+        for one, footprint in zip(pooled.split(1), footprints, strict=True):
+            yield inside(extractor.join(one)[0], footprint.mask), footprint
 
 
 def _pooled_of_batches(
     extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
-) -> Iterator[tuple[torch.Tensor, list[np.ndarray]]]:
+) -> Iterator[tuple[torch.Tensor, list[Footprint]]]:
     done = 0
-    for pixels, masks in batches():
+    for pixels, footprints in batches():
         pooled = extractor.pool(pixels)
         check_features(pooled, done)
-        yield pooled, masks
-        done += len(masks)
+        yield pooled, footprints
+        done += len(footprints)
         if advance is not None:
             advance(done)
 
@@ -190,16 +191,16 @@ class PatchesPooled(PatchesStreamed):
     ) -> None:
         super().__init__(extractor, batches, n_images, None)
         self._pooled = torch.empty((n_images, extractor.n_values))
-        self._masks: list[np.ndarray] = []
-        for pooled, masks in _pooled_of_batches(extractor, batches, advance):
-            self._pooled[len(self._masks) : len(self._masks) + len(masks)] = pooled
-            self._masks += masks
+        self._footprints: list[Footprint] = []
+        for pooled, footprints in _pooled_of_batches(extractor, batches, advance):
+            self._pooled[len(self._footprints) : len(self._footprints) + len(footprints)] = pooled
+            self._footprints += footprints
 
     def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
         """Join the patches of image after image."""
-        for pooled, mask in zip(self._pooled, self._masks, strict=True):
+        for pooled, footprint in zip(self._pooled, self._footprints, strict=True):
             patches = self.extractor.join(pooled[None].to(self.extractor.device))[0]
-            yield inside(patches, mask), mask
+            yield inside(patches, footprint.mask), footprint
 
 
 class PatchesInMemory:
@@ -233,12 +234,12 @@ class PatchesInMemory:
         # np.empty commits no page before it is written, so a generous N costs nothing.
         shape = (n_images * height * width, extractor.dim)
         embeddings = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
-        ends, self.masks = [0], []
-        for embedding, mask in embed_images(extractor, batches, advance):
+        ends, self.footprints = [0], []
+        for embedding, footprint in embed_images(extractor, batches, advance):
             end = ends[-1] + len(embedding)
             embeddings[ends[-1] : end] = embedding.cpu().numpy()
             ends.append(end)
-            self.masks.append(mask)
+            self.footprints.append(footprint)
         self.ends = np.array(ends)
         self.embeddings = embeddings[: ends[-1]]
         self.sources = np.repeat(np.arange(n_images), np.diff(self.ends))
@@ -257,8 +258,10 @@ class PatchesInMemory:
 
     def per_image(self) -> Iterator[Embedded]:
         """Yield each image's own slice of the array."""
-        for start, end, mask in zip(self.ends[:-1], self.ends[1:], self.masks, strict=True):
-            yield torch.from_numpy(self.embeddings[start:end]).to(self.device), mask
+        for start, end, footprint in zip(
+            self.ends[:-1], self.ends[1:], self.footprints, strict=True
+        ):
+            yield torch.from_numpy(self.embeddings[start:end]).to(self.device), footprint
 
 
 class TransformedPatches:
@@ -287,8 +290,8 @@ class TransformedPatches:
     def per_image(self) -> Iterator[Embedded]:
         """Map image after image, each by the very product that maps it when it is scored."""
         weight = self.weight.to(self.patches.device)
-        for patches, mask in self.patches.per_image():
-            yield patches @ weight.T, mask
+        for patches, footprint in self.patches.per_image():
+            yield patches @ weight.T, footprint
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

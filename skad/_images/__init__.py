@@ -11,7 +11,7 @@ from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
-from .geometry import Geometry
+from .geometry import Footprint, Geometry
 from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks
@@ -20,6 +20,7 @@ from .tables import refuse_other_kind, short_errors, warn_of_rows
 
 __all__ = [
     "CanvasCache",
+    "Footprint",
     "Geometry",
     "ImageBatch",
     "ImageSource",

@@ -21,6 +21,15 @@ _MODES = ("squash", "pad", "crop")
 _CROP_RATIO = 0.875
 
 
+class Footprint(NamedTuple):
+    """Where on the canvas an image lies."""
+
+    mask: np.ndarray
+    """(h, w) bool: the patches that do not lie in padding."""
+    box: tuple[int, int, int, int]
+    """Canvas pixels that hold the image: top, bottom, left, right, half-open."""
+
+
 class NearestPixels(NamedTuple):
     """Which pixels of an image look up each pixel of the canvas, along one side."""
 
@@ -183,7 +192,13 @@ class Geometry:
         rows, columns = self._sides(height, width)
         return (*rows.content(), *columns.content())
 
-    def restore(self, canvas_map: np.ndarray, height: int, width: int) -> np.ndarray:
+    def restore(
+        self,
+        canvas_map: np.ndarray,
+        height: int,
+        width: int,
+        shape: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """Bring a map of the canvas back to the coordinates of the image.
 
         Every pixel centre of the image is looked up on the canvas, bilinearly, never beyond the
@@ -195,10 +210,12 @@ class Geometry:
             One value for each pixel of the canvas.
         height, width : int
             Of the image.
+        shape : tuple of two ints, default=None
+            Rows and columns of the result, if it is to have others than the image.
 
         Returns
         -------
-        ndarray of shape (height, width) of float32
+        ndarray of shape (height, width) or `shape`, of the type of `canvas_map`
             NaN where the centre of the pixel lies outside the crop; no NaN in the other modes.
 
         Raises
@@ -211,16 +228,20 @@ class Geometry:
                 f"canvas_map must have the shape of the canvas, {(self.image_size,) * 2}; "
                 f"got {canvas_map.shape}."
             )
-        rows, columns = self._sides(height, width)
+        points = (height, width) if shape is None else shape
+        rows, columns = (
+            side._replace(length=n)
+            for side, n in zip(self._sides(height, width), points, strict=True)
+        )
         above, below, weight = rows.sampling()
-        values = np.asarray(canvas_map, dtype=np.float32)
+        values = np.asarray(canvas_map)
         values = _between(values[above], values[below], weight[:, None])
         left, right, weight = columns.sampling()
         # np.take gathers columns three times as fast as an index does.
         values = _between(values.take(left, axis=1), values.take(right, axis=1), weight)
-        if values.shape == (height, width):
+        if values.shape == points:
             return values
-        restored = np.full((height, width), np.nan, dtype=np.float32)
+        restored = np.full(points, np.nan, dtype=values.dtype)
         restored[rows.seen(), columns.seen()] = values
         return restored
 
@@ -242,8 +263,10 @@ class Geometry:
         rows, columns = self._sides(height, width)
         return rows.nearest(), columns.nearest()
 
-    def masks(self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]) -> list[np.ndarray]:
-        """Tell which patches of images do not lie in padding.
+    def footprints(
+        self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]
+    ) -> list[Footprint]:
+        """Tell where on the canvas images lie, and which patches see them and not padding.
 
         Parameters
         ----------
@@ -254,16 +277,15 @@ class Geometry:
 
         Returns
         -------
-        list of ndarray of shape (h, w), bool
+        list of Footprint
             One per image; images of one size share theirs.
         """
-        if self.mode != "pad":
-            return [np.ones(grid, dtype=bool)] * len(shapes)
         of_shape = {}
         for height, width in set(shapes):
+            mask = np.zeros(grid, dtype=bool)
             r0, r1, c0, c1 = self.valid_cells(height, width, *grid)
-            of_shape[height, width] = mask = np.zeros(grid, dtype=bool)
             mask[r0:r1, c0:c1] = True
+            of_shape[height, width] = Footprint(mask, self.content(height, width))
         return [of_shape[shape] for shape in shapes]
 
     def valid_cells(

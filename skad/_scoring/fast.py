@@ -21,6 +21,7 @@ from skad._bank.bounds import bounds_pay, upper_bounds
 from skad._bank.search import measured, smallest_columns
 from skad._features import Extractor, inside
 from skad._features.layers import patch_layers
+from skad._images import Footprint
 from skad._scoring import gpu
 from skad._scoring.heatmaps import on_grid
 from skad._scoring.lazy_scores import LazyScores, MapPeak, compute
@@ -52,14 +53,15 @@ class FastScorer(Scorer):
         return gpu.score_batches(self, extractor, batches, maps)
 
     def score_one(
-        self, extractor: Extractor, pooled: torch.Tensor, mask: np.ndarray, maps: bool
+        self, extractor: Extractor, pooled: torch.Tensor, footprint: Footprint, maps: bool
     ) -> tuple[float, NDArray[np.float64]]:
         """Score an image and, if `maps`, all of its patches."""
-        patches = inside(extractor.join(pooled)[0], mask)
-        if not maps:
-            return self._score_alone(patches), np.empty(0)
-        scores = self._score_all(extractor, pooled[0], patches, mask)
-        return self.score_image(patches, scores), on_grid(scores, mask)
+        patches = inside(extractor.join(pooled)[0], footprint.mask)
+        if not maps and self._is_lazy(patches.device):
+            return self._score_alone(patches, footprint), np.empty(0)
+        scores = self._score_all(extractor, pooled[0], patches, footprint.mask)
+        grid = on_grid(scores, footprint.mask)
+        return self.score_image(patches, scores, footprint), grid if maps else np.empty(0)
 
     def score_training(
         self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool
@@ -68,40 +70,54 @@ class FastScorer(Scorer):
         images = iter(images)
         for first in images:
             at_once = min(_NUMBERS_TOGETHER, _TIMES_THE_BANK * self.bank.vectors.size)
-            n_more = at_once // (first.mask.size * self.bank.vectors.shape[1]) - 1
+            n_more = at_once // (first.footprint.mask.size * self.bank.vectors.shape[1]) - 1
             group = [first, *islice(images, max(0, n_more))]
             held_out = self._score_held_out(group, grids)
             for image, score in zip(group, held_out, strict=True):
                 # By the very searches that score new images: a percentile must meet them bit by bit.
-                whole = self._score_alone(image.patches) if in_sample else np.nan
+                whole = self._score_alone(image.patches, image.footprint) if in_sample else np.nan
                 yield score._replace(in_sample=whole)
 
     def _score_held_out(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
-        if not bounds_pay(self.bank, group[0].patches.device):
+        if not self._is_lazy(group[0].patches.device):
             return score_held_out(self, group, grids)
         return self._score_lazily(group, grids)
+
+    def _is_lazy(self, device: torch.device) -> bool:
+        """Whether few patches tell the score of an image; the mean of a fraction needs all."""
+        return isinstance(self.rule.image_score, str) and bounds_pay(self.bank, device)
 
     def _score_lazily(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
         """Score images without their own vectors, each by the patches that matter."""
         lazy = [self._lazy(image.patches, image.source) for image in group]
-        compute([(one, one.rivals) for one in lazy], self.score_patches)
-        scores = score_images(self, group, [one.known() for one in lazy])
+        by_patch = self.rule.image_score == "patch"
+        if by_patch:
+            compute([(one, one.rivals) for one in lazy], self.score_patches)
+            scores = score_images(self, group, [one.known() for one in lazy])
         peaks = [
-            MapPeak(one, image.mask, self.heatmap) for one, image in zip(lazy, group, strict=True)
+            MapPeak(one, image.footprint, self.heatmap)
+            for one, image in zip(lazy, group, strict=True)
         ]
         compute([(peak.scores, peak.unknown) for peak in peaks], self.score_patches)
         if grids:
             compute([(one, one.unknown) for one in lazy], self.score_patches)
-        for image, one, peak, score in zip(group, lazy, peaks, scores, strict=True):
-            grid = on_grid(one.values, image.mask) if grids else np.empty(0)
-            yield TrainingScore(score, peak.value, grid, np.nan)
+        highest = [peak.value for peak in peaks]
+        scores = scores if by_patch else highest
+        for image, one, peak, score in zip(group, lazy, highest, scores, strict=True):
+            grid = on_grid(one.values, image.footprint.mask) if grids else np.empty(0)
+            yield TrainingScore(score, peak, grid, np.nan)
 
-    def _score_alone(self, patches: torch.Tensor) -> float:
-        if not bounds_pay(self.bank, patches.device):
-            return self.score_image(patches, self.score_patches(patches))
+    def _score_alone(self, patches: torch.Tensor, footprint: Footprint) -> float:
+        """Score a new image by the patches that matter."""
+        if not self._is_lazy(patches.device):
+            return self.score_image(patches, self.score_patches(patches), footprint)
         lazy = self._lazy(patches, None)
-        compute([(lazy, lazy.rivals)], self.score_patches)
-        return self.score_image(patches, lazy.known())
+        if self.rule.image_score == "patch":
+            compute([(lazy, lazy.rivals)], self.score_patches)
+            return self.score_image(patches, lazy.known(), footprint)
+        peak = MapPeak(lazy, footprint, self.heatmap)
+        compute([(lazy, peak.unknown)], self.score_patches)
+        return peak.value
 
     def _lazy(self, patches: torch.Tensor, source: int | None) -> LazyScores:
         # Weights are below 1: bounds of mean distances bound weighted scores as well.

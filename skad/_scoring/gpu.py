@@ -46,7 +46,8 @@ def score_batches(
     BatchScores
     """
     begin = _begin
-    if maps or not batch_bounds_pay(scorer.bank, extractor.device):
+    by_map = scorer.rule.image_score != "patch"
+    if maps or by_map or not batch_bounds_pay(scorer.bank, extractor.device):
         begin = partial(_begin_whole, maps=maps)
     begun: deque[Callable[[], BatchScores]] = deque()
     for batch in batches:
@@ -68,8 +69,9 @@ def _begin(scorer: Scorer, extractor: Extractor, batch: Batch) -> Callable[[], B
     largest = pooled.abs().amax(dim=1, keepdim=True)
     patches = extractor.join(pooled)
     bounds = mean(batch_upper_bounds(bank, patches, rule.n_neighbors))
-    if not all(mask.all() for mask in batch.masks):
-        outside = torch.from_numpy(~np.stack(batch.masks)).flatten(1)
+    inside_image = np.stack([footprint.mask for footprint in batch.footprints])
+    if not inside_image.all():
+        outside = torch.from_numpy(~inside_image).flatten(1)
         bounds.masked_fill_(outside.to(bounds.device), -torch.inf)
     # Weights are computed on the host: where every patch has one, so are its scores.
     on_device = (
@@ -99,8 +101,8 @@ def _score_whole(scorer: Scorer, extractor: Extractor, batch: Batch, maps: bool)
     pooled = extractor.pool(batch.pixels)
     check_features(pooled, batch.start)
     images = [
-        TrainingImage(inside(patches, mask), mask, None)
-        for patches, mask in zip(extractor.join(pooled), batch.masks, strict=True)
+        TrainingImage(inside(patches, footprint.mask), footprint, None)
+        for patches, footprint in zip(extractor.join(pooled), batch.footprints, strict=True)
     ]
     found = list(score_held_out(scorer, images, grids=maps))
     grids = np.stack([score.grid for score in found]) if maps else None

@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from skad._bank import Coreset, Cover, MemoryBank, grow_coreset
+from skad._bank import Coreset, Cover, MemoryBank, bank_size, grow_coreset
 from skad._features import TrainingPatches
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.results import TrainingScores
@@ -36,7 +36,7 @@ class Growth:
     cover: Cover | None
     log: CalibrationLog
 
-    def bank_size(self, n_vectors: int, n_new: int, coreset_size: float) -> int:
+    def bank_size(self, n_vectors: int, n_new: int, coreset_size: float | str) -> int:
         """Size of the bank for all patches seen.
 
         Parameters
@@ -45,8 +45,9 @@ class Growth:
             Its size now.
         n_new : int
             Patches to come.
-        coreset_size : int or float
-            A number, which stays; or a fraction of the patches, which gives one vector more at least.
+        coreset_size : int, float or "auto"
+            A number, which stays; a fraction of the patches, which gives one vector more at least; or
+            "auto", which gives more where that is so many.
 
         Returns
         -------
@@ -54,7 +55,8 @@ class Growth:
         """
         if isinstance(coreset_size, Integral):
             return n_vectors
-        return max(n_vectors + 1, int((self.n_patches + n_new) * coreset_size))
+        more = 0 if isinstance(coreset_size, str) else 1
+        return max(n_vectors + more, bank_size(self.n_patches + n_new, coreset_size))
 
     def followed_by(
         self, n_new: int, cover: Cover | None, scores: TrainingScores, n_images: int

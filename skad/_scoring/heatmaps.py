@@ -14,6 +14,11 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+Box = tuple[int, int, int, int]
+"""Pixels of a canvas that hold an image: top, bottom, left, right, half-open."""
+ImageScore = str | float
+"""What of a map, or of its patches, is the score of an image."""
+
 
 class Heatmap(NamedTuple):
     """How a grid of patch scores becomes a map of the canvas."""
@@ -24,8 +29,47 @@ class Heatmap(NamedTuple):
     """Standard deviation of the Gaussian, in pixels."""
 
     def render(self, grid: np.ndarray) -> np.ndarray:
-        """Turn an (h, w) grid into an (S, S) float32 map; see :func:`render`."""
+        """Turn an (h, w) grid into an (S, S) float64 map; see :func:`render`."""
         return render(grid, self.size, self.sigma)
+
+    def summary(self, grid: np.ndarray, box: Box, image_score: ImageScore = "map") -> float:
+        """Score an image by its map, without padding; see :func:`summarise`."""
+        return summarise(on_image(self.render(grid), box), image_score)
+
+
+def on_image(canvas: np.ndarray, box: Box) -> np.ndarray:
+    """Cut out the pixels of a canvas that hold the image."""
+    top, bottom, left, right = box
+    return canvas[top:bottom, left:right]
+
+
+def without_padding(canvas: np.ndarray, box: Box) -> np.ndarray:
+    """Keep the pixels of a canvas that hold the image; NaN elsewhere."""
+    seen = np.full(canvas.shape, np.nan)
+    on_image(seen, box)[...] = on_image(canvas, box)
+    return seen
+
+
+def summarise(heatmap: np.ndarray, image_score: ImageScore) -> float:
+    """Turn the map of an image into its score.
+
+    Parameters
+    ----------
+    heatmap : ndarray of shape (H, W)
+        Without padding.
+    image_score : "map" or float
+        "map": the highest value. A float in (0, 1]: the mean of this fraction of pixels, the most
+        anomalous; one pixel at least.
+
+    Returns
+    -------
+    float
+    """
+    n_top = 1 if isinstance(image_score, str) else max(1, int(image_score * heatmap.size))
+    if n_top == 1:
+        return float(heatmap.max())
+    highest = np.partition(heatmap.ravel(), heatmap.size - n_top)[heatmap.size - n_top :]
+    return float(highest.mean(dtype=np.float64))
 
 
 def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = False) -> np.ndarray:
@@ -45,14 +89,14 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
 
     Returns
     -------
-    ndarray of shape (S, S), float32
+    ndarray of shape (S, S), float64
     """
     grid = fill_padding(grid)
     rows = _operator(grid.shape[0], size, float(sigma), align_corners)
     columns = _operator(grid.shape[1], size, float(sigma), align_corners)
     # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
     # and the search three times slower.
-    return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).float().numpy()
+    return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).numpy()
 
 
 def weights_at(

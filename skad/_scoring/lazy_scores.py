@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from skad._bank import LeaveOut
-from skad._scoring.heatmaps import Heatmap, fill_padding, on_grid, weights_at
+from skad._images import Footprint
+from skad._scoring.heatmaps import Heatmap, fill_padding, on_grid, on_image, weights_at
 
 # While the highest score is looked for, so many patches are computed at first (mostly two or three
 # matter), and in every further round so many times more.
@@ -112,7 +113,7 @@ class MapPeak:
     Parameters
     ----------
     scores : LazyScores
-    mask : ndarray of shape (h, w), bool
+    footprint : Footprint
         Where the patches lie.
     heatmap : Heatmap
 
@@ -122,18 +123,20 @@ class MapPeak:
         Certain when `unknown` has nothing more to ask for.
     """
 
-    def __init__(self, scores: LazyScores, mask: np.ndarray, heatmap: Heatmap) -> None:
+    def __init__(self, scores: LazyScores, footprint: Footprint, heatmap: Heatmap) -> None:
         self.scores, self.value = scores, np.inf
-        self._mask, self._heatmap = mask, heatmap
-        numbers = on_grid(np.arange(len(scores.values), dtype=np.float64), mask)
+        self._footprint, self._heatmap = footprint, heatmap
+        numbers = on_grid(np.arange(len(scores.values), dtype=np.float64), footprint.mask)
         self._shown = fill_padding(numbers).astype(np.int64)
 
     def unknown(self) -> NDArray[np.int64]:
         """Patches to compute next; none: `value` is certain."""
-        canvas = self._heatmap.render(on_grid(self.scores.values, self._mask))
-        row, column = np.unravel_index(canvas.argmax(), canvas.shape)
-        self.value = float(canvas[row, column])
-        weights = weights_at((int(row), int(column)), self._shown.shape, *self._heatmap)
+        mask, box = self._footprint
+        seen = on_image(self._heatmap.render(on_grid(self.scores.values, mask)), box)
+        row, column = np.unravel_index(seen.argmax(), seen.shape)
+        self.value = float(seen[row, column])
+        pixel = (box[0] + int(row), box[2] + int(column))
+        weights = weights_at(pixel, self._shown.shape, *self._heatmap)
         by_weight = np.argsort(-weights, axis=None)[: np.count_nonzero(weights)]
         total = np.cumsum(weights.ravel()[by_weight])
         heaviest = by_weight[: np.searchsorted(total, _FRACTION_OF_PEAK) + 1]

@@ -16,7 +16,8 @@ from scipy.special import logsumexp
 
 from skad._bank import LeaveOut, MemoryBank
 from skad._features import Extractor, check_features, inside
-from skad._scoring.heatmaps import Heatmap, on_grid
+from skad._images import Footprint
+from skad._scoring.heatmaps import Heatmap, ImageScore, on_grid
 from skad._scoring.results import BatchScores
 
 
@@ -92,6 +93,9 @@ class Rule(NamedTuple):
     """Size of the neighbourhood that weights a score (PatchCore, Eq. 7); None: no weight."""
     weighs_patches: bool
     """Whether every patch is weighted (ReConPatch, Eq. 9 and 10), or the most anomalous one alone."""
+    image_score: ImageScore
+    """"patch": an image is as anomalous as its most anomalous patch (PatchCore, Eq. 6). "map": as the
+    highest value of its heat map. A number: as the mean of this fraction of the map, the highest."""
 
 
 class Batch(NamedTuple):
@@ -101,8 +105,8 @@ class Batch(NamedTuple):
     """Number of the first image."""
     pixels: np.ndarray
     """(B, S, S, 3)."""
-    masks: list[np.ndarray]
-    """(h, w) bool of each image: the patches that do not lie in padding."""
+    footprints: list[Footprint]
+    """Where on the canvas each image lies."""
 
 
 class TrainingImage(NamedTuple):
@@ -110,8 +114,8 @@ class TrainingImage(NamedTuple):
 
     patches: torch.Tensor
     """(n, d) float32; those that lie in padding are left out."""
-    mask: np.ndarray
-    """(h, w) bool: where on the grid they lie."""
+    footprint: Footprint
+    """Where they lie."""
     source: int | None
     """Number of the image in the bank, whose vectors are left out; None: nothing is left out."""
 
@@ -122,7 +126,7 @@ class TrainingScore(NamedTuple):
     held_out: float
     """By the bank without the image's own vectors."""
     peak: float
-    """The highest value of its heat map, held out as well."""
+    """The highest value of its heat map, held out as well; the score itself if the rule is "map"."""
     grid: NDArray[np.float64]
     """(h, w) held-out patch scores; NaN in padding. Empty if grids were not asked for."""
     in_sample: float
@@ -156,13 +160,17 @@ class Scorer:
         self,
         patches: torch.Tensor,
         scores: NDArray[np.float64],
+        footprint: Footprint,
         leave_out: int | None = None,
     ) -> float:
-        """Score an image by its most anomalous patch (PatchCore, Eq. 6 and 7).
+        """Score an image by its map, or by its most anomalous patch (PatchCore, Eq. 6 and 7).
 
         That patch is searched for once more by itself: its score must not depend on which others were
         computed beside it.
         """
+        if self.rule.image_score != "patch":
+            grid = on_grid(scores, footprint.mask)
+            return self.heatmap.summary(grid, footprint.box, self.rule.image_score)
         top = scores.argmax()
         return float(self.score_patches(patches[top : top + 1], leave_out, weighted=True)[0])
 
@@ -174,8 +182,8 @@ class Scorer:
             pooled = extractor.pool(batch.pixels)
             check_features(pooled, batch.start)
             found = [
-                self.score_one(extractor, one, mask, maps)
-                for one, mask in zip(pooled.split(1), batch.masks, strict=True)
+                self.score_one(extractor, one, footprint, maps)
+                for one, footprint in zip(pooled.split(1), batch.footprints, strict=True)
             ]
             yield BatchScores(
                 np.array([score for score, _ in found]),
@@ -183,25 +191,25 @@ class Scorer:
             )
 
     def score_one(
-        self, extractor: Extractor, pooled: torch.Tensor, mask: np.ndarray, maps: bool
+        self, extractor: Extractor, pooled: torch.Tensor, footprint: Footprint, maps: bool
     ) -> tuple[float, NDArray[np.float64]]:
         """Score an image, and lay the scores of its patches out on the grid."""
-        patches = inside(extractor.join(pooled)[0], mask)
+        patches = inside(extractor.join(pooled)[0], footprint.mask)
         scores = self.score_patches(patches)
-        grid = on_grid(scores, mask) if maps else np.empty(0)
-        return self.score_image(patches, scores), grid
+        grid = on_grid(scores, footprint.mask) if maps else np.empty(0)
+        return self.score_image(patches, scores, footprint), grid
 
     def score_training(
         self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool
     ) -> Iterator[TrainingScore]:
         """Score training images as if the bank had never seen them."""
-        for patches, mask, source in images:
+        for patches, footprint, source in images:
             scores = self.score_patches(patches, source)
-            grid = on_grid(scores, mask)
+            grid = on_grid(scores, footprint.mask)
             whole = self.score_patches(patches) if in_sample else None
             yield TrainingScore(
-                self.score_image(patches, scores, source),
-                float(self.heatmap.render(grid).max()),
+                self.score_image(patches, scores, footprint, source),
+                self.heatmap.summary(grid, footprint.box),
                 grid if grids else np.empty(0),
-                np.nan if whole is None else self.score_image(patches, whole),
+                np.nan if whole is None else self.score_image(patches, whole, footprint),
             )

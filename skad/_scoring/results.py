@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from skad._images import Geometry
+from skad._scoring.heatmaps import Box, on_image, summarise, without_padding
 
 
 class BatchScores(NamedTuple):
     """Anomaly scores of a batch of images."""
 
-    image: np.ndarray
-    """(B,) float64, one score per image."""
+    image: Any
+    """(B,) float64, one score per image. None: the highest values of the maps of `grid`."""
     grid: np.ndarray | None
     """(B, h, w) float64, one score per patch; NaN where a patch lies in padding. None: not asked for."""
 
@@ -30,3 +33,38 @@ class TrainingScores(NamedTuple):
     """(n, h, w), one score per patch; NaN in padding. None unless they were asked for."""
     rows: np.ndarray | None = None
     """(n,) int, where only a part of the training images was held out: which ones these n are."""
+
+    def of_training(self, n_images: int) -> np.ndarray:
+        """Out-of-sample normality of every training image, (n_images,); NaN where there is none."""
+        scores = np.full(n_images, np.nan)
+        if self.out_of_sample is not None:
+            scores[slice(None) if self.rows is None else self.rows] = -self.out_of_sample
+        return scores
+
+
+class MappedImage(NamedTuple):
+    """An image with its score and its map."""
+
+    canvas: np.ndarray
+    """(S, S) float64, the map on the canvas that the network sees; NaN in padding."""
+    geometry: Geometry
+    """How the image lies on it."""
+    shape: tuple[int, int]
+    """Height and width of the image."""
+    score: float
+    """Anomaly score of the image."""
+    peak: float
+    """Highest value of the map."""
+
+    @classmethod
+    def of(
+        cls,
+        canvas: np.ndarray,
+        box: Box,
+        geometry: Geometry,
+        shape: tuple[int, int],
+        score: float,
+    ) -> MappedImage:
+        """Leave out the padding of a map; `box` is what of the canvas holds the image."""
+        peak = summarise(on_image(canvas, box), "map")
+        return cls(without_padding(canvas, box), geometry, shape, score, peak)

@@ -32,15 +32,19 @@ def score_held_out(
     scores = _scores_of_all(scorer, group)
     of_images = score_images(scorer, group, scores)
     for image, patches, score in zip(group, scores, of_images, strict=True):
-        grid = on_grid(patches, image.mask)
-        peak = float(scorer.heatmap.render(grid).max())
+        grid = on_grid(patches, image.footprint.mask)
+        peak = score
+        if scorer.rule.image_score != "map":
+            peak = scorer.heatmap.summary(grid, image.footprint.box)
         yield TrainingScore(score, peak, grid if grids else np.empty(0), np.nan)
 
 
 def score_images(
     scorer: Scorer, group: list[TrainingImage], scores: list[NDArray[np.float64]]
 ) -> list[float]:
-    """Score images by their most anomalous patches, in one search; as `Scorer.score_image` does one.
+    """Score images by the scores of their patches; as `Scorer.score_image` does one.
+
+    Most anomalous patches are searched for once more, those of all images in one search.
 
     Parameters
     ----------
@@ -53,6 +57,11 @@ def score_images(
     -------
     list of float
     """
+    if scorer.rule.image_score != "patch":
+        return [
+            scorer.score_image(image.patches, own, image.footprint)
+            for image, own in zip(group, scores, strict=True)
+        ]
     found = np.empty(len(group))
     for leaves_out in (False, True):
         some = [i for i, image in enumerate(group) if (image.source is not None) == leaves_out]

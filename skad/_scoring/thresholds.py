@@ -6,6 +6,7 @@ All scores here are normality: higher = more normal, as in scikit-learn.
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 from skad._common.warn import warn_user
 
@@ -32,12 +33,65 @@ def conformal_threshold(scores: np.ndarray, rate: float) -> float:
     return float(np.sort(scores)[k - 1])
 
 
+def threshold_for_rate(scores: np.ndarray, rate: float) -> float:
+    """Find the threshold for a false-alarm rate: by rank, or by a fitted tail where scores are too few.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Of images that the model has not seen.
+    rate : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+    """
+    if _rank(len(scores), rate) == 0 and len(scores) > 1:
+        return fitted_threshold(scores, rate)
+    return conformal_threshold(scores, rate)
+
+
+def fitted_threshold(scores: np.ndarray, rate: float) -> float:
+    """Find the threshold beyond the lowest of few scores: the prediction quantile of a normal law.
+
+    Where anomaly scores are distances, their logarithms are taken as normal: they cannot be negative
+    and are skewed. Where some are not positive, the scores themselves are.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        n >= 2.
+    rate : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        Never above the lowest score: n scores say nothing about a threshold among them at such a rate.
+
+    References
+    ----------
+    A new value of a normal sample lies above ``mean + t sd sqrt(1 + 1 / n)`` with probability `rate`,
+    with t the ``1 - rate`` quantile of Student's law of n - 1 degrees of freedom; G. J. Hahn and
+    W. Q. Meeker, "Statistical Intervals", 1991, section 4.7.
+    """
+    anomaly = -scores
+    is_logarithmic = anomaly.min() > 0
+    values = np.log(anomaly) if is_logarithmic else anomaly
+    n = len(values)
+    reach = stats.t.ppf(1 - rate, n - 1) * np.sqrt(1 + 1 / n)
+    highest = values.mean() + reach * values.std(ddof=1)
+    return -float(max(np.exp(highest) if is_logarithmic else highest, anomaly.max()))
+
+
 def warn_if_too_few(n: int, rate: float) -> None:
     """Warn that n images cannot promise a false-alarm rate."""
     if _rank(n, rate) == 0:
         warn_user(
             f"target_false_alarm_rate={rate:g} cannot be promised from {n} good images: the smallest "
-            f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is the lowest of their scores."
+            f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is estimated from a normal law of "
+            "their scores."
         )
 
 

@@ -7,6 +7,7 @@ notebook it shows as the last expression of a cell.
 """
 
 from skad.inspection._coreset import CoresetDisplay
+from skad.inspection._drift import DriftDisplay
 from skad.inspection._heatmaps import HeatmapDisplay
 from skad.inspection._pixel_curves import PixelPrecisionRecallDisplay, PixelRocDisplay
 from skad.inspection._report import report
@@ -14,6 +15,7 @@ from skad.inspection._score_histogram import ScoreHistogramDisplay
 
 __all__ = [
     "CoresetDisplay",
+    "DriftDisplay",
     "HeatmapDisplay",
     "PixelPrecisionRecallDisplay",
     "PixelRocDisplay",

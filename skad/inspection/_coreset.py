@@ -247,9 +247,10 @@ def _embed(
     quotas = {value: max(1, max_patches // (labels == value).sum()) for value in np.unique(labels)}
     chosen, owners, i = [], [], 0
     for batch in detector._iter_batches(images):
-        masks = detector.geometry_.masks(batch.shapes, extractor.grid)
-        for patches, mask in zip(extractor.embed(batch.pixels).cpu().numpy(), masks, strict=True):
-            inside = patches[mask.ravel()]
+        footprints = detector.geometry_.footprints(batch.shapes, extractor.grid)
+        embedded = extractor.embed(batch.pixels).cpu().numpy()
+        for patches, footprint in zip(embedded, footprints, strict=True):
+            inside = patches[footprint.mask.ravel()]
             kept = inside[_chosen(len(inside), quotas[labels[i]], random)]
             chosen.append(kept)
             owners.append(np.full(len(kept), i))

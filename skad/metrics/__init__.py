@@ -2,8 +2,10 @@
 
 Image metrics compare labels with scores, pixel metrics compare masks with heat maps. Pixel metrics are
 exact and take all heat maps together; :class:`PixelCounts` takes any number of them, a few at a time.
+:class:`DriftMonitor` watches the scores of a running line.
 """
 
+from skad.metrics._drift import DriftMonitor
 from skad.metrics._image_metrics import average_precision, discriminability, image_auroc
 from skad.metrics._pixel_counts import PixelCounts, PixelCurves, PixelErrors
 from skad.metrics._pixel_metrics import aupro, aupro_per_image, pixel_auroc, pixel_average_precision
@@ -15,6 +17,7 @@ from skad.metrics._thresholds import (
 )
 
 __all__ = [
+    "DriftMonitor",
     "PixelCounts",
     "PixelCurves",
     "PixelErrors",

@@ -107,7 +107,10 @@ _OF_ALL: Table = {
     "n_images_": integer(1, 2**31),
     "offset_": number(),
     "heatmap_threshold_": number(),
+    "training_scores_": array("float64", "n_images", finite=False),
     "calibration_scores_": optional(array("float64", "n_calibration", ascending=True)),
+    "_calibration_peaks": array("float64", "n_peaks", ascending=True),
+    "_margin": number(0),
     "_params_at_fit": Rule("a mapping", lambda value, _: isinstance(value, dict)),
 }
 _OF_IMAGES: Table = {
@@ -120,9 +123,8 @@ _OF_BANKS: Table = {
     "feature_spec_": instance(FeatureSpec),
     "bank_": instance(MemoryBank),
 }
-# Files of version 0.1.0 know no margin for rounding, and the others only if X held rows, or a table.
-_LATER: tuple[Table, ...] = (
-    {"_margin": number(0)},
+# Only if X held rows, or a table.
+_OF_ROWS: tuple[Table, ...] = (
     {"n_features_in_": integer(1)},
     {"feature_names_in_": texts()},
 )
@@ -210,7 +212,7 @@ DECLARED: Mapping[type, Declared] = {
             "image": instance(RobustScale),
         }
     ),
-    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, *_LATER), RELATED_BANKS),
+    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, *_OF_ROWS), RELATED_BANKS),
     ReConPatchDetector: Declared(
         {
             **_OF_BANKS,
@@ -219,7 +221,7 @@ DECLARED: Mapping[type, Declared] = {
             "loss_curve_": array("float64", "n_iter", finite=False),
             "n_iter_": integer(),
         },
-        (_GROWTH, *_LATER),
+        (_GROWTH, *_OF_ROWS),
         (
             *RELATED_BANKS,
             Relation(
@@ -242,7 +244,7 @@ DECLARED: Mapping[type, Declared] = {
             "n_iter_": integer(),
             "validation_indices_": array("int64", "n_left_out", low=0),
         },
-        (_TRAINING, *_LATER),
+        (_TRAINING, *_OF_ROWS),
         RELATED_NETWORK,
     ),
     ScoreFusionDetector: Declared(
@@ -252,8 +254,9 @@ DECLARED: Mapping[type, Declared] = {
             "estimators_": several(instance(*IMAGE_DETECTORS), 1, 999, kinds=(list,)),
             "_members": several(instance(Member), 1, 999, kinds=(list,)),
             "_share_grid": flag(),
+            "_members_at_fit": several(several(number(), 2, 2), 1, 999, kinds=(list,)),
         },
-        ({"_members_at_fit": several(several(number(), 3, 3), 1, 999, kinds=(list,))}, *_LATER),
+        _OF_ROWS,
         RELATED_MEMBERS,
     ),
 }

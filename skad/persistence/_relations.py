@@ -78,7 +78,7 @@ def _ends_now(log: CalibrationLog, s: SimpleNamespace) -> Any:
     return (
         log.n_images[-1] == s.n_images_
         and (np.diff(log.n_images) >= 0).all()
-        and len(log.peaks) <= s.n_images_ < 3 * len(log.peaks)
+        and log.n_images[-1] <= s.n_images_
         and (s.fit.contamination == "auto" or log.in_sample is not None)
     )
 
@@ -92,8 +92,13 @@ def is_left_out(log: SimpleNamespace) -> Any:
 RELATED_ALL = (
     Relation(
         "calibration_scores_",
-        "hold one value per image at most",
-        lambda s: s.calibration_scores_ is None or 1 <= len(s.calibration_scores_) <= s.n_images_,
+        "hold at least one value",
+        lambda s: s.calibration_scores_ is None or len(s.calibration_scores_),
+    ),
+    Relation(
+        "training_scores_",
+        "hold one value per image",
+        lambda s: len(s.training_scores_) == s.n_images_,
     ),
     Relation(
         "feature_names_in_",
