@@ -1,6 +1,7 @@
 """Metrics of anomaly detection: arrays in, numbers out.
 
-Image metrics compare labels with scores, pixel metrics compare masks with heat maps. Pixel metrics are
+Image metrics compare labels with scores, pixel metrics compare masks with heat maps, and
+:func:`region_report` compares masks with regions at one threshold. Pixel metrics are
 exact and take all heat maps together; :class:`PixelCounts` takes any number of them, a few at a time.
 :class:`DriftMonitor` watches the scores of a running line.
 """
@@ -9,6 +10,7 @@ from skad.metrics._drift import DriftMonitor
 from skad.metrics._image_metrics import average_precision, discriminability, image_auroc
 from skad.metrics._pixel_counts import PixelCounts, PixelCurves, PixelErrors
 from skad.metrics._pixel_metrics import aupro, aupro_per_image, pixel_auroc, pixel_average_precision
+from skad.metrics._regions import RegionReport, region_report
 from skad.metrics._thresholds import (
     ThresholdReport,
     f1_optimal_threshold,
@@ -21,6 +23,7 @@ __all__ = [
     "PixelCounts",
     "PixelCurves",
     "PixelErrors",
+    "RegionReport",
     "ThresholdReport",
     "aupro",
     "aupro_per_image",
@@ -30,6 +33,7 @@ __all__ = [
     "image_auroc",
     "pixel_auroc",
     "pixel_average_precision",
+    "region_report",
     "threshold_at_full_recall",
     "threshold_report",
 ]

@@ -11,7 +11,7 @@ from scipy.ndimage import label
 from skad._common.numbers import marked, refuse_masked
 
 # Pixels that touch at a corner belong to one region, as in the reference code of MVTec AD.
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 class SeenPixels(NamedTuple):
@@ -69,7 +69,7 @@ def _seen(mask: np.ndarray, heatmap: np.ndarray) -> SeenPixels:
         nothing = np.empty(0)
         return SeenPixels(heatmap[seen], nothing.astype(heatmap.dtype), nothing, 0)
     inside = mask & seen
-    regions = label(mask, structure=_EIGHT_NEIGHBOURS)[0][inside]
+    regions = label(mask, structure=EIGHT_NEIGHBOURS)[0][inside]
     sizes = np.bincount(regions)
     return SeenPixels(
         heatmap[seen & ~mask],
