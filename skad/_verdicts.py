@@ -26,6 +26,7 @@ from skad._common.labels import CodingError, OneClassError, good_images, read_bo
 from skad._common.pickles import portable, versions, warn_of_other_versions
 from skad._common.warn import warn_user
 from skad._images import one_call, refuse_single
+from skad._scoring.regions import Regions, regions_of
 from skad._scoring.results import MappedImage
 from skad._scoring.thresholds import margin_at_ties, threshold_for_rate, warn_if_too_few
 from skad._sklearn_compat import CallbackSupportMixin, Interval, StrOptions, _num_samples
@@ -430,6 +431,52 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         same = len({heatmap.shape for heatmap in maps}) == 1
         heatmaps = np.stack(maps) if same else maps
         return (heatmaps, np.array(scores)) if return_scores else heatmaps
+
+    @one_call()
+    def predict_regions(self, X: Any, *, min_area: float = 0) -> Regions:
+        """Find what is defective in each image: the regions above the threshold.
+
+        With ``image_score="map"`` and ``min_area=0``, an image has a region exactly if
+        :meth:`predict` calls it defective: both compare one map with one threshold. With another
+        `image_score` regions lie above ``heatmap_threshold_``, which is calibrated on its own, and the
+        two can disagree.
+
+        Parameters
+        ----------
+        X : images
+            As in :meth:`fit`; n images.
+        min_area : float, default=0
+            Leave out regions of fewer pixels of the image. What :meth:`predict` says does not change:
+            above 0, a defective image may have no region.
+
+        Returns
+        -------
+        Regions
+            For each image a list of :class:`skad.Region`, the highest peak first: bounding box, area,
+            centroid, peak, mean, mask and contour, in the coordinates of the image as given.
+
+        Notes
+        -----
+        Regions are found on the canvas that the network sees and carried to the image: each pixel of
+        the image belongs to the canvas pixel in which its centre lies, and a region covers at least
+        one pixel. Pixels that touch at a corner belong to one region.
+
+        Memory does not grow with the size of images: masks are made when they are asked for.
+        """
+        now = self._as_fitted()
+        found, shapes = [], []
+        for image in now._iter_maps(X):
+            shapes.append(image.shape)
+            found.append(
+                regions_of(
+                    image.canvas,
+                    now.heatmap_threshold_,
+                    image.geometry,
+                    image.shape,
+                    min_area=min_area,
+                )
+            )
+        return Regions(found, shapes)
 
     def score(self, X: Any, y: Any) -> float:
         """Image AUROC: the chance that a good image scores higher than a defective one.
