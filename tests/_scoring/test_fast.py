@@ -12,13 +12,14 @@ from skad._scoring import fast
 from skad._scoring.fast import FastScorer
 from skad._scoring.plain import Batch, Scorer, TrainingImage
 
+PATCH = {"image_score": "patch"}
 SETTINGS = {
     "patchcore": (make_detector, {}),
-    "weighted": (make_detector, {"b": 5, "n_neighbors": 3}),
+    "weighted": (make_detector, {"b": 5, "n_neighbors": 3, **PATCH}),
     "squared, padded": (make_detector, {"distance": "squared", "geometry": "pad"}),
     "adaptive": (make_detector, {"aggregation": "adaptive", "target_dim": 150}),
-    "small bank": (make_detector, {"coreset_size": 50, "b": 3}),
-    "faiss": (make_detector, {"index": "IVF8,Flat", "b": 3}),
+    "small bank": (make_detector, {"coreset_size": 50, "b": 3, **PATCH}),
+    "faiss": (make_detector, {"index": "IVF8,Flat", "b": 3, **PATCH}),
     "reconpatch": (make_reconpatch, {"epochs": 1, "embedding_dim": 130, "b": 4}),
     "reconpatch, unweighted": (make_reconpatch, {"epochs": 1, "embedding_dim": 130, "b": None}),
 }
@@ -26,25 +27,32 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def scoring(request, good):
-    """A detector that has been fitted, and both of its scorers."""
+    """A detector that has been fitted, and its scorer."""
     make, params = SETTINGS[request.param]
     if "index" in params:
         pytest.importorskip("faiss")
     det = make(**{"image_size": 96, "coreset_size": 0.5, "device": "cpu", **params}).fit(good)
     now = det._as_fitted()
-    of_detector = now._scorer()
-    fields = of_detector.bank, of_detector.rule, of_detector.heatmap
-    return now, FastScorer(*fields), Scorer(*fields)
+    return now, now._scorer()
+
+
+@pytest.fixture(params=["map", "patch", 0.02], ids=str)
+def scorers(request, scoring):
+    """The fast scorer and the plain one, of each rule for the score of an image."""
+    of_detector = scoring[1]
+    rule = of_detector.rule._replace(image_score=request.param)
+    fields = of_detector.bank, rule, of_detector.heatmap
+    return FastScorer(*fields), Scorer(*fields)
 
 
 @pytest.fixture(scope="module")
 def as_seen(scoring, good, defective):
-    """Canvases and masks of images, the first of which the bank knows."""
+    """Canvases of images, the first of which the bank knows, and where they lie."""
     det = scoring[0]
     images = det._open(np.concatenate([good[:3], defective]), reset=False)
     (batch,) = det.set_params(batch_size=9)._iter_batches(images)
-    masks = det.geometry_.masks(batch.shapes, det._network.grid)
-    return Batch(0, batch.pixels, masks)
+    footprints = det.geometry_.footprints(batch.shapes, det._network.grid)
+    return Batch(0, batch.pixels, footprints)
 
 
 # Both re-measure distances in float64: only which of two nearly equal vectors is found may differ.
@@ -53,8 +61,8 @@ def assert_same(fast, plain):
 
 
 @pytest.mark.parametrize("maps", [False, True])
-def test_new_images(scoring, as_seen, maps):
-    det, *scorers = scoring
+def test_new_images(scoring, scorers, as_seen, maps):
+    det, _ = scoring
     fast, plain = (
         next(iter(scorer.score_batches(det._embedder(), [as_seen], maps))) for scorer in scorers
     )
@@ -64,30 +72,29 @@ def test_new_images(scoring, as_seen, maps):
         assert_same(fast.grid, plain.grid)
 
 
-@pytest.mark.parametrize("grids", [False, True])
-@pytest.mark.parametrize("in_sample", [False, True])
-def test_training_images(scoring, as_seen, grids, in_sample):
-    det, fast, plain = scoring
-    embedded = det._embedder().embed(as_seen.pixels)
+@pytest.mark.parametrize(("grids", "in_sample"), [(False, False), (True, True)])
+def test_training_images(scoring, scorers, as_seen, grids, in_sample):
+    embedded = scoring[0]._embedder().embed(as_seen.pixels)
+    footprints = as_seen.footprints
     images = [
-        TrainingImage(patches[torch.from_numpy(mask.ravel())], mask, source)
+        TrainingImage(patches[torch.from_numpy(at.mask.ravel())], at, source)
         # The second leaves nothing out, as an image does that has a twin.
-        for patches, mask, source in zip(embedded, as_seen.masks, [0, None, 2, 3], strict=False)
+        for patches, at, source in zip(embedded, footprints, [0, None, 2, 3], strict=False)
     ]
     found, expected = (
-        list(scorer.score_training(images, grids=grids, in_sample=in_sample))
-        for scorer in (fast, plain)
+        list(scorer.score_training(images, grids=grids, in_sample=in_sample)) for scorer in scorers
     )
     assert len(found) == len(expected) == 4
     for one, other in zip(found, expected, strict=True):
         for part, wanted in zip(one, other, strict=True):
             assert_same(part, wanted)
-        assert one.grid.size == (as_seen.masks[0].size if grids else 0)
+        assert one.grid.size == (footprints[0].mask.size if grids else 0)
         assert np.isnan(one.in_sample) == (not in_sample)
 
 
 DETECTORS = {
-    "patchcore": lambda: make_detector(image_size=96, b=3),
+    "patchcore": lambda: make_detector(image_size=96),
+    "reweighted": lambda: make_detector(image_size=96, b=3, image_score="patch"),
     "reconpatch": lambda: make_reconpatch(image_size=96, epochs=1),
     "recontrast": lambda: make_recontrast(max_iter=3, train_precision="float32"),
     "fusion": lambda: ScoreFusionDetector(
@@ -125,9 +132,10 @@ class TestBounds:
     @pytest.mark.parametrize(
         "params",
         [
-            {},
-            {"b": 5, "n_neighbors": 3, "distance": "squared"},
+            {"distance": "squared", "n_neighbors": 3},
+            {"b": 5, "n_neighbors": 3, "image_score": "patch"},
             {"geometry": "pad", "contamination": 0.1},
+            {"geometry": "pad", "contamination": 0.1, "image_score": "patch"},
             {"smoothing": 0.0},
         ],
     )
@@ -141,7 +149,7 @@ class TestBounds:
         assert fast.bounds_pay(with_bounds.bank_, torch.device("cpu"))
         monkeypatch.setattr(fast, "bounds_pay", lambda bank, device: False)
         without = make(**params).fit(good)
-        for name in ("offset_", "calibration_scores_", "heatmap_threshold_"):
+        for name in ("offset_", "training_scores_", "heatmap_threshold_"):
             np.testing.assert_allclose(
                 getattr(with_bounds, name), getattr(without, name), rtol=1e-6, err_msg=name
             )
@@ -150,7 +158,7 @@ class TestBounds:
         np.testing.assert_allclose(with_bounds.score_samples(defective), scores, rtol=1e-6)
         np.testing.assert_allclose(with_bounds.predict_heatmap(defective), expected, rtol=1e-6)
 
-    @pytest.mark.parametrize("params", [{}, {"n_neighbors": 3, "b": 5}, {"geometry": "pad"}])
+    @pytest.mark.parametrize("params", [{}, {"n_neighbors": 3}, {"geometry": "pad"}])
     def test_maps_by_layers_are_maps_by_patches(self, good, defective, monkeypatch, params):
         det = make_detector(image_size=96, device="cpu", **params).fit(good)
         taken, products = [], PatchLayers.products
@@ -165,8 +173,11 @@ class TestBounds:
         monkeypatch.setattr(PatchLayers, "pay", lambda layers, dim: False)
         np.testing.assert_allclose(by_layers, det.predict_heatmap(defective), rtol=1e-6)
 
-    def test_most_patches_are_never_searched(self, good, defective, monkeypatch):
-        det = make_detector(image_size=96).fit(good)
+    @pytest.mark.parametrize(("image_score", "at_most"), [("patch", 48), ("map", 96)])
+    def test_most_patches_are_never_searched(
+        self, good, defective, monkeypatch, image_score, at_most
+    ):
+        det = make_detector(image_size=96, image_score=image_score).fit(good)
         searched = []
 
         def counted(queries, vectors, ids):
@@ -176,12 +187,13 @@ class TestBounds:
         for module in ("skad._bank.memory_bank", "skad._scoring.fast"):
             monkeypatch.setattr(f"{module}.measured", counted)
         det.score_samples(defective[:1])
-        assert sum(searched) <= 48
+        assert 0 < sum(searched) <= at_most
         searched.clear()
         det.predict_heatmap(defective[:1])
         assert sum(searched) >= 144
 
-    def test_scores_are_the_same_with_and_without_maps(self, good, defective):
-        det = make_detector(image_size=96).fit(good)
+    @pytest.mark.parametrize("image_score", ["map", "patch", 0.02])
+    def test_scores_are_the_same_with_and_without_maps(self, good, defective, image_score):
+        det = make_detector(image_size=96, image_score=image_score).fit(good)
         _, scores = det.predict_heatmap(defective, return_scores=True)
         np.testing.assert_array_equal(det.score_samples(defective), scores)

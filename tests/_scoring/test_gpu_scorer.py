@@ -120,10 +120,10 @@ class TestTogether:
     @pytest.mark.parametrize(
         "params",
         [
-            {},
-            {"n_neighbors": 3, "b": 5},
+            {"image_score": "patch"},
+            {"n_neighbors": 3, "b": 5, "image_score": "patch"},
             {"distance": "squared", "n_neighbors": 2},
-            {"geometry": "pad", "aggregation": "adaptive"},
+            {"geometry": "pad", "aggregation": "adaptive", "image_score": 0.1},
         ],
     )
     @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
@@ -141,13 +141,14 @@ class TestTogether:
         np.testing.assert_allclose(maps, expected, rtol=1e-6)
         # Four images in batches of three and one: all patches, then the highest of each.
         assert len(defective) == 4
-        assert len(searched) == 2 * 2
-        assert searched[1::2] == [3, 1]
+        by_patch = params.get("image_score") == "patch"
+        assert len(searched) == 2 * (1 + by_patch)
+        assert searched[1::2] == ([3, 1] if by_patch else searched[1:])
         np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-6)
         np.testing.assert_allclose(det.score_samples(good), expected_of_good, rtol=1e-6)
 
     def test_few_patches_are_searched(self, good, defective, as_on_a_gpu, searched, monkeypatch):
-        det = make_detector(image_size=96, batch_size=3).fit(good)
+        det = make_detector(image_size=96, batch_size=3, image_score="patch").fit(good)
         searched.clear()
         measured, measure = [], gpu.batch_distances
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skad._images import Footprint
 from skad._scoring.heatmaps import Heatmap, on_grid
 from skad._scoring.lazy_scores import LazyScores, MapPeak, compute, together
 
@@ -133,18 +134,35 @@ class TestSeveralImages:
 
 
 class TestMapPeak:
-    @pytest.fixture(params=[np.ones((12, 12), dtype=bool), np.eye(12, dtype=bool).cumsum(1) > 2])
-    def mask(self, request):
-        inside = np.zeros((12, 12), dtype=bool)
-        return request.param if request.param.all() else inside | (np.arange(12) > 2)[:, None]
+    @pytest.fixture(params=[(0, 96), (24, 88)], ids=["whole", "padded"])
+    def footprint(self, request):
+        """An image on all of a canvas of 12 x 12 patches of 8 pixels, or on some of its rows."""
+        top, bottom = request.param
+        mask = np.zeros((12, 12), dtype=bool)
+        mask[top // 8 : bottom // 8] = True
+        return Footprint(mask, (top, bottom, 0, 96))
 
     @pytest.mark.parametrize("sigma", [0.0, 4.0])
-    def test_is_that_of_the_whole_map_by_few_patches(self, mask, sigma):
-        exact = np.random.default_rng(2).gamma(4.0, size=int(mask.sum()))
+    def test_is_that_of_the_whole_map_by_few_patches(self, footprint, sigma):
+        exact = np.random.default_rng(2).gamma(4.0, size=int(footprint.mask.sum()))
         heatmap, score = Heatmap(96, sigma), Counted(exact)
         lazy = lazy_scores(exact * 1.02)
-        peak = MapPeak(lazy, mask, heatmap)
+        peak = MapPeak(lazy, footprint, heatmap)
         compute([(lazy, peak.unknown)], score)
-        assert peak.value == heatmap.render(on_grid(exact, mask)).max()
+        top, bottom, left, right = footprint.box
+        whole = heatmap.render(on_grid(exact, footprint.mask))
+        assert peak.value == whole[top:bottom, left:right].max()
         assert len(score.asked) < 0.7 * len(exact)
         assert len(score.asked) == len(set(score.asked))
+
+    def test_padding_is_left_out(self):
+        """The border of the image is repeated into it, and smoothing leaves more of it there."""
+        mask = np.zeros((12, 12), dtype=bool)
+        mask[6:] = True
+        exact = np.ones((6, 12))
+        exact[0, 5] = 9.0
+        lazy = lazy_scores(exact.ravel() * 1.02)
+        peak = MapPeak(lazy, Footprint(mask, (48, 96, 0, 96)), Heatmap(96, 4.0))
+        compute([(lazy, peak.unknown)], Counted(exact.ravel()))
+        whole = Heatmap(96, 4.0).render(on_grid(exact.ravel(), mask))
+        assert peak.value == whole[48:].max() < whole.max()
