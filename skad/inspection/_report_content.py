@@ -13,6 +13,7 @@ import numpy as np
 from skad._common.text import shortened
 from skad._common.version import __version__
 from skad._sklearn_compat import _safe_indexing
+from skad.inspection._drift import watch
 from skad.metrics import PixelCounts, average_precision, discriminability, image_auroc
 
 _N_CLOSEST = 3  # images nearest to the threshold, shown where there is no mistake
@@ -70,7 +71,27 @@ def summarise(found: Findings) -> list[tuple[str, str]]:
         figures.append(("target false-alarm rate", f"{100 * detector.target_false_alarm_rate:g} %"))
     figures.append(("threshold on score_samples (offset_)", f"{detector.offset_:.4g}"))
     figures.append(("threshold on heat maps", f"{detector.heatmap_threshold_:.4g}"))
+    figures.append(("drift from the training images", _drift(detector, scores, labels)))
     return figures
+
+
+def _drift(detector: Any, scores: np.ndarray, labels: np.ndarray | None) -> str:
+    """Say whether good images, in the order of X, look like the training images.
+
+    Labelled good images all count; without labels, those that are called good. The evidence is that
+    of a stream, and valid in any order that was not chosen by scores.
+    """
+    if detector.calibration_scores_ is None:
+        return "cannot be told: the detector has no calibration scores"
+    monitor = watch(detector, "good" if labels is None else "all")
+    kind = "called good" if labels is None else "labelled good"
+    of_good = scores if labels is None else scores[labels == 1]
+    if not len(of_good) or not monitor.update(of_good).n_counted_:
+        return f"cannot be told: no image is {kind}"
+    images = f"{monitor.n_counted_} images {kind}"
+    if monitor.is_drifting_:
+        return f"yes: the {images} do not look like the training images (level {monitor.level:g})"
+    return f"no sign of it in {images} (level {monitor.level:g})"
 
 
 def _image_figures(labels: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:
