@@ -509,7 +509,9 @@ class ReContrastDetector(BaseImageDetector):
         for found in self._score_batches(self._iter_batches(images), maps=True):
             at = slice(start, start + len(found.image))
             grids: Any = found.grid
-            scores[at], peaks[at] = found.image, [np.nanmax(self._render(grid)) for grid in grids]
+            scores[at] = found.image
+            # These grids are as large as the canvas.
+            peaks[at] = [self._render(grid)[~np.isnan(grid)].max() for grid in grids]
             if kept is not None:
                 kept[at] = grids
             start = at.stop

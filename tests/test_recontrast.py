@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 import skad._recontrast
 from skad import ScoreFusionDetector
 from skad._learning import ReContrastTraining
-from skad._recontrast import _held_out, _mean_of_top
+from skad._recontrast import _held_out
 
 FEW = pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
 pytestmark = FEW
@@ -190,12 +190,15 @@ class TestThreshold:
         with pytest.warns(UserWarning, match="cannot be promised from 4 good images"):
             make_recontrast(max_iter=0, target_false_alarm_rate=0.05).fit(good)
 
-    def test_top_fraction(self, good):
-        heatmap = np.arange(200.0).reshape(10, 20)
-        assert _mean_of_top(heatmap, 0.0) == 199
-        assert _mean_of_top(heatmap, 0.001) == 199  # one pixel at least
-        assert _mean_of_top(heatmap, 0.02) == np.mean([196, 197, 198, 199])
-        assert _mean_of_top(heatmap, 1.0) == heatmap.mean()
+    def test_training_scores_are_those_of_left_out_images(self, fitted, good):
+        held = fitted.validation_indices_
+        assert fitted.training_scores_.shape == (len(good),)
+        np.testing.assert_array_equal(
+            np.flatnonzero(~np.isnan(fitted.training_scores_)), np.sort(held)
+        )
+        np.testing.assert_array_equal(
+            fitted.training_scores_[held], fitted.score_samples(good[held])
+        )
 
 
 class TestVariants:
@@ -207,7 +210,7 @@ class TestVariants:
             {"loss": "regional"},
             {"bn": "eval"},
             {"bn": "stable"},
-            {"top_fraction": 0.1},
+            {"image_score": 0.1},
         ],
         ids=str,
     )
@@ -347,6 +350,8 @@ class TestErrors:
             ({"backbone": "efficientnet_b0", "weights": None}, "mirrors a ResNet"),
             ({"bn": "never"}, "bn"),
             ({"warmup_fraction": 1.5}, "warmup_fraction"),
+            ({"image_score": "patch"}, "image_score"),
+            ({"image_score": 0.0}, "image_score"),
         ],
         ids=str,
     )
@@ -366,8 +371,8 @@ class TestErrors:
 
     def test_changed_after_fit(self, brief, good):
         det = copy.deepcopy(brief)
-        with pytest.raises(ValueError, match="maps, top_fraction changed after fit"):
-            det.set_params(maps="frozen", top_fraction=0.5).score_samples(good)
+        with pytest.raises(ValueError, match="image_score, maps changed after fit"):
+            det.set_params(maps="frozen", image_score=0.5).score_samples(good)
 
     def test_other_weights(self, brief, good, tmp_path):
         from safetensors.torch import load_file, save_file

@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from skad._scoring.heatmaps import fill_padding, render, weights_at
+from skad._scoring.heatmaps import (
+    Heatmap,
+    fill_padding,
+    patches_under,
+    render,
+    summarise,
+    without_padding,
+)
 
 
 def reference(grid, size, sigma, align_corners):
@@ -23,7 +30,9 @@ def reference(grid, size, sigma, align_corners):
 def test_equals_up_sampling_then_smoothing(shape, size, align_corners):
     grid = np.random.default_rng(0).random(shape)
     expected = reference(grid, size, 4.0, align_corners)
-    np.testing.assert_allclose(render(grid, size, 4.0, align_corners), expected, rtol=1e-6)
+    found = render(grid, size, 4.0, align_corners)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_hand_made_numbers():
@@ -52,19 +61,41 @@ def test_padding_repeats_the_border():
     assert not np.isnan(render(grid, 16, 4.0)).any()
 
 
+def test_scores_by_a_map():
+    heatmap = np.arange(200.0).reshape(10, 20)
+    assert summarise(heatmap, "map") == 199
+    assert summarise(heatmap, 0.001) == 199  # one pixel at least
+    assert summarise(heatmap, 0.02) == np.mean([196, 197, 198, 199])
+    assert summarise(heatmap, 1.0) == heatmap.mean()
+
+
+@pytest.mark.parametrize("image_score", ["map", 0.1, 1.0])
+def test_padding_has_no_part_in_the_score(image_score):
+    grid = np.full((4, 4), np.nan)
+    grid[2:] = np.random.default_rng(0).random((2, 4))
+    found = Heatmap(32, 4.0).summary(grid, (16, 32, 0, 32), image_score)
+    seen = without_padding(render(grid, 32, 4.0), (16, 32, 0, 32))
+    assert np.isnan(seen).sum() == 16 * 32
+    assert found == summarise(seen[16:], image_score)
+
+
 def test_one_cell():
     assert np.allclose(render(np.array([[3.0]]), 8, 4.0), 3.0)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
-def test_weights_are_what_a_pixel_hangs_on(sigma):
+@pytest.mark.parametrize("at", [[(0, 0)], [(30, 31)], [(59, 12), (2, 40)]], ids=str)
+def test_patches_that_pixels_hang_on(sigma, at):
     rng = np.random.default_rng(0)
-    grid = rng.random((7, 9))
-    canvas = render(grid, 60, sigma)
-    for pixel in [(0, 0), (30, 31), (59, 12)]:
-        weights = weights_at(pixel, grid.shape, 60, sigma)
-        assert weights.sum() == pytest.approx(1, abs=1e-12)
-        assert (weights * grid).sum() == pytest.approx(canvas[pixel], rel=1e-6)
-        # What weighs nothing changes nothing, to the last bit.
-        changed = np.where(weights == 0, rng.random(grid.shape), grid)
-        assert render(changed, 60, sigma)[pixel] == canvas[pixel]
+    grid, pixels = rng.random((7, 9)), np.zeros((60, 60), dtype=bool)
+    pixels[tuple(np.transpose(at))] = True
+    under = patches_under(pixels, grid.shape, 60, sigma)
+    values = render(grid, 60, sigma)[pixels]
+    # Others change nothing, to the last bit; each of these does.
+    changed = np.where(under, grid, rng.random(grid.shape))
+    np.testing.assert_array_equal(render(changed, 60, sigma)[pixels], values)
+    if len(at) == 1:
+        for patch in np.argwhere(under):
+            higher = grid.copy()
+            higher[tuple(patch)] += 1e9
+            assert (render(higher, 60, sigma)[pixels] > values).all()
