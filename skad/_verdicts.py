@@ -134,6 +134,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ thresholds
 
+    @one_call()
     def calibrate(
         self, X: Any = None, *, target_false_alarm_rate: float | None = None
     ) -> BaseDetector:
@@ -230,18 +231,24 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
     def _follow_set_rate(self) -> None:
         """Move the threshold of a fitted detector to a rate that was set."""
-        if hasattr(self, "_params_at_fit"):
-            moved = self._snapshot()
-            if moved._params_at_fit["target_false_alarm_rate"] != self.target_false_alarm_rate:
-                moved._validate_params()
-                moved._follow_rate()
-                self._become(moved)
+        if not hasattr(self, "_params_at_fit"):
+            return
+        moved, before = self._snapshot(), self._params_at_fit["target_false_alarm_rate"]
+        if self.target_false_alarm_rate == before:
+            return
+        try:
+            moved._validate_params()
+            moved._follow_rate()
+        except BaseException:
+            self.target_false_alarm_rate = before
+            raise
+        self._become(moved)
 
     def _follow_rate(self) -> None:
         """Set thresholds for another rate, on a snapshot."""
         rate = self.target_false_alarm_rate
         self._params_at_fit = {**self._params_at_fit, "target_false_alarm_rate": rate}
-        if self.contamination == "auto":
+        if self._params_at_fit["contamination"] == "auto":
             self._keep_rate()
 
     def _calibrate_on_fresh(self, X: Any) -> None:
@@ -316,7 +323,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         if changed == ["target_false_alarm_rate"]:
             raise ValueError(
                 "target_false_alarm_rate was assigned, and the threshold is still the old one: use "
-                "set_params(target_false_alarm_rate=...) or calibrate, which move it."
+                f"set_params(target_false_alarm_rate={self.target_false_alarm_rate!r}), which moves it."
             )
         if changed:
             raise ValueError(

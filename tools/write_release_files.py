@@ -33,12 +33,12 @@ def detectors() -> dict[str, skad.PatchCoreDetector]:
     """Make one detector of every kind, small enough for the repository."""
     small = {"coreset_size": 20, "image_size": 64}
     return {
-        "patchcore": make_detector(**small, geometry="pad", b=3),
+        "patchcore": make_detector(**small, geometry="pad", b=3, image_score="patch"),
         "reconpatch": make_reconpatch(**small, epochs=1),
         "recontrast": make_recontrast(**TINY, image_size=64, max_iter=4),
         "fusion": skad.ScoreFusionDetector(
             [
-                ("fine", make_detector(**small, layers=(1, 2), b=None)),
+                ("fine", make_detector(**small, layers=(1, 2))),
                 ("network", make_recontrast(**TINY, image_size=64, max_iter=2, bn="stable")),
             ],
             target_false_alarm_rate=0.2,

@@ -10,6 +10,9 @@ from scipy import stats
 
 from skad._common.warn import warn_user
 
+# A fitted threshold is finite whatever the rate: this many standard deviations, and this logarithm.
+_FARTHEST, _LARGEST_LOG = 100.0, 300.0
+
 
 def conformal_threshold(scores: np.ndarray, rate: float) -> float:
     """Find the largest threshold whose false-alarm rate is at most `rate` on exchangeable good images.
@@ -80,9 +83,11 @@ def fitted_threshold(scores: np.ndarray, rate: float) -> float:
     is_logarithmic = anomaly.min() > 0
     values = np.log(anomaly) if is_logarithmic else anomaly
     n = len(values)
-    reach = stats.t.ppf(1 - rate, n - 1) * np.sqrt(1 + 1 / n)
+    reach = min(stats.t.isf(rate, n - 1), _FARTHEST) * np.sqrt(1 + 1 / n)
     highest = values.mean() + reach * values.std(ddof=1)
-    return -float(max(np.exp(highest) if is_logarithmic else highest, anomaly.max()))
+    if is_logarithmic:
+        highest = np.exp(min(highest, _LARGEST_LOG))
+    return -float(max(highest, anomaly.max()))
 
 
 def warn_if_too_few(n: int, rate: float) -> None:
