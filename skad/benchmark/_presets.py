@@ -100,10 +100,15 @@ def _make(kind: Any, params: Params, seed: int, changes: Params) -> Any:
     return detector.set_params(**changes)
 
 
+# An image is as anomalous as its most anomalous patch, and a bank holds 1 % of the patches.
+_BY_PATCH = {"image_score": "patch"}
+_BANK = {**_BY_PATCH, "coreset_size": 0.01}
+
 # ---- PatchCore ------------------------------------------------------------------------------------
 
 # As the official code computes them.
 _OFFICIAL = {
+    **_BANK,
     "geometry": "crop",
     "aggregation": "adaptive",
     "distance": "squared",
@@ -161,6 +166,7 @@ _PATCHCORE = {
         "PatchCore, three backbones, 320 px, 1 %",
         "fusion",
         {
+            **_BY_PATCH,
             "estimators": [
                 (name, "patchcore", {**_OFFICIAL, "image_size": 320, "resize": 366, "backbone": b})
                 for name, b in (
@@ -168,7 +174,7 @@ _PATCHCORE = {
                     ("resnext101", _BACKBONES["resnext101"]),
                     ("densenet201", "densenet201.tv_in1k"),
                 )
-            ]
+            ],
         },
     ),
     "patchcore-augmented": Preset(
@@ -178,7 +184,7 @@ _PATCHCORE = {
 
 # ---- ReConPatch -----------------------------------------------------------------------------------
 
-_PATCHES = {"geometry": "crop", "aggregation": "adaptive"}
+_PATCHES = {**_BANK, "geometry": "crop", "aggregation": "adaptive"}
 _LARGEST = {**_PATCHES, "image_size": 480, "resize": 549, "backbone": _WRN101}
 
 
@@ -190,7 +196,8 @@ def _reconpatch_ensemble(size: int, resize: int, **changes: Any) -> Preset:
     backbones = ("wide_resnet101_2", "resnext101_32x8d", "densenet201")
     params = {**_PATCHES, "image_size": size, "resize": resize, "lr": 1e-6, **changes}
     members = [(b, "reconpatch", {**params, "backbone": f"{b}.tv_in1k"}) for b in backbones]
-    return Preset(f"ReConPatch, three backbones, {size} px", "fusion", {"estimators": members})
+    title = f"ReConPatch, three backbones, {size} px"
+    return Preset(title, "fusion", {**_BY_PATCH, "estimators": members})
 
 
 _RECONPATCH = {
@@ -259,13 +266,13 @@ _RECONTRAST = {
     "recontrast-multi-class": Preset(
         "ReContrast, one model for all",
         "recontrast",
-        {**_ALL, **_EVAL, "max_iter": 5000, "top_fraction": 0.01},
+        {**_ALL, **_EVAL, "max_iter": 5000, "image_score": 0.01},
         one_model=True,
     ),
     "recontrast-aptos": _recontrast("APTOS", max_iter=1000, batch_size=32),
     "recontrast-oct2017": _recontrast("OCT2017", max_iter=1000, batch_size=32, bn="eval"),
     "recontrast-isic2018": _recontrast(
-        "ISIC2018", batch_size=32, geometry="crop", image_size=224, resize=256, top_fraction=1.0
+        "ISIC2018", batch_size=32, geometry="crop", image_size=224, resize=256, image_score=1.0
     ),
     **{f"recontrast-{c}": _recontrast(f"configuration {c}", **p) for c, p in _CONFIGS.items()},
     "recontrast-no-mining": _recontrast("alpha = -inf", hard_mining=False),

@@ -36,6 +36,14 @@ def test_known_figures():
     assert published("unheard-of", "mvtec_ad") == {}
 
 
+@pytest.mark.parametrize("name", ["patchcore-1", "reconpatch", "patchcore-ensemble"])
+def test_papers_score_by_patches_and_keep_one_percent(name):
+    detector = build_detector(PRESETS[name], "bottle", 0, {})
+    members = [d for _, d in getattr(detector, "estimators", [("", detector)])]
+    assert {d.image_score for d in [detector, *members]} == {"patch"}
+    assert {member.coreset_size for member in members} == {0.01}
+
+
 def test_tables_hold_presets():
     for rows in TABLES.values():
         assert set(rows) <= set(PRESETS)
