@@ -44,6 +44,8 @@ _OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
 class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     """What follows from scores: threshold, predictions, p-values, AUROC."""
 
+    contamination: Any
+    target_false_alarm_rate: float
     _params_at_fit: dict[str, Any]
 
     _parameter_constraints: dict = {

@@ -99,15 +99,14 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
     return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).numpy()
 
 
-def weights_at(
-    pixel: tuple[int, int], shape: tuple[int, int], size: int, sigma: float
+def patches_under(
+    pixels: np.ndarray, shape: tuple[int, int], size: int, sigma: float
 ) -> np.ndarray:
-    """Weights of the patches in one pixel of a rendered map.
+    """Tell which patches weigh on some pixels of a rendered map.
 
     Parameters
     ----------
-    pixel : tuple of two ints
-        Row and column on the canvas.
+    pixels : ndarray of shape (S, S), bool
     shape : tuple of two ints
         Of the grid.
     size, sigma
@@ -115,13 +114,10 @@ def weights_at(
 
     Returns
     -------
-    ndarray of shape `shape`, float64
-        They sum to 1; most are 0.
+    ndarray of shape `shape`, bool
     """
-    rows, columns = (
-        _operator(n, size, sigma, False)[at] for n, at in zip(shape, pixel, strict=True)
-    )
-    return torch.outer(rows, columns).numpy()
+    rows, columns = ((_operator(n, size, sigma, False) > 0).double() for n in shape)
+    return (rows.T @ torch.from_numpy(pixels).double() @ columns > 0).numpy()
 
 
 def on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from skad._bank import LeaveOut
 from skad._images import Footprint
-from skad._scoring.heatmaps import Heatmap, fill_padding, on_grid, on_image, weights_at
+from skad._scoring.heatmaps import Heatmap, fill_padding, on_grid, on_image, patches_under
 
 # While the highest score is looked for, so many patches are computed at first (mostly two or three
 # matter), and in every further round so many times more.
 _FIRST_ROUND, _GROWTH = 4, 4
 # More rivals of the highest than these are bounded more closely before any is computed.
 _RIVALS_TO_TIGHTEN = 16
-# Of a map's highest point, the patches that bring this fraction of its height are computed first.
-_FRACTION_OF_PEAK = 0.8
+# Of a map, the patches of the highest pixel are computed first, then those of so many, and in every
+# further round of so many times more.
+_FIRST_PIXELS = 64
 
 Score = Callable[[torch.Tensor, LeaveOut], NDArray[np.float64]]
 """Scores (n, d) patches; leaves out the vectors of one image, or for every patch those of its own."""
@@ -78,13 +79,17 @@ class LazyScores:
         self.values[patches] = scores
         self.certain[patches] = True
 
+    def tighten(self, patches: NDArray[np.int64]) -> None:
+        """Bound the scores of some patches more closely."""
+        self.values[patches] = np.minimum(self.values[patches], self._tighten(patches))
+
     def rivals(self) -> NDArray[np.int64]:
         """Patches to compute next while the highest score is looked for; none: it is certain."""
         if not self.certain.any():
             return np.argsort(-self.values, kind="stable")[:_FIRST_ROUND]
         rivals = self._possible_rivals()
         if self._round_size == _FIRST_ROUND and len(rivals) > _RIVALS_TO_TIGHTEN:
-            self.values[rivals] = np.minimum(self.values[rivals], self._tighten(rivals))
+            self.tighten(rivals)
             rivals = self._possible_rivals()
         self._round_size *= _GROWTH
         return rivals[: self._round_size]
@@ -107,8 +112,8 @@ class LazyScores:
 class MapPeak:
     """The highest value of an image's heat map, from the patches alone that it depends on.
 
-    A map of upper bounds lies above the map. Where its highest point depends on computed patches alone,
-    this is the highest point of both.
+    A map of upper bounds lies above the map. A pixel whose patches are all computed is exact in both;
+    the highest of these is the highest point of the map, once no bound of another pixel exceeds it.
 
     Parameters
     ----------
@@ -120,32 +125,45 @@ class MapPeak:
     Attributes
     ----------
     value : float
-        Certain when `unknown` has nothing more to ask for.
+        Certain when `unknown` has nothing more to ask for; -inf before any pixel is exact.
     """
 
     def __init__(self, scores: LazyScores, footprint: Footprint, heatmap: Heatmap) -> None:
-        self.scores, self.value = scores, np.inf
+        self.scores, self.value = scores, -np.inf
         self._footprint, self._heatmap = footprint, heatmap
         numbers = on_grid(np.arange(len(scores.values), dtype=np.float64), footprint.mask)
         self._shown = fill_padding(numbers).astype(np.int64)
+        self._n_pixels = 1
 
     def unknown(self) -> NDArray[np.int64]:
         """Patches to compute next; none: `value` is certain."""
+        rivals = self._rivals()
+        if self._n_pixels == _FIRST_PIXELS and np.count_nonzero(rivals) > _FIRST_PIXELS:
+            self.scores.tighten(self._patches_of(rivals))
+            rivals = self._rivals()
+        bounds = self._bounds[rivals]
+        if not len(bounds):
+            return np.empty(0, np.int64)
+        n = min(self._n_pixels, len(bounds))
+        self._n_pixels = max(_FIRST_PIXELS, _GROWTH * self._n_pixels)
+        return self._patches_of(rivals & (self._bounds >= np.partition(bounds, -n)[-n]))
+
+    def _rivals(self) -> NDArray[np.bool_]:
+        """Pixels that may be the highest; `value` becomes the highest that is exact."""
         mask, box = self._footprint
-        seen = on_image(self._heatmap.render(on_grid(self.scores.values, mask)), box)
-        row, column = np.unravel_index(seen.argmax(), seen.shape)
-        self.value = float(seen[row, column])
-        pixel = (box[0] + int(row), box[2] + int(column))
-        weights = weights_at(pixel, self._shown.shape, *self._heatmap)
-        by_weight = np.argsort(-weights, axis=None)[: np.count_nonzero(weights)]
-        total = np.cumsum(weights.ravel()[by_weight])
-        heaviest = by_weight[: np.searchsorted(total, _FRACTION_OF_PEAK) + 1]
-        for patches in (heaviest, by_weight):
-            numbers = np.unique(self._shown.ravel()[patches])
-            uncertain = numbers[~self.scores.certain[numbers]]
-            if len(uncertain):
-                return uncertain
-        return uncertain
+        uncertain = (~self.scores.certain)[self._shown].astype(np.float64)
+        self._bounds = self._heatmap.render(on_grid(self.scores.values, mask))
+        is_open = on_image(self._heatmap.render(uncertain), box) > 0
+        self.value = on_image(self._bounds, box)[~is_open].max(initial=-np.inf)
+        rivals = np.zeros(self._bounds.shape, dtype=bool)
+        on_image(rivals, box)[...] = is_open & (on_image(self._bounds, box) >= self.value)
+        return rivals
+
+    def _patches_of(self, pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Numbers of the patches that weigh on some pixels and are not computed."""
+        under = patches_under(pixels, self._shown.shape, *self._heatmap)
+        numbers = np.unique(self._shown[under])
+        return numbers[~self.scores.certain[numbers]]
 
 
 Wanted = Callable[[], NDArray[np.int64]]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skad._bank import MemoryBank, check_index
+from skad._bank import MemoryBank, bank_size, check_index
 from skad._features import FeatureSpec
 from skad._fusion import state_of
 from skad._images import Geometry
@@ -69,16 +69,15 @@ def _chose_from(n_patches: int, s: SimpleNamespace) -> bool:
         n_chosen <= n_patches
         and per_image <= s.geometry_.image_size**2
         and (rest == 0 or s.geometry_.mode == "pad")
-        and (n_chosen == size if isinstance(size, int) else n_chosen >= int(n_patches * size))
+        and (n_chosen == size if isinstance(size, int) else n_chosen >= bank_size(n_patches, size))
     )
 
 
 def _ends_now(log: CalibrationLog, s: SimpleNamespace) -> Any:
-    """Whether a log is of the images up to now: more than a third of them count, the latest."""
+    """Whether a log is of the images up to now, or was measured on fresh ones since."""
     return (
         log.n_images[-1] == s.n_images_
         and (np.diff(log.n_images) >= 0).all()
-        and log.n_images[-1] <= s.n_images_
         and (s.fit.contamination == "auto" or log.in_sample is not None)
     )
 
