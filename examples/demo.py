@@ -63,7 +63,7 @@ def inspect_texture(name: str, seed: int = 0) -> tuple[list, dict[str, float]]:
     pairs = [damage(tile, i % 3, rng) for i, tile in enumerate(good)]
     damaged = np.stack([image for image, _ in pairs])
 
-    detector = PatchCoreDetector("skad_nano", image_size=128, coreset_size=0.1, random_state=seed)
+    detector = PatchCoreDetector("skad_nano", image_size=128, random_state=seed)
     start = time.perf_counter()
     detector.fit(train)
     fitted = time.perf_counter()
