@@ -12,6 +12,11 @@ def embed(det, image):
     return det._as_fitted()._embedder().embed(pixels)[0].double().numpy()
 
 
+def by_patch(**params):
+    """A detector with the image score of the paper (Eq. 6)."""
+    return make_detector(image_score="patch", **params)
+
+
 def distances(queries, vectors):
     return np.linalg.norm(queries[:, None] - vectors[None].astype(float), axis=2)
 
@@ -24,7 +29,9 @@ class TestBank:
         for vector, source in zip(det.bank_.vectors[:5], det.bank_.sources[:5], strict=True):
             assert distances(vector[None].astype(float), embed(det, good[source])).min() == 0
 
-    @pytest.mark.parametrize(("size", "expected"), [(0.5, 96), (1.0, 192), (7, 7), (192, 192)])
+    @pytest.mark.parametrize(
+        ("size", "expected"), [(0.5, 96), (1.0, 192), (7, 7), (192, 192), ("auto", 192)]
+    )
     def test_size(self, good, size, expected):
         assert len(make_detector(coreset_size=size).fit(good).bank_.vectors) == expected
 
@@ -81,7 +88,7 @@ class TestBank:
 
 class TestScores:
     def test_distance_to_the_nearest_vector(self, good, defective):
-        det = make_detector().fit(good)
+        det = by_patch().fit(good)
         expected = [
             distances(embed(det, x), det.bank_.vectors).min(axis=1).max() for x in defective
         ]
@@ -89,14 +96,14 @@ class TestScores:
 
     @pytest.mark.parametrize("k", [1, 3])
     def test_mean_of_squared_distances_as_in_the_official_code(self, good, defective, k):
-        det = make_detector(distance="squared", n_neighbors=k).fit(good)
+        det = by_patch(distance="squared", n_neighbors=k).fit(good)
         near = [np.sort(distances(embed(det, x), det.bank_.vectors), axis=1) for x in defective]
         expected = [np.mean(d[:, :k] ** 2, axis=1).max() for d in near]
         np.testing.assert_allclose(-det.score_samples(defective), expected, rtol=1e-12)
 
     @pytest.mark.parametrize("b", [2, 5])
     def test_re_weighting_of_the_image_score(self, good, defective, b):
-        det = make_detector(b=b).fit(good)
+        det = by_patch(b=b).fit(good)
         vectors = det.bank_.vectors.astype(float)
         for image, score in zip(defective, -det.score_samples(defective), strict=True):
             patches = embed(det, image)
@@ -109,13 +116,21 @@ class TestScores:
             np.testing.assert_allclose(score, weight * d[top, matched], rtol=1e-9)
 
     def test_re_weighting_leaves_the_map_alone(self, good, defective):
-        plain, weighted = make_detector().fit(good), make_detector(b=4).fit(good)
+        plain, weighted = by_patch().fit(good), by_patch(b=4).fit(good)
         np.testing.assert_array_equal(
             plain.predict_heatmap(defective), weighted.predict_heatmap(defective)
         )
         assert (weighted.score_samples(defective) > plain.score_samples(defective)).all()
 
-    @pytest.mark.parametrize("params", [{}, {"n_neighbors": 2, "b": 3}, {"geometry": "pad"}])
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"image_score": "patch"},
+            {"n_neighbors": 2, "b": 3, "image_score": "patch"},
+            {"geometry": "pad"},
+            {"image_score": 0.1},
+        ],
+    )
     def test_leave_one_image_out(self, good, params):
         det = make_detector(**params).fit(good)
         vectors, sources = det.bank_.vectors.copy(), det.bank_.sources.copy()
@@ -123,7 +138,7 @@ class TestScores:
         for i, image in enumerate(good):
             det.bank_ = type(det.bank_)(vectors[sources != i], sources[sources != i])
             expected.append(det.score_samples(image[None])[0])
-        np.testing.assert_allclose(det.calibration_scores_, np.sort(expected), rtol=1e-12)
+        np.testing.assert_allclose(det.training_scores_, expected, rtol=1e-12)
 
     def test_padding_is_never_scored(self, good):
         det = make_detector(geometry="pad", image_size=64).fit(good)
@@ -164,8 +179,12 @@ class TestRefusals:
             ({"coreset_size": 0}, "coreset_size"),
             ({"coreset_size": 193}, "bank of 193 vectors out of 192 patches"),
             ({"coreset_size": 3, "n_neighbors": 5}, "between 5"),
-            ({"coreset_size": 3, "b": 4}, "between 4"),
+            ({"coreset_size": 3, "b": 4, "image_score": "patch"}, "between 4"),
+            ({"coreset_size": "all"}, "coreset_size"),
             ({"b": 1}, "'b' parameter"),
+            ({"b": 4}, r'alone; image_score is \'map\'. Set it to "patch"'),
+            ({"image_score": "max"}, "image_score"),
+            ({"image_score": 1}, "image_score"),
             ({"layers": (2, 9)}, "last layer is 3"),
             ({"layers": (3, 2)}, "shallow to deep"),
             ({"layers": ()}, "shallow to deep"),
@@ -196,6 +215,7 @@ class TestRefusals:
         for params in (
             {"coreset_size": 193},
             {"b": 1},
+            {"b": 2},
             {"max_memory": "1 kB"},
             {"index": "Nonsense7"},
         ):

@@ -10,8 +10,8 @@ from scipy import stats
 
 from skad._common.warn import warn_user
 
-# A fitted threshold is finite whatever the rate: this many standard deviations, and this logarithm.
-_FARTHEST, _LARGEST_LOG = 100.0, 300.0
+# A fitted threshold is finite whatever the rate and the scores are.
+_LEAST_RATE, _LARGEST_LOG = 1e-12, 300.0
 
 
 def conformal_threshold(scores: np.ndarray, rate: float) -> float:
@@ -83,7 +83,7 @@ def fitted_threshold(scores: np.ndarray, rate: float) -> float:
     is_logarithmic = anomaly.min() > 0
     values = np.log(anomaly) if is_logarithmic else anomaly
     n = len(values)
-    reach = min(stats.t.isf(rate, n - 1), _FARTHEST) * np.sqrt(1 + 1 / n)
+    reach = stats.t.isf(max(rate, _LEAST_RATE), n - 1) * np.sqrt(1 + 1 / n)
     highest = values.mean() + reach * values.std(ddof=1)
     if is_logarithmic:
         highest = np.exp(min(highest, _LARGEST_LOG))
