@@ -33,7 +33,7 @@ from skad import PatchCoreDetector
 from skad.metrics import discriminability
 from skad.model_selection import OneClassKFold
 
-GRID = {"coreset_size": [0.01, 0.1], "n_neighbors": [1, 3], "b": [None, 9]}
+GRID = {"coreset_size": [0.01, "auto"], "n_neighbors": [1, 3], "image_score": ["map", "patch"]}
 
 
 # Defined here: functions of the script itself travel to the workers, those of modules beside it do not.

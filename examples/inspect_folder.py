@@ -29,6 +29,10 @@ from skad.inspection import HeatmapDisplay
 COLUMNS = ["set", "image AUROC", "pixel AUROC", "false alarms", "recall", "fit s", "ms per image"]
 
 
+def bank_size(text: str) -> str | float:
+    return text if text == "auto" else float(text)
+
+
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[5], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -40,7 +44,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--weights", default="pretrained", help="'pretrained' or a weights file")
     parser.add_argument("--image-size", type=int, default=224, help="side of the network's input")
     parser.add_argument(
-        "--coreset-size", type=float, default=0.01, help="fraction of all patch embeddings"
+        "--coreset-size", type=bank_size, default="auto", help="'auto' or a fraction of all patches"
     )
     parser.add_argument("--out", type=Path, default=None, help="folder for pictures")
     return parser.parse_args()

@@ -69,7 +69,7 @@ def main() -> None:
         image_size=args.image_size,
         max_iter=args.iterations,
         bn="eval",  # a batch of many products says little about each of them
-        top_fraction=0.01,
+        image_score=0.01,
         random_state=0,
         verbose=1,
     )

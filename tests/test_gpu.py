@@ -140,10 +140,10 @@ class TestNetwork:
 
 PARAMS = [
     {},
-    {"n_neighbors": 3, "b": 5},
-    {"distance": "squared", "n_neighbors": 2},
+    {"n_neighbors": 3, "b": 5, "image_score": "patch"},
+    {"distance": "squared", "n_neighbors": 2, "image_score": 0.1},
     {"geometry": "pad", "aggregation": "adaptive"},
-    {"coreset_size": 0.9, "image_size": 64},
+    {"coreset_size": 0.9, "image_size": 64, "image_score": "patch"},
     {"index": "Flat"},
 ]
 

@@ -33,7 +33,7 @@ MAKERS = [make_detector, make_reconpatch, make_trained, make_fusion]
 
 @pytest.fixture(scope="module")
 def all_fitted(good):
-    found = {make.__name__: make(b=3, geometry="pad").fit(good) for make in MAKERS}
+    found = {make.__name__: make(b=3, image_score="patch", geometry="pad").fit(good) for make in MAKERS}
     for det in found.values():
         det.predict(good)  # whatever a prediction builds must not get into the pickle
     return found

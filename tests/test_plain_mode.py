@@ -28,7 +28,7 @@ good, defective = images[:12], images[12:]
 common = {"image_size": 32, "device": "cpu", "target_false_alarm_rate": 0.4, "random_state": 0}
 bank = {**common, "coreset_size": 0.5}
 makers = {
-    "patchcore": skad.PatchCoreDetector("skad_nano", b=3, **bank),
+    "patchcore": skad.PatchCoreDetector("skad_nano", b=3, image_score="patch", **bank),
     "reconpatch": skad.ReConPatchDetector("skad_nano", epochs=1, embedding_dim=16, **bank),
     "recontrast": skad.ReContrastDetector("skad_nano", max_iter=2, batch_size=4, **common),
     "fusion": skad.ScoreFusionDetector(

@@ -25,7 +25,7 @@ def make_ensemble(**params):
 
 
 MAKERS = {
-    "patchcore": lambda: make_detector(geometry="pad", b=2),
+    "patchcore": lambda: make_detector(geometry="pad", b=2, image_score="patch"),
     "reconpatch": make_reconpatch,
     "recontrast": lambda: make_recontrast(max_iter=1, warm_start=True),
     "ensemble": make_ensemble,

@@ -108,7 +108,7 @@ def test_grid_search_with_labels_in_folds_and_refit(good, defective):
     X = np.concatenate([good, defective])
     y = np.repeat([1, -1], [len(good), len(defective)])
     search = GridSearchCV(
-        make_detector(), {"n_neighbors": [1, 3], "b": [None, 2]}, cv=StratifiedKFold(2)
+        make_detector(), {"n_neighbors": [1, 3], "image_score": ["map", 0.1]}, cv=StratifiedKFold(2)
     ).fit(X, y)
     assert search.best_score_ == 1.0
     # The refit saw the good images only.

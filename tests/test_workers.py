@@ -23,7 +23,7 @@ def search(detector, grid, data, **kwargs):
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_two_workers_give_the_sequential_result(data, backend):
-    grid = {"n_neighbors": [1, 3], "b": [None, 2]}
+    grid = {"n_neighbors": [1, 3], "image_score": ["map", "patch"]}
     alone = search(make_detector(), grid, data)
     with parallel_config(backend=backend, n_jobs=2):
         together = search(make_detector(), grid, data)

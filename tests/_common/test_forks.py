@@ -90,7 +90,7 @@ def load(i, layers=(1,)):
 # The first child is forked while timm is imported, the others while networks are built.
 fork_during(load, lambda i: make_detector().fit(good), [0, 0.03, 0.06, 0.09])
 
-det = make_detector(b=2, index="Flat").fit(good)
+det = make_detector(b=2, image_score="patch", index="Flat").fit(good)
 expected = det.score_samples(good)
 
 def save(i, name="parent"):

@@ -129,7 +129,7 @@ class TestTypesToTrust:
         "patchcore": make_detector,
         "rows": lambda: make_detector(image_shape=(16, 16)),
         "weighted": lambda: make_detector(
-            b=3, geometry="pad", random_state=np.random.RandomState(0)
+            b=3, image_score="patch", geometry="pad", random_state=np.random.RandomState(0)
         ),
         "percentile": lambda: make_detector(contamination=0.1, layers=[2]),
         "range": lambda: make_detector(layers=range(1, 3)),
