@@ -254,6 +254,9 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     def _given(self) -> list[tuple[str, BaseImageDetector]]:
         return [(name, member) for name, member in self.estimators if member != "drop"]
 
+    def _has_one_threshold(self) -> bool:
+        return self.level == "map" and super()._has_one_threshold()
+
     def _frozen_params(self) -> dict[str, Any]:
         names = ("level", "image_score", "contamination", "target_false_alarm_rate")
         frozen = {name: getattr(self, name) for name in names}
