@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -40,9 +41,10 @@ from skad._features import (
 )
 from skad._images import ImageBatch, ImageSource
 from skad._scoring.calibration import CalibrationLog
+from skad._scoring.folds import select_without, split_images
 from skad._scoring.growing import Growth, grow_bank
 from skad._scoring.heatmaps import Heatmap
-from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage
+from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage, TrainingScore
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import (
     HasMethods,
@@ -60,6 +62,8 @@ from skad._verdicts import MEANWHILE
 _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 # Vectors of the bank that tell how long vectors are.
 _N_MEASURED = 1024
+# Training images whose patches are held to be scored together.
+_IMAGES_TOGETHER = 48
 
 
 class PatchCoreDetector(BaseImageDetector):
@@ -376,20 +380,34 @@ class PatchCoreDetector(BaseImageDetector):
 
         canvases = self._canvases(images)
         patches, projected = self._collect_patches(canvases, n_patches, generator, progress)
-        with progress.stage("coreset", n_select) as advance:
-            coreset = start_coreset(
-                projected,
-                n_select,
+        folds = split_images(len(images), generator)
+        # A bank of all patches has no holes without those of an image.
+        n_folds = 0 if n_select == n_patches else int(folds.max()) + 1
+        with progress.stage("coreset", n_select * (1 + n_folds)) as advance:
+            select = partial(
+                start_coreset,
                 method=self.coreset_method,
                 n_starts=self.n_starts,
                 generator=generator,
                 overwrite_x=True,
-                progress=advance,
             )
+            coreset = select(projected, n_select, progress=advance)
+            rows = [coreset.rows]
+            if n_folds > 1:
+                rows += select_without(
+                    projected,
+                    folds[patches.sources],
+                    n_select,
+                    select,
+                    lambda done: advance(n_select + done),
+                )
             del projected
-            rows = coreset.rows
-            self._set_bank(coreset, patches.take(rows), patches.sources[rows])
-        scores = self._score_training(patches, canvases.twins(), progress, grids=grids)
+            bank, *others = self._take_banks(patches, rows)
+            self._set_bank(coreset, bank)
+        if others:
+            scores = self._score_folds(patches, others, folds, progress, grids=grids)
+        else:
+            scores = self._score_training(patches, canvases.twins(), progress, grids=grids)
         log = CalibrationLog.of(scores, len(images))
         self._growth = Growth(n_patches, seed, coreset.cover, log)
         return scores
@@ -493,7 +511,7 @@ class PatchCoreDetector(BaseImageDetector):
                 progress=advance,
             )
             del projected
-            self._set_bank(coreset, vectors, sources)
+            self._set_bank(coreset, MemoryBank(vectors, sources, index=self.index))
         scores = self._score_training(patches, canvases.twins(), progress, first=self.n_images_)
         self.n_images_ += len(images)
         self.training_scores_ = np.append(self.training_scores_, scores.of_training(len(images)))
@@ -506,8 +524,22 @@ class PatchCoreDetector(BaseImageDetector):
             fresh = TrainingScores(scores, scores, peaks)
             self._growth = replace(self._growth, log=CalibrationLog.of(fresh, self.n_images_))
 
-    def _set_bank(self, coreset: Coreset, vectors: np.ndarray, sources: np.ndarray) -> None:
-        self.bank_ = MemoryBank(vectors, sources, index=self.index)
+    def _take_banks(self, patches: TrainingPatches, rows: list[np.ndarray]) -> list[MemoryBank]:
+        """Make banks of chosen patches, all in one pass over the images."""
+        vectors = patches.take(np.concatenate(rows))
+        of_banks = np.split(vectors, np.cumsum([len(some) for some in rows])[:-1])
+        return [
+            # An index may need more vectors than the other folds have.
+            MemoryBank(
+                of_bank,
+                patches.sources[some],
+                index=self.index if len(some) == len(rows[0]) else "auto",
+            )
+            for of_bank, some in zip(of_banks, rows, strict=True)
+        ]
+
+    def _set_bank(self, coreset: Coreset, bank: MemoryBank) -> None:
+        self.bank_ = bank
         self.coreset_radius_ = None if coreset.cover is None else coreset.cover.radius
 
     def _collect_patches(
@@ -569,14 +601,17 @@ class PatchCoreDetector(BaseImageDetector):
         return n_select
 
     def _exceeds_memory(self, n_patches: int, n_projected: int, held: int) -> bool:
-        """Whether `held` numbers are too many for max_memory, beside projections that must fit."""
+        """Whether `held` numbers are too many for max_memory, beside projections that must fit.
+
+        Those of the other folds are copied where a bank is chosen without one.
+        """
         if self.max_memory is None:
             return False
-        limit, least = parse_bytes(self.max_memory), 4 * n_patches * n_projected
+        limit, least = parse_bytes(self.max_memory), 2 * 4 * n_patches * n_projected
         if least > limit:
             raise ValueError(
-                f"max_memory={self.max_memory!r} is too little for {n_patches} patches: their "
-                f"projections alone take {least / 1e9:.2f} GB. Raise max_memory, set "
+                f"max_memory={self.max_memory!r} is too little for {n_patches} patches: to choose the "
+                f"coreset from their projections alone takes {least / 1e9:.2f} GB. Raise max_memory, set "
                 "a small coreset_projection_dim, or fit on fewer images."
             )
         return least + 4 * held > limit
@@ -592,10 +627,10 @@ class PatchCoreDetector(BaseImageDetector):
         first: int = 0,
         grids: bool = False,
     ) -> TrainingScores:
-        """Score the images that the bank has learned last; `first`: how many it knew before.
+        """Score the images that the bank has learned last, each without its own vectors.
 
-        `twins` are those that have an identical one among them: a bank without one of the two would
-        know the other, so their own vectors stay.
+        `first` is how many images it knew before. `twins` are those that have an identical one among
+        them: a bank without one of the two would know the other, so their own vectors stay.
         """
         n_images = patches.n_images
         leave_out = first + n_images > 1
@@ -605,19 +640,57 @@ class PatchCoreDetector(BaseImageDetector):
             TrainingImage(embedded, footprint, first + i if leave_out and i not in twins else None)
             for i, (embedded, footprint) in enumerate(patches.per_image())
         )
-        in_sample = self.contamination != "auto"
         scores = []
         with progress.stage("calibration", n_images) as advance:
-            for score in self._scorer().score_training(images, grids=grids, in_sample=in_sample):
+            for score in self._scorer().score_training(images, grids=grids):
                 scores.append(score)
                 advance(len(scores))
-        held_out, peaks, maps, whole = (np.array(values) for values in zip(*scores, strict=True))
-        return TrainingScores(
-            out_of_sample=held_out if leave_out else None,
-            in_sample=whole if in_sample else None,
-            peaks=peaks,
-            grids=maps if grids else None,
-        )
+        found = self._as_training_scores(scores, patches)
+        return found if leave_out else found._replace(out_of_sample=None)
+
+    def _score_folds(
+        self,
+        patches: TrainingPatches,
+        banks: list[MemoryBank],
+        folds: np.ndarray,
+        progress: FitProgress,
+        *,
+        grids: bool,
+    ) -> TrainingScores:
+        """Score every image by the bank that was chosen without its fold."""
+        self._check_folds(banks)
+        scorers = [self._scorer(bank) for bank in banks]
+        scores: list[Any] = [None] * patches.n_images
+        stream = iter(enumerate(patches.per_image()))
+        with progress.stage("calibration", patches.n_images) as advance:
+            while some := list(islice(stream, _IMAGES_TOGETHER)):
+                for fold, scorer in enumerate(scorers):
+                    own = [i for i, _ in some if folds[i] == fold]
+                    images = [TrainingImage(*some[i - some[0][0]][1], None) for i in own]
+                    found = scorer.score_training(images, grids=grids)
+                    for i, score in zip(own, found, strict=True):
+                        scores[i] = score
+                advance(some[-1][0] + 1)
+        return self._as_training_scores(scores, patches)
+
+    def _as_training_scores(
+        self, scores: list[TrainingScore], patches: TrainingPatches
+    ) -> TrainingScores:
+        held_out, peaks, grids = (np.array(values) for values in zip(*scores, strict=True))
+        in_sample = None
+        if self.contamination != "auto":
+            scorer = self._scorer()
+            in_sample = np.array([scorer.score_embedded(*image) for image in patches.per_image()])
+        return TrainingScores(held_out, in_sample, peaks, grids if grids.size else None)
+
+    def _check_folds(self, banks: list[MemoryBank]) -> None:
+        """Every fold must leave enough patches to score its images by."""
+        needed, smallest = max(self.n_neighbors, self.b or 1), min(map(len, banks))
+        if smallest < needed:
+            raise ValueError(
+                f"the images of other folds have {smallest} patches, and {needed} are needed to score "
+                f"an image (n_neighbors={self.n_neighbors}, b={self.b}): fit on more images."
+            )
 
     def _check_leave_one_out(self, twins: set[int]) -> None:
         """Every image must leave enough of the bank to others to be scored without its own."""
@@ -658,14 +731,14 @@ class PatchCoreDetector(BaseImageDetector):
         """Return what embeds patches as the bank holds them."""
         return self._network
 
-    def _scorer(self) -> Scorer:
+    def _scorer(self, bank: MemoryBank | None = None) -> Scorer:
         heatmap = Heatmap(self.geometry_.image_size, float(self.smoothing))
         kind = Scorer
         if not is_plain_mode():
             from skad._scoring.fast import FastScorer as kind
         squared = self.distance == "squared"
         rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches, self.image_score)
-        return kind(self.bank_, rule, heatmap)
+        return kind(self.bank_ if bank is None else bank, rule, heatmap)
 
     # ---------------------------------------------------------------- network
 

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.metrics import roc_auc_score
 
-from skad._scoring.thresholds import conformal_threshold
+from skad._scoring.thresholds import fitted_threshold
 from skad.exceptions import TabularDataWarning
 
 
@@ -128,11 +128,17 @@ class TestLabels:
         assert with_y.n_images_ == len(good)
 
     def test_fit_predict_passes_the_labels_on(self, good, defective):
-        X = np.concatenate([good, defective])
-        y = np.repeat([1, -1], [len(good), len(defective)])
-        np.testing.assert_array_equal(
-            make_detector().fit_predict(X, y), make_detector().fit(good).predict(X)
+        """Good images are judged by their scores out of sample, in the order of X."""
+        X = np.concatenate([defective, good])
+        y = np.repeat([-1, 1], [len(defective), len(good)])
+        det = make_detector().fit(good)
+        expected = np.append(
+            det.predict(defective), np.where(det.training_scores_ < det.offset_, -1, 1)
         )
+        assert (expected == -1).sum() > len(defective)
+        np.testing.assert_array_equal(make_detector().fit_predict(X, y), expected)
+        percentile = make_detector(contamination=0.2)
+        np.testing.assert_array_equal(percentile.fit_predict(X, y), percentile.fit(X, y).predict(X))
 
     @pytest.mark.parametrize("y", [[0, 1] * 6, [1, -1, 0] * 4, np.arange(12.0)])
     def test_other_numbers_train_on_all_with_a_warning(self, good, y):
@@ -164,22 +170,10 @@ class TestLabels:
 
 
 class TestThreshold:
-    def test_offset_is_the_conformal_rank(self):
-        scores = np.arange(1.0, 20.0)[::-1]  # 19 scores: 1 / (n + 1) = 0.05
-        assert conformal_threshold(scores, 0.05) == 1
-        assert conformal_threshold(scores, 0.1) == 2
-        assert conformal_threshold(scores, 0.149) == 2
-        assert conformal_threshold(scores, 0.5) == 10
-
-    def test_false_alarm_rate_holds_on_exchangeable_scores(self):
-        rng = np.random.default_rng(0)
-        draws = rng.normal(size=(4000, 40))
-        alarms = [new[0] < conformal_threshold(new[1:], 0.1) for new in draws]
-        assert 0.08 < np.mean(alarms) < 0.12
-
     def test_offset_comes_from_leave_one_image_out_scores(self, good, fitted):
         assert len(fitted.calibration_scores_) == len(good)
-        assert fitted.offset_ == fitted.calibration_scores_[1]  # int(0.2 * 13) = 2
+        expected = np.quantile(fitted.calibration_scores_, 0.2, method="weibull")
+        assert fitted.offset_ == expected
         # Without its own patches an image cannot look more normal.
         in_sample = np.sort(fitted.score_samples(good))
         assert (fitted.calibration_scores_ <= in_sample).all()
@@ -192,7 +186,7 @@ class TestThreshold:
     def test_too_few_images_for_the_rate(self, good):
         with pytest.warns(UserWarning, match="cannot be promised from 12 good images"):
             det = make_detector(target_false_alarm_rate=0.01).fit(good)
-        assert det.offset_ == det.calibration_scores_[0]
+        assert det.offset_ == fitted_threshold(det.calibration_scores_, 0.01)
 
     def test_defects_are_found(self, good, defective, fitted):
         assert (fitted.predict(defective) == -1).all()

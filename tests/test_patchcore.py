@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_detector
+from sklearn.utils import check_random_state
+
+from skad._bank import start_coreset
+from skad._scoring.folds import N_FOLDS, split_images
 
 
 def embed(det, image):
@@ -132,12 +136,41 @@ class TestScores:
         ],
     )
     def test_leave_one_image_out(self, good, params):
-        det = make_detector(**params).fit(good)
+        """A bank of all patches, without those of an image, is the bank of the other images."""
+        det = make_detector(coreset_size="auto", **params).fit(good)
         vectors, sources = det.bank_.vectors.copy(), det.bank_.sources.copy()
         expected = []
         for i, image in enumerate(good):
             det.bank_ = type(det.bank_)(vectors[sources != i], sources[sources != i])
             expected.append(det.score_samples(image[None])[0])
+        np.testing.assert_allclose(det.training_scores_, expected, rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        "params", [{}, {"image_score": "patch", "b": 3}, {"geometry": "pad", "index": "Flat"}]
+    )
+    def test_folds(self, good, params):
+        """Each image by a bank of the same size that was chosen among the images of other folds."""
+        if "index" in params:
+            pytest.importorskip("faiss")
+        det = make_detector(**params).fit(good)
+        patches = np.stack([embed(det, image) for image in good]).astype(np.float32)
+        inside = det.geometry_.footprints([good[0].shape[:2]], (4, 4))[0].mask.ravel()
+        patches = patches[:, inside]
+        # The generator draws the projection, the folds, the bank, and the bank of each fold.
+        seed = int(check_random_state(0).randint(np.iinfo(np.int32).max))
+        generator = torch.Generator().manual_seed(seed)
+        projected = torch.from_numpy(patches @ det._as_fitted()._projection(generator).numpy().T)
+        folds = split_images(len(good), generator)
+        assert np.bincount(folds).tolist() == [len(good) // N_FOLDS] * N_FOLDS
+        n = len(det.bank_)
+        start_coreset(projected.flatten(0, 1), n, generator=generator)
+        expected = np.empty(len(good))
+        for fold in range(N_FOLDS):
+            others = folds != fold
+            rows = start_coreset(projected[others].flatten(0, 1), n, generator=generator).rows
+            vectors = patches[others].reshape(-1, patches.shape[-1])[rows]
+            det.bank_ = type(det.bank_)(vectors, np.zeros(n))
+            expected[~others] = det.score_samples(good[~others])
         np.testing.assert_allclose(det.training_scores_, expected, rtol=1e-12)
 
     def test_padding_is_never_scored(self, good):
@@ -224,10 +257,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match="image 3"):
             make_detector().fit([*good[:3], good[0][:4]])
 
-    def test_one_image_that_holds_the_whole_bank(self, good):
-        X = np.concatenate([np.full_like(good[:2], 128), good[:1]])
-        with pytest.raises(ValueError, match="image 2 alone holds"):
-            make_detector(coreset_size=1, n_neighbors=1).fit(X[[0, 1, 2]][::1])
+    def test_too_few_patches_without_an_image(self, good):
+        with pytest.raises(ValueError, match="image 0 alone holds 16 of the 32 vectors"):
+            make_detector(coreset_size=1.0, n_neighbors=20).fit(good[:2])
+        with pytest.raises(ValueError, match="the images of other folds have 16 patches"):
+            make_detector(coreset_size=0.9, n_neighbors=20).fit(good[:2])
 
     def test_weights_of_another_network_at_scoring(self, good):
         det = make_detector().fit(good)

@@ -58,13 +58,13 @@ class FastScorer(Scorer):
         """Score an image and, if `maps`, all of its patches."""
         patches = inside(extractor.join(pooled)[0], footprint.mask)
         if not maps and self._is_lazy(patches.device):
-            return self._score_alone(patches, footprint), np.empty(0)
+            return self.score_embedded(patches, footprint), np.empty(0)
         scores = self._score_all(extractor, pooled[0], patches, footprint.mask)
         grid = on_grid(scores, footprint.mask)
         return self.score_image(patches, scores, footprint), grid if maps else np.empty(0)
 
     def score_training(
-        self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool
+        self, images: Iterable[TrainingImage], *, grids: bool
     ) -> Iterator[TrainingScore]:
         """Score training images as if the bank had never seen them, several together."""
         images = iter(images)
@@ -72,11 +72,7 @@ class FastScorer(Scorer):
             at_once = min(_NUMBERS_TOGETHER, _TIMES_THE_BANK * self.bank.vectors.size)
             n_more = at_once // (first.footprint.mask.size * self.bank.vectors.shape[1]) - 1
             group = [first, *islice(images, max(0, n_more))]
-            held_out = self._score_held_out(group, grids)
-            for image, score in zip(group, held_out, strict=True):
-                # By the very searches that score new images: a percentile must meet them bit by bit.
-                whole = self._score_alone(image.patches, image.footprint) if in_sample else np.nan
-                yield score._replace(in_sample=whole)
+            yield from self._score_held_out(group, grids)
 
     def _score_held_out(self, group: list[TrainingImage], grids: bool) -> Iterator[TrainingScore]:
         if not self._is_lazy(group[0].patches.device):
@@ -105,12 +101,12 @@ class FastScorer(Scorer):
         scores = scores if by_patch else highest
         for image, one, peak, score in zip(group, lazy, highest, scores, strict=True):
             grid = on_grid(one.values, image.footprint.mask) if grids else np.empty(0)
-            yield TrainingScore(score, peak, grid, np.nan)
+            yield TrainingScore(score, peak, grid)
 
-    def _score_alone(self, patches: torch.Tensor, footprint: Footprint) -> float:
-        """Score a new image by the patches that matter."""
+    def score_embedded(self, patches: torch.Tensor, footprint: Footprint) -> float:
+        """Score an image by those of its patches that matter."""
         if not self._is_lazy(patches.device):
-            return self.score_image(patches, self.score_patches(patches), footprint)
+            return super().score_embedded(patches, footprint)
         lazy = self._lazy(patches, None)
         if self.rule.image_score == "patch":
             compute([(lazy, lazy.rivals)], self.score_patches)

@@ -124,13 +124,11 @@ class TrainingScore(NamedTuple):
     """Anomaly scores of a training image."""
 
     held_out: float
-    """By the bank without the image's own vectors."""
+    """By a bank that does not hold the image's own vectors."""
     peak: float
     """The highest value of its heat map, held out as well; the score itself if the rule is "map"."""
     grid: NDArray[np.float64]
     """(h, w) held-out patch scores; NaN in padding. Empty if grids were not asked for."""
-    in_sample: float
-    """By the whole bank, as new images are scored; NaN if it was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -200,16 +198,18 @@ class Scorer:
         return self.score_image(patches, scores, footprint), grid
 
     def score_training(
-        self, images: Iterable[TrainingImage], *, grids: bool, in_sample: bool
+        self, images: Iterable[TrainingImage], *, grids: bool
     ) -> Iterator[TrainingScore]:
         """Score training images as if the bank had never seen them."""
         for patches, footprint, source in images:
             scores = self.score_patches(patches, source)
             grid = on_grid(scores, footprint.mask)
-            whole = self.score_patches(patches) if in_sample else None
             yield TrainingScore(
                 self.score_image(patches, scores, footprint, source),
                 self.heatmap.summary(grid, footprint.box),
                 grid if grids else np.empty(0),
-                np.nan if whole is None else self.score_image(patches, whole, footprint),
             )
+
+    def score_embedded(self, patches: torch.Tensor, footprint: Footprint) -> float:
+        """Score an image by its patches, as new images are scored."""
+        return self.score_image(patches, self.score_patches(patches), footprint)

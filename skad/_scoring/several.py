@@ -27,7 +27,6 @@ def score_held_out(
     Yields
     ------
     TrainingScore
-        Without an in-sample score.
     """
     scores = _scores_of_all(scorer, group)
     of_images = score_images(scorer, group, scores)
@@ -36,7 +35,7 @@ def score_held_out(
         peak = score
         if scorer.rule.image_score != "map":
             peak = scorer.heatmap.summary(grid, image.footprint.box)
-        yield TrainingScore(score, peak, grid if grids else np.empty(0), np.nan)
+        yield TrainingScore(score, peak, grid if grids else np.empty(0))
 
 
 def score_images(

@@ -14,30 +14,13 @@ from skad._common.warn import warn_user
 _LEAST_RATE, _LARGEST_LOG = 1e-12, 300.0
 
 
-def conformal_threshold(scores: np.ndarray, rate: float) -> float:
-    """Find the largest threshold whose false-alarm rate is at most `rate` on exchangeable good images.
-
-    A new good image falls below the k-th smallest of n out-of-sample scores with a probability of
-    at most k / (n + 1).
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        Of images that the model has not seen.
-    rate : float
-        In (0, 1).
-
-    Returns
-    -------
-    float
-        One of the scores; the lowest where n is too small for the rate.
-    """
-    k = min(max(_rank(len(scores), rate), 1), len(scores))
-    return float(np.sort(scores)[k - 1])
-
-
 def threshold_for_rate(scores: np.ndarray, rate: float) -> float:
-    """Find the threshold for a false-alarm rate: by rank, or by a fitted tail where scores are too few.
+    """Find the threshold below which a fraction `rate` of good images falls.
+
+    Of n exchangeable scores and a new one, the new one falls below the k-th smallest with a probability
+    of k / (n + 1). So the threshold lies at rank rate * (n + 1), interpolated between two scores: the
+    next lower score alone would halve the rate where n is small. Where this rank is below 1, it lies
+    beyond all scores: see `fitted_threshold`.
 
     Parameters
     ----------
@@ -49,10 +32,15 @@ def threshold_for_rate(scores: np.ndarray, rate: float) -> float:
     Returns
     -------
     float
+
+    References
+    ----------
+    R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages", The American Statistician 50,
+    1996: definition 6, of Weibull.
     """
-    if _rank(len(scores), rate) == 0 and len(scores) > 1:
+    if len(scores) > 1 and _is_beyond(len(scores), rate):
         return fitted_threshold(scores, rate)
-    return conformal_threshold(scores, rate)
+    return float(np.quantile(scores, rate, method="weibull"))
 
 
 def fitted_threshold(scores: np.ndarray, rate: float) -> float:
@@ -92,7 +80,7 @@ def fitted_threshold(scores: np.ndarray, rate: float) -> float:
 
 def warn_if_too_few(n: int, rate: float) -> None:
     """Warn that n images cannot promise a false-alarm rate."""
-    if _rank(n, rate) == 0:
+    if _is_beyond(n, rate):
         warn_user(
             f"target_false_alarm_rate={rate:g} cannot be promised from {n} good images: the smallest "
             f"rate is 1 / (n + 1) = {1 / (n + 1):.3g}. The threshold is estimated from a normal law of "
@@ -122,6 +110,7 @@ def margin_at_ties(scores: np.ndarray, threshold: float, rounding: float) -> flo
     return rounding if tied else 0.0
 
 
-def _rank(n: int, rate: float) -> int:
+def _is_beyond(n: int, rate: float) -> bool:
+    """Whether even the lowest of n scores is too high a threshold for the rate."""
     # The tolerance keeps rates such as 0.05 = 1 / 20 on their rank in floating point.
-    return int(rate * (n + 1) + 1e-9)
+    return rate * (n + 1) < 1 - 1e-9

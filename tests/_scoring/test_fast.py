@@ -72,8 +72,8 @@ def test_new_images(scoring, scorers, as_seen, maps):
         assert_same(fast.grid, plain.grid)
 
 
-@pytest.mark.parametrize(("grids", "in_sample"), [(False, False), (True, True)])
-def test_training_images(scoring, scorers, as_seen, grids, in_sample):
+@pytest.mark.parametrize("grids", [False, True])
+def test_training_images(scoring, scorers, as_seen, grids):
     embedded = scoring[0]._embedder().embed(as_seen.pixels)
     footprints = as_seen.footprints
     images = [
@@ -81,15 +81,14 @@ def test_training_images(scoring, scorers, as_seen, grids, in_sample):
         # The second leaves nothing out, as an image does that has a twin.
         for patches, at, source in zip(embedded, footprints, [0, None, 2, 3], strict=False)
     ]
-    found, expected = (
-        list(scorer.score_training(images, grids=grids, in_sample=in_sample)) for scorer in scorers
-    )
+    found, expected = (list(scorer.score_training(images, grids=grids)) for scorer in scorers)
     assert len(found) == len(expected) == 4
     for one, other in zip(found, expected, strict=True):
         for part, wanted in zip(one, other, strict=True):
             assert_same(part, wanted)
         assert one.grid.size == (footprints[0].mask.size if grids else 0)
-        assert np.isnan(one.in_sample) == (not in_sample)
+    for image in images:
+        assert_same(*(scorer.score_embedded(image.patches, image.footprint) for scorer in scorers))
 
 
 DETECTORS = {
