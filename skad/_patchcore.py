@@ -146,8 +146,9 @@ class PatchCoreDetector(BaseImageDetector):
         run the backbone on images that it has seen; see :class:`FeatureStore`. Does not change the
         scores. May be changed after ``fit``; set it to None for a detector that goes to another machine.
     contamination : "auto" or float, default="auto"
-        "auto": the threshold keeps `target_false_alarm_rate`, from leave-one-image-out scores. A
-        float in (0, 0.5]: scikit-learn's percentile of the training scores.
+        "auto": the threshold keeps `target_false_alarm_rate`, by scores of the training images from
+        banks that do not know them (three folds). A float in (0, 0.5]: scikit-learn's percentile of
+        the training scores.
     target_false_alarm_rate : float, default=0.05
         Fraction of good images that may be called defective, in (0, 1). Setting it on a fitted detector
         by ``set_params`` moves the threshold, as :meth:`calibrate` does.
@@ -454,8 +455,8 @@ class PatchCoreDetector(BaseImageDetector):
         in its projection. "random" stays a random draw; "approximate" applies its rule to the new
         patches, or to bank and new patches together, and bounds nothing.
 
-        **Thresholds.** New images are scored as in ``fit``, against the whole bank without their own
-        vectors. Earlier images cannot be scored again; their scores stay as they were measured, for as
+        **Thresholds.** New images are scored by the whole bank without their own vectors; with the other
+        vectors around them gone unchosen, they look slightly more anomalous than new images will. Earlier images cannot be scored again; their scores stay as they were measured, for as
         long as the bank knows at most half as many images again as it knew then. So more than a third
         of all images count, always the latest. If the bank grows, an old score can only be at least as
         anomalous as it would be today: such scores make thresholds lenient and p-values large, never
