@@ -191,7 +191,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         >>> len(det.calibrate(good[8:]).calibration_scores_)
         4
         """
-        before, moved = vars(self), self._as_fitted()
+        # Measured by one snapshot, whose parts are snapshots as well; changed on another.
+        before, now, moved = vars(self), self._as_fitted(), self._snapshot()
         if target_false_alarm_rate is not None:
             moved.target_false_alarm_rate = target_false_alarm_rate
         elif X is None:
@@ -205,7 +206,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         if X is None:
             moved._follow_rate()
         else:
-            moved._calibrate_on_fresh(X)
+            moved._calibrate_on_fresh(*now._measure_fresh(X))
         if vars(self) is not before:
             raise RuntimeError(MEANWHILE.format(done="the threshold is that of the new fit"))
         self._become(moved, target_false_alarm_rate=moved.target_false_alarm_rate)
@@ -253,14 +254,18 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         if self._params_at_fit["contamination"] == "auto":
             self._keep_rate()
 
-    def _calibrate_on_fresh(self, X: Any) -> None:
-        """Set thresholds by images that were not learned from, on a snapshot."""
+    def _measure_fresh(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Measure anomaly scores, and highest values of maps, of images that were not learned from."""
         measured = [(found.score, found.peak) for found in self._iter_maps(X)]
         if len(measured) < 2:
             raise ValueError(
                 f"n_samples={len(measured)}: a threshold needs at least two fresh good images."
             )
         scores, peaks = np.array(measured).T
+        return scores, peaks
+
+    def _calibrate_on_fresh(self, scores: np.ndarray, peaks: np.ndarray) -> None:
+        """Set thresholds by images that were not learned from, on a snapshot."""
         self._params_at_fit = {
             **self._params_at_fit,
             "target_false_alarm_rate": self.target_false_alarm_rate,
