@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -41,7 +40,7 @@ from skad._features import (
 )
 from skad._images import ImageBatch, ImageSource
 from skad._scoring.calibration import CalibrationLog
-from skad._scoring.folds import select_without, split_images
+from skad._scoring.folds import score_folds, select_without, split_images
 from skad._scoring.growing import Growth, grow_bank
 from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage, TrainingScore
@@ -62,8 +61,6 @@ from skad._verdicts import MEANWHILE
 _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 # Vectors of the bank that tell how long vectors are.
 _N_MEASURED = 1024
-# Training images whose patches are held to be scored together.
-_IMAGES_TOGETHER = 48
 
 
 class PatchCoreDetector(BaseImageDetector):
@@ -455,14 +452,15 @@ class PatchCoreDetector(BaseImageDetector):
         in its projection. "random" stays a random draw; "approximate" applies its rule to the new
         patches, or to bank and new patches together, and bounds nothing.
 
-        **Thresholds.** New images are scored by the whole bank without their own vectors; with the other
-        vectors around them gone unchosen, they look slightly more anomalous than new images will. Earlier images cannot be scored again; their scores stay as they were measured, for as
+        **Thresholds.** New images are scored by the whole bank without their own vectors. That leaves
+        holes, so that they look slightly more anomalous than new images will: thresholds are a little
+        lenient. Earlier images cannot be scored again; their scores stay as they were measured, for as
         long as the bank knows at most half as many images again as it knew then. So more than a third
         of all images count, always the latest. If the bank grows, an old score can only be at least as
         anomalous as it would be today: such scores make thresholds lenient and p-values large, never
         the other way round. With a bank of fixed size, or with `b`, they may err to either side. The
         promise needs new images from where the old ones came from, as ever: after a change of light
-        or material, fit again.
+        or material, fit again, or :meth:`calibrate` on fresh images.
 
         References
         ----------
@@ -612,8 +610,8 @@ class PatchCoreDetector(BaseImageDetector):
         if least > limit:
             raise ValueError(
                 f"max_memory={self.max_memory!r} is too little for {n_patches} patches: to choose the "
-                f"coreset from their projections alone takes {least / 1e9:.2f} GB. Raise max_memory, set "
-                "a small coreset_projection_dim, or fit on fewer images."
+                f"coreset from their projections alone takes {least / 1e9:.2f} GB. Raise max_memory, "
+                "set a small coreset_projection_dim, or fit on fewer images."
             )
         return least + 4 * held > limit
 
@@ -661,17 +659,8 @@ class PatchCoreDetector(BaseImageDetector):
         """Score every image by the bank that was chosen without its fold."""
         self._check_folds(banks)
         scorers = [self._scorer(bank) for bank in banks]
-        scores: list[Any] = [None] * patches.n_images
-        stream = iter(enumerate(patches.per_image()))
         with progress.stage("calibration", patches.n_images) as advance:
-            while some := list(islice(stream, _IMAGES_TOGETHER)):
-                for fold, scorer in enumerate(scorers):
-                    own = [i for i, _ in some if folds[i] == fold]
-                    images = [TrainingImage(*some[i - some[0][0]][1], None) for i in own]
-                    found = scorer.score_training(images, grids=grids)
-                    for i, score in zip(own, found, strict=True):
-                        scores[i] = score
-                advance(some[-1][0] + 1)
+            scores = score_folds(scorers, patches, folds, grids=grids, progress=advance)
         return self._as_training_scores(scores, patches)
 
     def _as_training_scores(

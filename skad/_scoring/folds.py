@@ -12,8 +12,9 @@ of all folds together. What such a threshold promises stands in docs/thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -21,10 +22,14 @@ import torch
 from numpy.typing import NDArray
 
 from skad._bank import Coreset
+from skad._features import TrainingPatches
+from skad._scoring.plain import Scorer, TrainingImage, TrainingScore
 
 # Each fold costs a selection; the more there are, the fewer images its bank lacks. See
 # docs/thresholds.md.
 N_FOLDS = 3
+# Images whose patches are held, to be scored together.
+_IMAGES_TOGETHER = 48
 
 
 class Select(Protocol):
@@ -87,6 +92,44 @@ def select_without(
         coreset = select(others, min(n_select, len(rows)), progress=more)
         chosen.append(rows[coreset.rows])
     return chosen
+
+
+def score_folds(
+    scorers: Sequence[Scorer],
+    patches: TrainingPatches,
+    folds: NDArray[np.int64],
+    *,
+    grids: bool,
+    progress: Callable[[int], None],
+) -> list[TrainingScore]:
+    """Score every image by the bank that was chosen without its fold, in one pass over the images.
+
+    Parameters
+    ----------
+    scorers : sequence of Scorer
+        One per fold.
+    patches : TrainingPatches
+    folds : ndarray of shape (n_images,)
+        The fold of each image.
+    grids : bool
+        Whether the scores of all patches are wanted as well.
+    progress : callable
+        Told of the images scored so far.
+
+    Returns
+    -------
+    list of TrainingScore
+        In the order of the images.
+    """
+    scores: dict[int, TrainingScore] = {}
+    stream = iter(enumerate(patches.per_image()))
+    while some := dict(islice(stream, _IMAGES_TOGETHER)):
+        for fold, scorer in enumerate(scorers):
+            own = [i for i in some if folds[i] == fold]
+            images = [TrainingImage(*some[i], None) for i in own]
+            scores |= zip(own, scorer.score_training(images, grids=grids), strict=True)
+        progress(len(scores))
+    return [scores[i] for i in range(patches.n_images)]
 
 
 def _report(progress: Callable[[int], None], done: int, more: int) -> None:
