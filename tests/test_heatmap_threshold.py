@@ -10,6 +10,8 @@ from scipy.ndimage import gaussian_filter
 from skad import ReConPatchDetector, ScoreFusionDetector
 
 RATE = 0.2
+# A bank of all patches is made without those of an image by leaving them out.
+WHOLE = {"coreset_size": "auto"}
 
 
 def embed(det, image):
@@ -70,12 +72,12 @@ def by_rank(peaks):
     [
         {},
         {"geometry": "pad"},
-        {"image_size": 96, "n_neighbors": 3},  # bounds spare searches
-        {"geometry": "pad", "image_size": 96, "distance": "squared"},
+        {"image_size": 64, "n_neighbors": 3},  # bounds spare searches
+        {"geometry": "pad", "image_size": 64, "distance": "squared"},
         {"smoothing": 9.0, "geometry": "crop", "resize": 40},
         {"image_score": 0.1, "geometry": "pad"},
         {"image_score": "patch"},
-        {"b": 4, "geometry": "pad", "image_size": 96, "image_score": "patch"},
+        {"b": 4, "geometry": "pad", "image_size": 64, "image_score": "patch"},
         {"b": 3, "n_neighbors": 2, "distance": "squared", "image_score": "patch"},
     ],
     ids=str,
@@ -83,7 +85,7 @@ def by_rank(peaks):
 @pytest.mark.parametrize("make", [make_detector, make_reconpatch])
 def test_of_a_bank(good, make, params):
     good = good[:8]
-    params = {"epochs": 1, **params} if make is make_reconpatch else params
+    params = {**WHOLE, **params} if make is make_detector else {**WHOLE, "epochs": 1, **params}
     det = make(target_false_alarm_rate=RATE, **params).fit(good)
     maps = [canvas_of(det, image, i) for i, image in enumerate(good)]
     peaks = np.array([canvas.max() for canvas in maps])
@@ -132,8 +134,8 @@ def test_of_new_images_of_any_size(good, defective, params, image_score):
 @pytest.mark.parametrize("image_score", ["map", "patch"])
 def test_of_a_fraction_of_training_images(good, image_score):
     """With a percentile instead of a rank: of scores of the whole bank, or of left-out peaks."""
-    det = make_detector(contamination=0.25, image_score=image_score).fit(good)
-    sources = range(len(good)) if image_score == "patch" else [None] * len(good)
+    size, sources = (0.25, [None] * 12) if image_score == "map" else ("auto", range(12))
+    det = make_detector(contamination=0.25, image_score=image_score, coreset_size=size).fit(good)
     peaks = [canvas_of(det, image, i).max() for i, image in zip(sources, good, strict=True)]
     assert det.heatmap_threshold_ == pytest.approx(np.percentile(peaks, 75), rel=1e-9)
 
@@ -141,7 +143,7 @@ def test_of_a_fraction_of_training_images(good, image_score):
 def test_of_images_of_different_sizes(good):
     """Every image has its own padding."""
     images = [image[: 40 - 2 * i, :48] for i, image in enumerate(good)]
-    det = make_detector(geometry="pad", target_false_alarm_rate=RATE).fit(images)
+    det = make_detector(geometry="pad", target_false_alarm_rate=RATE, **WHOLE).fit(images)
     peaks = [canvas_of(det, image, i).max() for i, image in enumerate(images)]
     np.testing.assert_allclose(-det.training_scores_, peaks, rtol=1e-9)
     assert det.heatmap_threshold_ == pytest.approx(by_rank(peaks), rel=1e-9)
@@ -194,7 +196,10 @@ def test_of_a_network(good, params):
 )
 def test_of_an_ensemble(good, params):
     """Mean of the members' z-scores, cell by cell, then up-sampled and smoothed."""
-    members = [("near", make_detector()), ("far", make_detector(n_neighbors=3, random_state=1))]
+    members = [
+        ("near", make_detector(**WHOLE)),
+        ("far", make_detector(n_neighbors=3, random_state=1, **WHOLE)),
+    ]
     det = ScoreFusionDetector(members, target_false_alarm_rate=RATE, **params).fit(good)
     fused = 0
     for member in det.estimators_:
