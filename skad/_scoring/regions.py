@@ -5,6 +5,11 @@ its most anomalous pixel. So an image has a region exactly if that pixel is abov
 whatever the size of the image: nothing is interpolated any more, and a region covers one pixel of the
 image at least.
 
+A map is blurred: a patch sees 24 to 48 pixels of the canvas, so what is above the threshold is a blob
+some 15 pixels wider than a crack. Within it, a region is what reaches half of the way from the usual
+peak of a good image to the highest value near by (`sharpen`), as the width of a blurred line is
+measured at half of its maximum. That shapes regions; it neither adds nor removes one.
+
 No array here is as large as the image: rows and columns of the canvas are counted as often as pixels
 of the image look them up.
 """
@@ -20,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import find_objects, label, maximum_filter
 
 from skad._scoring.contours import trace
 
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
 
     from skad._images.geometry import Geometry, NearestPixels
 
+# How far the blur of a map reaches, in pixels of the canvas: half of what a patch sees at strides of 8
+# (24 pixels) and 16 (48), on the mean. benchmarks/region_shapes.py compares others.
+_REACH = 18
 # Pixels that touch at a corner belong to one region, as in the metrics.
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=int)
 _FIGURES = (
@@ -156,6 +164,25 @@ class Regions(Sequence[list[Region]]):
         n = sum(map(len, self._images))
         return f"<Regions: {n} in {len(self)} image{'' if len(self) == 1 else 's'}>"
 
+    def labels(self, index: int) -> np.ndarray:
+        """Tell to which region each pixel of one image belongs.
+
+        Parameters
+        ----------
+        index : int
+            Of the image.
+
+        Returns
+        -------
+        ndarray of shape (H, W), int
+            1 for ``regions[index][0]``, 2 for the next; 0 outside of all.
+        """
+        numbers = np.zeros(self.shapes[index], dtype=np.int32)
+        for number, region in reversed([*enumerate(self._images[index], 1)]):
+            top, left, bottom, right = region.box
+            numbers[top:bottom, left:right][region.mask] = number
+        return numbers
+
     def mask(self, index: int) -> np.ndarray:
         """Mark all regions of one image.
 
@@ -168,11 +195,7 @@ class Regions(Sequence[list[Region]]):
         -------
         ndarray of shape (H, W), bool
         """
-        marked = np.zeros(self.shapes[index], dtype=bool)
-        for region in self._images[index]:
-            top, left, bottom, right = region.box
-            marked[top:bottom, left:right] |= region.mask
-        return marked
+        return self.labels(index) > 0
 
     def to_frame(self) -> pd.DataFrame:
         """Make a table of all regions; needs pandas.
@@ -231,6 +254,7 @@ def regions_of(
     shape: tuple[int, int],
     *,
     min_area: float = 0,
+    usual_peak: float | None = None,
 ) -> list[Region]:
     """Find the regions of an image above a threshold.
 
@@ -246,6 +270,9 @@ def regions_of(
         Of the image.
     min_area : float, default=0
         Regions of fewer pixels of the image are left out.
+    usual_peak : float, default=None
+        Highest value of the map of a usual good image, by which :func:`sharpen` shapes regions. None:
+        a region is all that is above the threshold.
 
     Returns
     -------
@@ -257,10 +284,32 @@ def regions_of(
     found = []
     for number, (rows, columns) in enumerate(find_objects(labels), 1):
         values = np.where(labels[rows, columns] == number, canvas[rows, columns], -np.inf)
+        if usual_peak is not None:
+            values = sharpen(values, min(usual_peak, threshold))
         blocks = _carry(values, near_rows.of(rows), near_columns.of(columns))
         found.append(_measure(blocks, float(values.max()), shape))
     large = [region for region in found if region.area >= min_area]
     return sorted(large, key=lambda region: -region.peak)
+
+
+def sharpen(values: np.ndarray, base: float, reach: int = _REACH) -> np.ndarray:
+    """Leave out what is less than half of the way from a base to the highest value near by.
+
+    Parameters
+    ----------
+    values : ndarray of shape (h, w)
+        -inf at pixels that are out already; all others above `base`.
+    base : float
+    reach : int
+        Near by are pixels at most as many rows and columns away.
+
+    Returns
+    -------
+    ndarray of shape (h, w)
+        -inf at all that is left out; never the highest value.
+    """
+    highest = maximum_filter(values, size=2 * reach + 1, mode="constant", cval=-np.inf)
+    return np.where(values >= base / 2 + highest / 2, values, -np.inf)
 
 
 def _carry(values: np.ndarray, rows: NearestPixels, columns: NearestPixels) -> Blocks:

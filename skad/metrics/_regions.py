@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class RegionReport(NamedTuple):
     n_defects: int
     """Defects in all masks: pixels that touch, at a corner at least, are one."""
     n_regions: int
-    """Regions in all images, counted in the same way."""
+    """Regions in all images: those of ``Regions``; in masks, pixels that touch are one."""
     n_false_regions: int
     """Regions without a defective pixel, in good and in defective images."""
 
@@ -78,7 +79,7 @@ def region_report(masks: Iterable[np.ndarray | None], regions: Iterable[Any]) ->
     >>> report.precision, round(report.recall, 2), report.overlap, report.hit_rate
     (0.5, 0.33, 0.25, 0.5)
     """
-    images = [_compare(mask, found) for mask, found in _pairs(masks, regions)]
+    images = [_compare(mask, numbers) for mask, numbers in _pairs(masks, regions)]
     if not images:
         raise ValueError("no masks and regions given.")
     shared = sum(image.shared for image in images)
@@ -111,13 +112,13 @@ class _Compared(NamedTuple):
     n_false: int
 
 
-def _compare(mask: np.ndarray, found: np.ndarray) -> _Compared:
+def _compare(mask: np.ndarray, regions: np.ndarray) -> _Compared:
+    found = regions > 0
     both = mask & found
     defects, n_defects = label(mask, structure=EIGHT_NEIGHBOURS)
-    regions, n_regions = label(found, structure=EIGHT_NEIGHBOURS)
     sizes = np.bincount(defects[mask], minlength=n_defects + 1)[1:]
     hit = np.bincount(defects[both], minlength=n_defects + 1)[1:]
-    n_true = len(np.unique(regions[both]))
+    n_regions, n_true = (len(np.unique(regions[where])) for where in (found, both))
     return _Compared(
         int(mask.sum()),
         int(found.sum()),
@@ -129,21 +130,33 @@ def _compare(mask: np.ndarray, found: np.ndarray) -> _Compared:
 
 
 def _pairs(masks: Any, regions: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Check masks and what was found, pair by pair."""
-    if hasattr(regions, "shapes"):  # Regions, which has no mask until it is asked for one
-        regions = map(regions.mask, range(len(regions)))
-    for i, (mask, found) in enumerate(zip(masks, regions, strict=True)):
-        named = (mask, f"mask {i}"), (found, f"regions of image {i}")
-        given = [marked(pixels, name) for pixels, name in named if pixels is not None]
-        nothing = np.zeros(given[0].shape if given else (1, 1), dtype=bool)
-        truth = nothing if mask is None else given[0]
-        called = nothing if found is None else given[-1]
-        if truth.shape != called.shape or truth.ndim != 2:
+    """Check pair by pair; yield which pixels are defective, and the numbers of regions."""
+    if hasattr(regions, "labels"):  # Regions, which makes no array until it is asked for one
+        numbered = map(regions.labels, range(len(regions)))
+    else:
+        numbered = map(_numbered, itertools.count(), regions)
+    for i, (mask, found) in enumerate(zip(masks, numbered, strict=True)):
+        truth = None if mask is None else marked(mask, f"mask {i}")
+        if truth is None and found is None:
+            truth, found = np.zeros((1, 1), bool), np.zeros((1, 1), int)
+        elif truth is None:
+            truth = np.zeros(found.shape, bool)
+        elif found is None:
+            found = np.zeros(truth.shape, int)
+        if truth.shape != found.shape or truth.ndim != 2:
             raise ValueError(
-                f"mask {i} has shape {truth.shape}, the regions of its image {called.shape}: both must "
+                f"mask {i} has shape {truth.shape}, the regions of its image {found.shape}: both must "
                 "be (H, W), one pair per image. A single pair is passed as [mask], [regions]."
             )
-        yield truth, called
+        yield truth, found
+
+
+def _numbered(i: int, found: Any) -> Any:
+    """Give each region of a mask a number; None where nothing was found."""
+    if found is None:
+        return None
+    called = marked(found, f"regions of image {i}")
+    return label(called, structure=np.ones((3,) * called.ndim))[0]
 
 
 def _ratio(part: float, whole: int) -> float:

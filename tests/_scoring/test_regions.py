@@ -116,6 +116,42 @@ def test_nan_and_the_threshold_itself_are_not_above_it():
     assert regions_of(canvas, 0.5, Geometry("squash", S), (10, 10)) == []
 
 
+# --------------------------------------------------------------------------- shapes
+
+
+def line(height, half_width, at=16):
+    """A blurred vertical line: triangular across, `height` above a level of 1."""
+    across = np.clip(1 - np.abs(np.arange(S) - at) / (2 * half_width), 0, None)
+    return np.broadcast_to(1 + height * across, (S, S)).copy()
+
+
+def test_a_blurred_line_is_as_wide_as_at_half_of_its_height():
+    canvas, geometry = line(height=8, half_width=4), Geometry("squash", S)
+    (blob,) = regions_of(canvas, 1.5, geometry, (S, S))
+    (region,) = regions_of(canvas, 1.5, geometry, (S, S), usual_peak=1.0)
+    assert blob.box == (0, 9, S, 24)
+    assert region.box == (0, 12, S, 21)
+    assert (region.peak, region.peak_at) == (blob.peak, blob.peak_at)
+
+
+def test_a_strong_defect_hides_no_weak_one():
+    canvas = np.ones((S, S))
+    canvas[4:8, 4:8], canvas[4:8, 10:14] = 9, 2
+    found = regions_of(canvas, 1.5, Geometry("squash", S), (S, S), usual_peak=1.2)
+    assert [region.area for region in found] == [16, 16]
+
+
+@pytest.mark.parametrize("usual_peak", [-5.0, 0.5, 0.9, 7.0])
+def test_shaping_neither_adds_nor_removes_regions(usual_peak):
+    geometry, shape = Geometry("pad", S), (40, 90)
+    canvas = canvas_of(geometry, shape)
+    blobs = regions_of(canvas, 0.8, geometry, shape)
+    shaped = regions_of(canvas, 0.8, geometry, shape, usual_peak=usual_peak)
+    assert [region.peak for region in shaped] == [region.peak for region in blobs]
+    inside = Regions([shaped], [shape]).mask(0) & ~Regions([blobs], [shape]).mask(0)
+    assert not inside.any()
+
+
 # --------------------------------------------------------------------------- many images
 
 
