@@ -88,10 +88,9 @@ def _drift(detector: Any, scores: np.ndarray, labels: np.ndarray | None) -> str:
     of_good = scores if labels is None else scores[labels == 1]
     if not len(of_good) or not monitor.update(of_good).n_counted_:
         return f"cannot be told: no image is {kind}"
-    images = f"{monitor.n_counted_} images {kind}"
-    if monitor.is_drifting_:
-        return f"yes: the {images} do not look like the training images (level {monitor.level:g})"
-    return f"no sign of it in {images} (level {monitor.level:g})"
+    found = "an alarm" if monitor.is_drifting_ else "no alarm"
+    mean = np.nanmean(monitor.p_values_)
+    return f"{found} in {monitor.n_counted_} images {kind}; mean p-value {mean:.2f}, 0.5 without drift"
 
 
 def _image_figures(labels: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:

@@ -85,8 +85,9 @@ class DriftMonitor:
     without them, new images from the final model. They are exchangeable as far as both kinds of
     models score alike; ``docs/drift.md`` has what was measured. A threshold that was fitted to all
     calibration scores, rather than being one of them, makes the selection approximate too. With a
-    threshold, missed defects count as good images; without one, a stream with defects is not like
-    the good images, and a high fraction of them raises an alarm.
+    threshold, missed defects count as good images, and a shift that carries images past the threshold
+    goes unseen: they no longer count. Without one, a stream with defects is not like the good images,
+    and a high fraction of them raises an alarm.
 
     References
     ----------
