@@ -11,6 +11,7 @@ PAGES = {
     "plot_heatmaps.py": ["heatmaps.png", "pixel-curves.png"],
     "plot_scores.py": ["scores.png"],
     "plot_coreset.py": ["coreset.png"],
+    "plot_drift.py": ["drift.png"],
     "make_report.py": ["report.html"],
 }
 

@@ -127,12 +127,16 @@ def test_the_line_in_the_report():
     calibration, scores = drifting_scores()
     detector = Calibrated(calibration)
     called_good = np.sum(scores > -1.5)
+    mean = np.nanmean(DriftMonitor(calibration, threshold=-1.5).update(scores).p_values_)
     assert line_of(detector, scores) == (
-        f"yes: the {called_good} images called good do not look like the training images (level 0.05)"
+        f"an alarm in {called_good} images called good; mean p-value {mean:.2f}, 0.5 without drift"
     )
     # Of labelled images the good ones count, whatever they are called.
     y = np.where(np.arange(len(scores)) < 80, 1, -1)
-    assert line_of(detector, scores, y) == "no sign of it in 80 images labelled good (level 0.05)"
+    mean = DriftMonitor(calibration).update(scores[:80]).p_values_.mean()
+    assert line_of(detector, scores, y) == (
+        f"no alarm in 80 images labelled good; mean p-value {mean:.2f}, 0.5 without drift"
+    )
 
 
 def test_the_report_where_nothing_can_be_told():

@@ -21,8 +21,9 @@ from skad.metrics import PixelCounts
 
 def found(scores, labels, offset=-5.0, counts=None):
     detector = SimpleNamespace(
-        offset_=offset, heatmap_threshold_=0.5, contamination="auto", target_false_alarm_rate=0.05
-    )
+        offset_=offset, heatmap_threshold_=0.5, contamination="auto", target_false_alarm_rate=0.05,
+        calibration_scores_=None,
+    )  # fmt: skip
     return Findings(
         detector, np.array(scores), None if labels is None else np.array(labels), counts
     )
