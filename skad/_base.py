@@ -295,7 +295,7 @@ class BaseImageDetector(BaseDetector):
         self._note_network()
         self.n_images_ = len(images)
         self.training_scores_ = scores.of_training(len(images))
-        self._calibrate(scores.out_of_sample, scores.in_sample, scores.peaks, warn=not in_ensemble)
+        self._calibrate(scores.calibrating(), scores.in_sample, scores.peaks, warn=not in_ensemble)
         self._params_at_fit = self._frozen_params()
         return scores
 

@@ -386,9 +386,16 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         in_sample = None
         if self.contamination != "auto":
             in_sample = np.array([mapped.score for mapped in self._iter_maps(X)])[rows]
-        scores = TrainingScores(held_out, in_sample, peaks, rows=common)
+        trimmed = [
+            left[scores.trimmed]
+            for left, scores in zip(lefts, training, strict=True)
+            if scores.trimmed is not None
+        ]
+        # An image that one member has trimmed calibrates nothing.
+        by_any = np.flatnonzero(np.isin(common, np.concatenate([[], *trimmed])))
+        scores = TrainingScores(held_out, in_sample, peaks, rows=common, trimmed=by_any)
         self.training_scores_ = scores.of_training(len(rows))
-        self._calibrate(held_out, in_sample, peaks)
+        self._calibrate(scores.calibrating(), in_sample, peaks)
 
     def _rounding_of(self, anomaly: float) -> float:
         scales = [m.patch if self.level == "map" else m.image for m in self._members]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ from skad._scoring.growing import Growth, grow_bank
 from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage, TrainingScore
 from skad._scoring.results import BatchScores, TrainingScores
+from skad._scoring.trimming import KeptPatches, images_to_trim, n_trimmed
 from skad._sklearn_compat import (
     HasMethods,
     Interval,
@@ -105,6 +106,10 @@ class PatchCoreDetector(BaseImageDetector):
         The bank always holds the unprojected vectors.
     n_starts : int, default=10
         Used by ``coreset_method="approximate"`` alone.
+    trim_fraction : float, default=0.0
+        For training images that may not all be good: the fraction of them, the most suspicious, that
+        never enters the bank and does not calibrate the threshold; in [0, 0.5), rounded down to a
+        number of images. See Notes.
     n_neighbors : int, default=1
         A patch's score is the mean distance to this many nearest vectors of the bank.
     distance : {"euclidean", "squared"}, default="euclidean"
@@ -185,6 +190,8 @@ class PatchCoreDetector(BaseImageDetector):
         maps of good images stay below it, but for the fraction of false alarms.
     n_images_ : int
         Number of good images learned from.
+    trimmed_indices_ : ndarray of int
+        Which of these never entered the bank, in the order of ``training_scores_``; see `trim_fraction`.
     n_features_in_ : int
         Number of columns; only if X held rows.
     geometry_, feature_spec_, weights_digest_
@@ -196,6 +203,18 @@ class PatchCoreDetector(BaseImageDetector):
 
     Notes
     -----
+    **Training sets that are not clean.** With `trim_fraction`, images are compared with each other
+    before the bank is chosen. A patch is as suspicious as it is far from the third nearest of 128 images
+    drawn at random, so that two images with the same defect do not vouch for each other; it is compared
+    with the patches around the same place and with 16 others of each image, in the projection in which
+    the coreset is selected. An image is as suspicious as the highest value of the map of these
+    distances. That outliers are removed before the coreset is selected follows [2]_, and that good
+    patches have their like in many images [3]_.
+    Images that were trimmed have out-of-sample scores in ``training_scores_``, but are left out of
+    ``calibration_scores_``: defects among them would make the threshold lenient. Some will be unusual
+    good images. So the false-alarm rate may exceed the target by the fraction of good images that were
+    trimmed. With `contamination` a number, the threshold is that percentile of all training images.
+
     Published rows on MVTec AD and the parameters that reproduce them (image AUROC / pixel AUROC /
     PRO in %, means over the 15 categories). All rows share the settings of the official code:
     ``geometry="crop", aggregation="adaptive", distance="squared", coreset_method="approximate",
@@ -226,6 +245,9 @@ class PatchCoreDetector(BaseImageDetector):
     ----------
     .. [1] K. Roth, L. Pemula, J. Zepeda, B. Schoelkopf, T. Brox, P. Gehler, "Towards Total Recall in
        Industrial Anomaly Detection", CVPR 2022.
+    .. [2] X. Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data", NeurIPS 2022.
+    .. [3] X. Li et al., "MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual
+       Scoring of the Unlabeled Images", ICLR 2024.
 
     Examples
     --------
@@ -265,6 +287,7 @@ class PatchCoreDetector(BaseImageDetector):
         "coreset_method": [StrOptions({"greedy", "approximate", "random"})],
         "coreset_projection_dim": [Interval(Integral, 1, None, closed="left"), None],
         "n_starts": [Interval(Integral, 1, None, closed="left")],
+        "trim_fraction": [Interval(Real, 0, 0.5, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "distance": [StrOptions({"euclidean", "squared"})],
         "b": [Interval(Integral, 2, None, closed="left"), None],
@@ -291,6 +314,7 @@ class PatchCoreDetector(BaseImageDetector):
         coreset_method="greedy",
         coreset_projection_dim=128,
         n_starts=10,
+        trim_fraction=0.0,
         n_neighbors=1,
         distance="euclidean",
         b=None,
@@ -323,6 +347,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.coreset_method = coreset_method
         self.coreset_projection_dim = coreset_projection_dim
         self.n_starts = n_starts
+        self.trim_fraction = trim_fraction
         self.n_neighbors = n_neighbors
         self.distance = distance
         self.b = b
@@ -379,6 +404,9 @@ class PatchCoreDetector(BaseImageDetector):
         canvases = self._canvases(images)
         patches, projected = self._collect_patches(canvases, n_patches, generator, progress)
         folds = split_images(len(images), generator)
+        kept, projected = self._trim(images, patches, projected, generator)
+        n_patches = len(kept.sources)
+        n_select = self._bank_size(n_patches)
         # A bank of all patches has no holes without those of an image.
         n_folds = 0 if n_select == n_patches else int(folds.max()) + 1
         with progress.stage("coreset", n_select * (1 + n_folds)) as advance:
@@ -394,18 +422,20 @@ class PatchCoreDetector(BaseImageDetector):
             if n_folds > 1:
                 rows += select_without(
                     projected,
-                    folds[patches.sources],
+                    folds[kept.sources],
                     n_select,
                     select,
                     lambda done: advance(n_select + done),
                 )
             del projected
-            bank, *others = self._take_banks(patches, rows)
+            bank, *others = self._take_banks(kept, rows)
             self._set_bank(coreset, bank)
         if others:
             scores = self._score_folds(patches, others, folds, progress, grids=grids)
         else:
             scores = self._score_training(patches, canvases.twins(), progress, grids=grids)
+        self.trimmed_indices_ = kept.trimmed
+        scores = scores._replace(trimmed=kept.trimmed)
         log = CalibrationLog.of(scores, len(images))
         self._growth = Growth(n_patches, seed, coreset.cover, log)
         return scores
@@ -462,6 +492,9 @@ class PatchCoreDetector(BaseImageDetector):
         promise needs new images from where the old ones came from, as ever: after a change of light
         or material, fit again, or :meth:`calibrate` on fresh images.
 
+        **Trimming.** With `trim_fraction`, the new images are compared with each other, as in ``fit``:
+        the fraction is one of the new images, and a new kind of good image stays where several show it.
+
         References
         ----------
         .. [1] T. F. Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical
@@ -492,15 +525,18 @@ class PatchCoreDetector(BaseImageDetector):
         """Add the patches of images to the bank, score the images, and set the thresholds anew."""
         growth, bank = self._growth, self.bank_
         n_new = self._count_patches(images)
-        n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
-        matrix = self._projection(torch.Generator().manual_seed(growth.seed))
+        generator = torch.Generator().manual_seed(growth.seed)
+        matrix = self._projection(generator)
         canvases = self._canvases(images)
         patches, projected = self._collect_new_patches(canvases, n_new, matrix, progress)
+        kept, projected = self._trim(images, patches, projected, generator)
+        n_new = len(kept.sources)
+        n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
         with progress.stage("coreset", n_select - len(bank) or n_select) as advance:
             coreset, vectors, sources = grow_bank(
                 bank,
                 growth,
-                patches,
+                kept,
                 projected,
                 matrix,
                 n_select,
@@ -512,6 +548,8 @@ class PatchCoreDetector(BaseImageDetector):
             del projected
             self._set_bank(coreset, MemoryBank(vectors, sources, index=self.index))
         scores = self._score_training(patches, canvases.twins(), progress, first=self.n_images_)
+        scores = scores._replace(trimmed=kept.trimmed)
+        self.trimmed_indices_ = np.append(self.trimmed_indices_, self.n_images_ + kept.trimmed)
         self.n_images_ += len(images)
         self.training_scores_ = np.append(self.training_scores_, scores.of_training(len(images)))
         self._growth = growth.followed_by(n_new, coreset.cover, scores, self.n_images_)
@@ -523,7 +561,25 @@ class PatchCoreDetector(BaseImageDetector):
             fresh = TrainingScores(scores, scores, peaks)
             self._growth = replace(self._growth, log=CalibrationLog.of(fresh, self.n_images_))
 
-    def _take_banks(self, patches: TrainingPatches, rows: list[np.ndarray]) -> list[MemoryBank]:
+    def _trim(
+        self,
+        images: ImageSource,
+        patches: TrainingPatches,
+        projected: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[KeptPatches, torch.Tensor]:
+        """Leave out the patches, and their projections, of the most suspicious images."""
+        trimmed = np.empty(0, dtype=np.int64)
+        if n_trimmed(len(images), self.trim_fraction) > 0:
+            shapes = [images.shape(i) for i in range(len(images))]
+            footprints = self.geometry_.footprints(shapes, self._network.grid)
+            trimmed = images_to_trim(
+                projected, footprints, self._heatmap(), self.trim_fraction, generator
+            )
+        kept = KeptPatches(patches, trimmed)
+        return kept, projected[torch.from_numpy(kept.rows)] if len(trimmed) else projected
+
+    def _take_banks(self, patches: KeptPatches, rows: list[np.ndarray]) -> list[MemoryBank]:
         """Make banks of chosen patches, all in one pass over the images."""
         vectors = patches.take(np.concatenate(rows))
         of_banks = np.split(vectors, np.cumsum([len(some) for some in rows])[:-1])
@@ -722,13 +778,15 @@ class PatchCoreDetector(BaseImageDetector):
         return self._network
 
     def _scorer(self, bank: MemoryBank | None = None) -> Scorer:
-        heatmap = Heatmap(self.geometry_.image_size, float(self.smoothing))
         kind = Scorer
         if not is_plain_mode():
             from skad._scoring.fast import FastScorer as kind
         squared = self.distance == "squared"
         rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches, self.image_score)
-        return kind(self.bank_ if bank is None else bank, rule, heatmap)
+        return kind(self.bank_ if bank is None else bank, rule, self._heatmap())
+
+    def _heatmap(self) -> Heatmap:
+        return Heatmap(self.geometry_.image_size, float(self.smoothing))
 
     # ---------------------------------------------------------------- network
 

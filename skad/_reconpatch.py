@@ -66,7 +66,7 @@ class ReConPatchDetector(PatchCoreDetector):
         Stop after five epochs whose loss is not lower by `tol` than before; None: never.
     weights, layers, patch_size, aggregation, pretrain_dim, target_dim
         What f is applied to: patch features as in :class:`PatchCoreDetector`.
-    coreset_size, coreset_method, coreset_projection_dim, n_starts
+    coreset_size, coreset_method, coreset_projection_dim, n_starts, trim_fraction
         Memory bank as in :class:`PatchCoreDetector`.
     n_neighbors, distance
         Score of a patch as in :class:`PatchCoreDetector`.
@@ -194,6 +194,7 @@ class ReConPatchDetector(PatchCoreDetector):
         coreset_method="greedy",
         coreset_projection_dim=128,
         n_starts=10,
+        trim_fraction=0.0,
         n_neighbors=1,
         distance="euclidean",
         b=None,
@@ -227,6 +228,7 @@ class ReConPatchDetector(PatchCoreDetector):
             coreset_method=coreset_method,
             coreset_projection_dim=coreset_projection_dim,
             n_starts=n_starts,
+            trim_fraction=trim_fraction,
             n_neighbors=n_neighbors,
             distance=distance,
             b=b,

@@ -284,7 +284,13 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         *,
         warn: bool = True,
     ) -> None:
-        """Set thresholds from anomaly scores, and peaks of heat maps, of good images."""
+        """Set thresholds from anomaly scores, and peaks of heat maps, of good images.
+
+        Where a score is NaN, the image does not count.
+        """
+        if held_out is not None:
+            counts = ~np.isnan(held_out)
+            held_out, peaks = held_out[counts], peaks[counts]
         self.calibration_scores_ = None if held_out is None else np.sort(-held_out)
         self._calibration_peaks = np.sort(peaks)
         if self.contamination == "auto":

@@ -23,7 +23,8 @@ class CalibrationLog(NamedTuple):
     """
 
     out_of_sample: np.ndarray
-    """(n,) float64; NaN for the first image of all, if it was alone and could not be held out."""
+    """(n,) float64; NaN for images that were trimmed, and for the first image of all, if it was alone
+    and could not be held out."""
     in_sample: np.ndarray | None
     """(n,) float64; None unless a percentile is asked for."""
     peaks: np.ndarray
@@ -45,7 +46,7 @@ class CalibrationLog(NamedTuple):
         -------
         CalibrationLog
         """
-        out_of_sample = scores.out_of_sample
+        out_of_sample = scores.calibrating()
         if out_of_sample is None:
             out_of_sample = np.full(len(scores.peaks), np.nan)
         known = np.full(len(scores.peaks), n_images)

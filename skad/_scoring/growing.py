@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from skad._bank import Coreset, Cover, MemoryBank, bank_size, grow_coreset
-from skad._features import TrainingPatches
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.results import TrainingScores
+from skad._scoring.trimming import KeptPatches
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Growth:
 def grow_bank(
     bank: MemoryBank,
     growth: Growth,
-    patches: TrainingPatches,
+    patches: KeptPatches,
     projected: torch.Tensor,
     matrix: torch.Tensor | None,
     n_select: int,
@@ -102,7 +102,7 @@ def grow_bank(
     bank : MemoryBank
     growth : Growth
         Of the images before.
-    patches : TrainingPatches
+    patches : KeptPatches
         Of the new images.
     projected : torch.Tensor of shape (N, p)
         The same, projected for the selection by `matrix`.

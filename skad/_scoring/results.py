@@ -33,6 +33,16 @@ class TrainingScores(NamedTuple):
     """(n, h, w), one score per patch; NaN in padding. None unless they were asked for."""
     rows: np.ndarray | None = None
     """(n,) int, where only a part of the training images was held out: which ones these n are."""
+    trimmed: np.ndarray | None = None
+    """Which of these n never entered the bank; they do not calibrate thresholds. None: none."""
+
+    def calibrating(self) -> np.ndarray | None:
+        """Return the scores that thresholds follow from, (n,); NaN for images that were trimmed."""
+        if self.out_of_sample is None or self.trimmed is None:
+            return self.out_of_sample
+        scores = self.out_of_sample.copy()
+        scores[self.trimmed] = np.nan
+        return scores
 
     def of_training(self, n_images: int) -> np.ndarray:
         """Out-of-sample normality of every training image, (n_images,); NaN where there is none."""

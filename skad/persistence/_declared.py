@@ -122,6 +122,7 @@ _OF_BANKS: Table = {
     **_OF_IMAGES,
     "feature_spec_": instance(FeatureSpec),
     "bank_": instance(MemoryBank),
+    "trimmed_indices_": array("int64", "n_trimmed", low=0, ascending=True),
 }
 # Only if X held rows, or a table.
 _OF_ROWS: tuple[Table, ...] = (
@@ -185,7 +186,7 @@ DECLARED: Mapping[type, Declared] = {
     Cover: Declared({"radius": number(0), "net_size": integer(), "net_scale": number(0)}),
     CalibrationLog: Declared(
         {
-            # The first image of all, if it was alone, could not be held out.
+            # NaN: images that were trimmed, and the first image of all, if it was alone.
             "out_of_sample": array("float64", "n", finite=False),
             "in_sample": optional(array("float64", "n")),
             "peaks": array("float64", "n"),
@@ -193,7 +194,7 @@ DECLARED: Mapping[type, Declared] = {
         },
         relations=(
             Relation("peaks", "hold at least one value", lambda s: len(s.peaks)),
-            Relation("out_of_sample", "be bounded, or NaN of a single image", is_left_out),
+            Relation("out_of_sample", "be bounded where it is not NaN", is_left_out),
         ),
     ),
     Growth: Declared(

@@ -64,7 +64,7 @@ def _is_cover_of(s: SimpleNamespace) -> Any:
 def _chose_from(n_patches: int, s: SimpleNamespace) -> bool:
     """Whether the bank was chosen from so many patches of all images."""
     size, n_chosen = s.fit.coreset_size, len(s.bank_)
-    per_image, rest = divmod(n_patches, s.n_images_)
+    per_image, rest = divmod(n_patches, s.n_images_ - len(s.trimmed_indices_))
     return (
         n_chosen <= n_patches
         and per_image <= s.geometry_.image_size**2
@@ -83,9 +83,10 @@ def _ends_now(log: CalibrationLog, s: SimpleNamespace) -> Any:
 
 
 def is_left_out(log: SimpleNamespace) -> Any:
-    """Whether images were scored without their own vectors; the first, if it was alone, cannot be."""
+    """Whether images were scored by others; NaN: those trimmed, and the first, if it was alone."""
     alone = len(log.n_images) == 1 and log.n_images[0] == 1
-    return is_bounded(log.out_of_sample) or (alone and np.isnan(log.out_of_sample).all())
+    counting = log.out_of_sample[~np.isnan(log.out_of_sample)]
+    return is_bounded(counting) and (len(counting) > 0 or alone)
 
 
 RELATED_ALL = (
@@ -120,6 +121,15 @@ RELATED_BANKS = (
         "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s.fit)
     ),
     Relation("bank_.sources", "be below n_images_", lambda s: s.bank_.sources.max() < s.n_images_),
+    Relation(
+        "trimmed_indices_",
+        "be distinct images without vectors in the bank",
+        lambda s: (
+            len(np.unique(s.trimmed_indices_)) == len(s.trimmed_indices_)
+            and (s.trimmed_indices_ < s.n_images_).all()
+            and not np.isin(s.trimmed_indices_, s.bank_.sources).any()
+        ),
+    ),
     Relation(
         "bank_.vectors",
         "be as many as n_neighbors and b ask for",
