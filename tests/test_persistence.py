@@ -19,7 +19,7 @@ from skad.utils.estimator_checks import modules_in_pickle
 
 
 def make_trained(**params):
-    params.pop("b", None)
+    params = {k: v for k, v in params.items() if k not in ("b", "image_score")}
     return make_recontrast(**params, warm_start=True, max_iter=3)
 
 
@@ -33,7 +33,8 @@ MAKERS = [make_detector, make_reconpatch, make_trained, make_fusion]
 
 @pytest.fixture(scope="module")
 def all_fitted(good):
-    found = {make.__name__: make(b=3, image_score="patch", geometry="pad").fit(good) for make in MAKERS}
+    params = {"b": 3, "image_score": "patch", "geometry": "pad"}
+    found = {make.__name__: make(**params).fit(good) for make in MAKERS}
     for det in found.values():
         det.predict(good)  # whatever a prediction builds must not get into the pickle
     return found

@@ -134,7 +134,7 @@ class FastScorer(Scorer):
         self, extractor: Extractor, pooled: torch.Tensor, patches: torch.Tensor, mask: np.ndarray
     ) -> NDArray[np.float64]:
         """Score all patches of an image, layer by layer where that costs less."""
-        layers = None
+        patches, layers = self.bank.as_queries(patches), None
         if self.bank.index == "auto" and not self.rule.weighs_patches:
             layers = patch_layers(extractor, pooled, mask)
         if layers is None:

@@ -31,7 +31,10 @@ def own(tmp_path):
 
 
 def fusion_of(weights):
-    members = [("a", make_detector(weights=weights)), ("b", make_detector(weights=weights, n_neighbors=2))]
+    members = [
+        ("a", make_detector(weights=weights)),
+        ("b", make_detector(weights=weights, n_neighbors=2)),
+    ]
     return skad.ScoreFusionDetector(members, target_false_alarm_rate=0.2)
 
 

@@ -259,12 +259,27 @@ class TestRelations:
 
         refuses("patchcore", "calibration_scores_", change)
 
-    def test_no_more_calibration_scores_than_images(self, refuses):
+    @pytest.mark.parametrize("name", ["patchcore", "fusion"])
+    def test_one_calibration_score_at_least(self, refuses, name):
         def change(content, tensors):
             key = array_of(content, tensors, "calibration_scores_")
-            tensors[key] = np.sort(np.tile(tensors[key], 2))
+            tensors[key] = tensors[key][:0]
 
-        refuses("patchcore", "calibration_scores_", change)
+        refuses(name, "calibration_scores_", change)
+
+    def test_one_training_score_per_image(self, refuses):
+        def change(content, tensors):
+            key = array_of(content, tensors, "training_scores_")
+            tensors[key] = tensors[key][:-1]
+
+        refuses("patchcore", "training_scores_", change)
+
+    def test_the_latest_scores_are_of_all_images(self, refuses):
+        def change(content, tensors):
+            key = array_of(content, tensors, "_growth.log.n_images")
+            tensors[key] = tensors[key] - 1
+
+        refuses("patchcore", "_growth.log", change)
 
     @pytest.mark.parametrize("part", ["encoder.", "heads_trained.", "decoder."])
     def test_parts_of_a_network(self, refuses, part):
@@ -352,9 +367,7 @@ class TestRelations:
         [
             ("_growth.cover", None, "_growth.cover"),
             ("n_images_", 2**31 + 1, "n_images_"),
-            ("n_images_", 2**31, "_growth.n_patches"),
-            ("n_images_", 24, "_growth.log"),
-            ("n_images_", 48, "_growth.log"),
+            ("n_images_", 24, "training_scores_"),
             ("_growth.n_patches", 5, "_growth.n_patches"),
             ("_growth.n_patches", 12 * 16 + 1, "_growth.n_patches"),
             ("_growth.n_patches", 12 * 32**2 + 12, "_growth.n_patches"),
