@@ -446,8 +446,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         maps, scores = [], []
         for found in now._iter_maps(X):
             scores.append(-found.score)
-            canvas = found.canvas.astype(np.float32)
-            maps.append(found.geometry.restore(canvas, *found.shape))
+            maps.append(found.heatmap())
         same = len({heatmap.shape for heatmap in maps}) == 1
         heatmaps = np.stack(maps) if same else maps
         return (heatmaps, np.array(scores)) if return_scores else heatmaps

@@ -78,3 +78,7 @@ class MappedImage(NamedTuple):
         """Leave out the padding of a map; `box` is what of the canvas holds the image."""
         peak = summarise(on_image(canvas, box), "map")
         return cls(without_padding(canvas, box), geometry, shape, score, peak)
+
+    def heatmap(self) -> np.ndarray:
+        """Interpolate the map at the pixels of the image: (H, W) float32, NaN outside a crop."""
+        return self.geometry.restore(self.canvas.astype(np.float32), *self.shape)

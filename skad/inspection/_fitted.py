@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from skad._base import BaseDetector
 from skad._images import ImageSource, as_image_source
+from skad._scoring.regions import Region
 
 
 def open_images(detector: Any, X: Any) -> ImageSource:
@@ -56,6 +59,36 @@ def decode_once(detector: Any, X: Any) -> tuple[list[np.ndarray], Any]:
     check_images(detector, source)
     images = [source.load(i) for i in range(len(source))]
     return images, X if hasattr(detector, "n_features_in_") else images
+
+
+class Mapped(NamedTuple):
+    """What a detector finds in images, from one pass over them."""
+
+    heatmaps: Sequence[np.ndarray]
+    scores: np.ndarray
+    regions: list[list[Region] | None]
+    """None for images of a detector that has heat maps only."""
+
+
+def map_images(detector: Any, X: Any) -> Mapped:
+    """Score images, and find their heat maps and regions.
+
+    Parameters
+    ----------
+    detector : fitted detector
+    X : images
+
+    Returns
+    -------
+    Mapped
+    """
+    if not isinstance(detector, BaseDetector):
+        heatmaps, scores = detector.predict_heatmap(X, return_scores=True)
+        return Mapped(heatmaps, scores, [None] * len(scores))
+    now = detector._as_fitted()
+    found = [(image.heatmap(), -image.score, now._regions_of(image)) for image in now._iter_maps(X)]
+    heatmaps, scores, regions = zip(*found, strict=True)
+    return Mapped(heatmaps, np.array(scores), list(regions))
 
 
 def _opener(detector: Any) -> Any:

@@ -12,9 +12,10 @@ from skad._common.forks import LOADING
 from skad._common.numbers import refuse_masked
 from skad._common.text import readable
 from skad._images import as_image_source, one_call
+from skad._scoring.regions import Region
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
-from skad.inspection._fitted import decode_once
+from skad.inspection._fitted import decode_once, map_images
 from skad.inspection._panels import STAR, colour_range, draw_panels
 from skad.inspection._shown import Shown
 from skad.model_selection._scorers import as_mask, list_masks
@@ -29,7 +30,9 @@ _FLATTEST, _TALLEST = 0.35, 1.6
 class HeatmapDisplay(Drawn):
     """Images beside their heat maps and outlines of the regions above the threshold.
 
-    Green: regions above the threshold. Orange: ground truth. Star: the most anomalous pixel. Use
+    Green: regions, as ``predict_regions`` finds them: an image that ``predict`` calls defective has one,
+    a good one has none (with ``image_score="map"``). Orange: ground truth. Star: the most anomalous
+    pixel. Use
     :meth:`from_estimator` or :meth:`from_predictions` to create one.
 
     Parameters
@@ -39,16 +42,18 @@ class HeatmapDisplay(Drawn):
     heatmaps : list of ndarray of shape (H, W)
         Higher = more anomalous; NaN outside a centre crop.
     threshold : float
-        Level of the outline.
+        Level of the outline, where there are no `regions`.
     titles : sequence of str, default=None
         One per row, shown above the image.
     masks : sequence of ndarray of shape (H, W), path or None, default=None
         Ground truth; non-zero = defective.
+    regions : Regions or sequence of lists of Region, default=None
+        What is outlined. None: where heat maps are above the threshold.
 
     Raises
     ------
     ValueError
-        If heat maps, titles or masks do not match the images.
+        If heat maps, titles, masks or regions do not match the images.
 
     Attributes
     ----------
@@ -75,14 +80,19 @@ class HeatmapDisplay(Drawn):
         threshold: float,
         titles: Sequence[str] | None = None,
         masks: Sequence[Any] | None = None,
+        regions: Sequence[list[Region] | None] | None = None,
     ) -> None:
         n = len(images)
         self.images = images
         self.heatmaps = [_as_heatmap(i, heatmap) for i, heatmap in enumerate(heatmaps)]
         self.threshold = threshold
         self.titles = [""] * n if titles is None else list(titles)
+        self.regions = [None] * n if regions is None else list(regions)
         given = [None] * n if masks is None else list_masks(masks)
-        named = (("heat maps", self.heatmaps), ("titles", self.titles), ("masks", given))
+        named = (
+            *(("heat maps", self.heatmaps), ("titles", self.titles), ("masks", given)),
+            ("lists of regions", self.regions),
+        )
         for name, items in named:
             check_number(name, items, n)
         self.masks = [
@@ -140,10 +150,10 @@ class HeatmapDisplay(Drawn):
         unwrapped = unwrap_estimator(estimator)
         detector, X = unwrapped.detector, unwrapped.images(X)
         images, X = decode_once(detector, X)
-        heatmaps, scores = detector.predict_heatmap(X, return_scores=True)
+        heatmaps, scores, regions = map_images(detector, X)
         if titles is None:
             titles = [_verdict(score - detector.offset_) for score in scores]
-        display = cls(images, heatmaps, detector.heatmap_threshold_, titles, masks)
+        display = cls(images, heatmaps, detector.heatmap_threshold_, titles, masks, regions)
         return display.plot(vmin=vmin, vmax=vmax)
 
     @classmethod
@@ -155,6 +165,7 @@ class HeatmapDisplay(Drawn):
         threshold: float,
         titles: Sequence[str] | None = None,
         masks: Sequence[Any] | None = None,
+        regions: Sequence[list[Region] | None] | None = None,
         vmin: float | None = None,
         vmax: float | None = None,
     ) -> HeatmapDisplay:
@@ -168,6 +179,8 @@ class HeatmapDisplay(Drawn):
             Level of the outline, usually ``heatmap_threshold_``.
         titles : sequence of str, default=None
         masks : sequence of ndarray of shape (H, W), path or None, default=None
+        regions : Regions, default=None
+            Outlined in place of what is above the threshold; from ``predict_regions``.
         vmin, vmax : float, default=None
             As for :meth:`from_estimator`.
 
@@ -178,11 +191,12 @@ class HeatmapDisplay(Drawn):
         Raises
         ------
         ValueError
-            If heat maps, titles or masks do not match the images.
+            If heat maps, titles, masks or regions do not match the images.
         """
         source = as_image_source(X)
         images = [source.load(i) for i in range(len(source))]
-        return cls(images, heatmaps, threshold, titles, masks).plot(vmin=vmin, vmax=vmax)
+        display = cls(images, heatmaps, threshold, titles, masks, regions)
+        return display.plot(vmin=vmin, vmax=vmax)
 
     def plot(
         self, *, cmap: str = "inferno", vmin: float | None = None, vmax: float | None = None
@@ -191,7 +205,7 @@ class HeatmapDisplay(Drawn):
 
         All heat maps share one colour scale, so that rows can be compared. Images with a side of more
         than 1,000 pixels are reduced; the heat map keeps the maximum of each block, so that every
-        region above the threshold is outlined.
+        pixel above the threshold is outlined.
 
         Parameters
         ----------
@@ -206,7 +220,8 @@ class HeatmapDisplay(Drawn):
         HeatmapDisplay
         """
         shown = [
-            Shown.of(*parts) for parts in zip(self.images, self.heatmaps, self.masks, strict=True)
+            Shown.of(*parts)
+            for parts in zip(self.images, self.heatmaps, self.masks, self.regions, strict=True)
         ]
         low, high = colour_range(shown, self.threshold)
         low, high = low if vmin is None else vmin, high if vmax is None else vmax

@@ -16,6 +16,8 @@ class Case(NamedTuple):
     """PNG: the image, its heat map, the outlines."""
     name: str
     verdict: str
+    regions: list[str]
+    """One text per region."""
 
 
 class Section(NamedTuple):

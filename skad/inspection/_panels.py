@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from skad._common.forks import LOADING
+from skad._scoring.regions import Region
 from skad.inspection._drawing import FOUND, TRUTH
 from skad.inspection._shown import Shown
 
+_FOUND_WIDTH = 1.8
 STAR: dict[str, Any] = {
     "marker": "*",
     "markersize": 11,
@@ -46,7 +49,7 @@ def draw_panels(
     axes : sequence of 3 matplotlib Axes
     picture : Shown
     threshold : float
-        Level of the green outline.
+        Level of the green outline, where the picture has no regions.
     cmap : str
     vmin, vmax : float
         Ends of the colour scale.
@@ -63,7 +66,10 @@ def draw_panels(
     if min(heatmap.shape) > 1:  # contours need two rows: a 1 x F strip has none
         if picture.mask is not None:
             _outline(axes[2], picture, picture.mask, 0.5, colors=TRUTH, linewidths=1.2)
-        _outline(axes[2], picture, heatmap, threshold, colors=FOUND, linewidths=1.8)
+        if picture.regions is None:
+            _outline(axes[2], picture, heatmap, threshold, colors=FOUND, linewidths=_FOUND_WIDTH)
+    if picture.regions:
+        _outline_regions(axes[2], picture.regions)
     row, column = picture.peak
     axes[2].plot(column, row, **STAR)
     height, width = picture.shape
@@ -72,6 +78,18 @@ def draw_panels(
         axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axis.set_axis_off()
     return drawn
+
+
+def _outline_regions(axis: Any, regions: Sequence[Region]) -> None:
+    """Draw the contours of regions, along the edges of pixels."""
+    with LOADING:
+        from matplotlib.collections import PolyCollection
+
+    # Pixels are drawn around their indices: the corner of pixel (0, 0) lies at (-0.5, -0.5).
+    polygons = [polygon[:, ::-1] - 0.5 for region in regions for polygon in region.contour]
+    axis.add_collection(
+        PolyCollection(polygons, facecolors="none", edgecolors=FOUND, linewidths=_FOUND_WIDTH)
+    )
 
 
 def _outline(axis: Any, picture: Shown, values: np.ndarray, level: float, **style: Any) -> None:

@@ -19,13 +19,14 @@ from skad._sklearn_compat import _num_samples, _safe_indexing
 from skad.inspection._case_pictures import draw_case, draw_scale
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import as_png, check_matplotlib
-from skad.inspection._fitted import check_images, decode_once, open_images
+from skad.inspection._fitted import check_images, decode_once, map_images, open_images
 from skad.inspection._page import Case, Page, Section, write_page
 from skad.inspection._panels import colour_range
 from skad.inspection._report_content import (
     Findings,
     choose,
     list_parameters,
+    list_regions,
     list_versions,
     name_file,
     summarise,
@@ -190,12 +191,12 @@ def _score(
         if masks is None and not all_shown:
             scores[where] = unwrapped.detector.score_samples(images)
         else:
-            heatmaps, scores[where] = unwrapped.detector.predict_heatmap(images, return_scores=True)
+            heatmaps, scores[where], regions = map_images(unwrapped.detector, images)
             truth = _read_masks(masks, heatmaps, where.start)
             if counts is not None:
                 counts.update(truth, heatmaps)
             if all_shown:
-                shown += map(Shown.of, decoded, heatmaps, truth)
+                shown += map(Shown.of, decoded, heatmaps, truth, regions)
         progress.update(where.stop)
     progress.finish()
     return scores, counts, shown
@@ -223,7 +224,8 @@ def _draw_sections(
     def draw_cases() -> Iterator[Case]:
         for k, (i, picture) in enumerate(zip(indices, shown, strict=True)):
             png = as_png(draw_case(picture, threshold, low, high))
-            yield Case(png, f"image {i}{name_file(chosen, k)}", verdict(found, i))
+            name, regions = f"image {i}{name_file(chosen, k)}", list_regions(picture.regions)
+            yield Case(png, name, verdict(found, i), regions)
 
     cases = draw_cases()
     sections = [
@@ -238,8 +240,9 @@ def _show(unwrapped: Unwrapped, X: Any, masks: Sequence[Any] | None) -> list[Sho
     shown: list[Shown] = []
     for where, images in unwrapped.portions(X, _num_samples(X)):
         decoded, images = decode_once(unwrapped.detector, images)
-        heatmaps = unwrapped.detector.predict_heatmap(images)
-        shown += map(Shown.of, decoded, heatmaps, _read_masks(masks, heatmaps, where.start))
+        heatmaps, _, regions = map_images(unwrapped.detector, images)
+        truth = _read_masks(masks, heatmaps, where.start)
+        shown += map(Shown.of, decoded, heatmaps, truth, regions)
     return shown
 
 

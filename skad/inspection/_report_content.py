@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +13,12 @@ import numpy as np
 
 from skad._common.text import shortened
 from skad._common.version import __version__
+from skad._scoring.regions import Region
 from skad._sklearn_compat import _safe_indexing
 from skad.inspection._drift import watch
 from skad.metrics import PixelCounts, average_precision, discriminability, image_auroc
 
+_N_REGIONS = 5  # listed per image
 _N_CLOSEST = 3  # images nearest to the threshold, shown where there is no mistake
 _LONGEST_VALUE = 160  # characters of a parameter
 
@@ -177,6 +180,34 @@ def verdict(found: Findings, i: int) -> str:
     if found.labels is None:
         return text
     return f"{'good' if found.labels[i] == 1 else 'defective'}, {text}"
+
+
+def list_regions(regions: Sequence[Region] | None) -> list[str]:
+    """Describe the regions of an image: where they are, how large and how anomalous.
+
+    Parameters
+    ----------
+    regions : sequence of Region or None
+        The highest peak first.
+
+    Returns
+    -------
+    list of str
+        One text per region, of the first ones; then how many more there are.
+    """
+    regions = [] if regions is None else regions
+    texts = [_describe_region(region) for region in regions[:_N_REGIONS]]
+    more = len(regions) - len(texts)
+    return [*texts, f"and {more} more"] if more else texts
+
+
+def _describe_region(region: Region) -> str:
+    top, left, bottom, right = region.box
+    pixels = "1 pixel" if region.area == 1 else f"{region.area:,} pixels"
+    return (
+        f"rows {top} to {bottom - 1}, columns {left} to {right - 1}: {pixels} "
+        f"({100 * region.fraction:.2g} %), peak {region.peak:.3g}"
+    )
 
 
 def name_file(X: Any, k: int) -> str:

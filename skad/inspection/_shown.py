@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from skad._common.numbers import marked
+from skad._scoring.regions import Region
 
 # Pixels of the longer side of a panel: three inches at more than 300 dots per inch.
 _DOTS = 1000
@@ -18,7 +19,7 @@ class Shown(NamedTuple):
 
     Large images are reduced block by block before matplotlib sees them: an image to the mean of each
     block, a heat map to its maximum, a mask to whether any pixel is marked. So even a single pixel
-    above the threshold is outlined; an outline is at most one block too wide.
+    above the threshold is outlined; an outline is at most one block too wide. Regions stay as they are.
     """
 
     image: np.ndarray
@@ -36,9 +37,17 @@ class Shown(NamedTuple):
     low: float
     high: float
     """Lowest and highest value of the heat map."""
+    regions: list[Region] | None = None
+    """What is outlined; None: where the heat map is above the threshold."""
 
     @classmethod
-    def of(cls, image: np.ndarray, heatmap: np.ndarray, mask: np.ndarray | None) -> Shown:
+    def of(
+        cls,
+        image: np.ndarray,
+        heatmap: np.ndarray,
+        mask: np.ndarray | None,
+        regions: list[Region] | None = None,
+    ) -> Shown:
         """Reduce an image, its heat map and its mask to the resolution of a picture.
 
         Parameters
@@ -47,6 +56,7 @@ class Shown(NamedTuple):
         heatmap : ndarray of shape (H, W)
             Not all NaN.
         mask : ndarray of shape (H, W) or None
+        regions : list of Region or None
 
         Returns
         -------
@@ -65,6 +75,7 @@ class Shown(NamedTuple):
             (int(row), int(column)),
             float(np.nanmin(heatmap)),
             float(heatmap[row, column]),
+            regions,
         )
 
     def edges(self) -> tuple[float, float, float, float]:

@@ -34,6 +34,36 @@ def test_one_row_per_image(good, defective):
     assert len(display.axes_[1, 2].collections) == 0
 
 
+@pytest.mark.parametrize("rank", [1, 4])
+def test_outlined_exactly_if_defective(good, defective, rank):
+    det = make_detector().fit(good)
+    X = [*defective, *good[:4], defective[0][:36], np.repeat(defective[1], 30, axis=1)]
+    det.offset_ = float(np.sort(det.score_samples(X))[rank])
+    det.heatmap_threshold_ = -det.offset_
+    display = HeatmapDisplay.from_estimator(det, X)
+    outlined = [len(axes[2].collections) == 1 for axes in display.axes_]
+    assert outlined == (det.predict(X) == -1).tolist()
+    assert sum(outlined) == rank
+
+
+def test_regions_that_were_found_before(good, defective):
+    det = make_detector().fit(good)
+    regions = det.predict_regions(defective[:1])
+    heatmaps, threshold = det.predict_heatmap(defective[:1]), det.heatmap_threshold_
+    display = HeatmapDisplay.from_predictions(
+        defective[:1], heatmaps, threshold=threshold, regions=regions
+    )
+    (outlines,) = display.axes_[0, 2].collections
+    vertices = np.concatenate([path.vertices for path in outlines.get_paths()])
+    boxes = np.array([region.box for region in regions[0]])
+    assert vertices.min(axis=0).tolist() == [boxes[:, 1].min() - 0.5, boxes[:, 0].min() - 0.5]
+    assert vertices.max(axis=0).tolist() == [boxes[:, 3].max() - 0.5, boxes[:, 2].max() - 0.5]
+    with pytest.raises(ValueError, match="1 lists of regions for 2 images"):
+        HeatmapDisplay.from_predictions(
+            good[:2], np.zeros((2, 40, 48)), threshold=1.0, regions=regions
+        )
+
+
 def test_pixels_outside_the_crop_do_no_harm(good, defective):
     det = make_detector(geometry="crop", image_size=32, resize=36).fit(good)
     display = HeatmapDisplay.from_estimator(det, defective[:1])

@@ -21,7 +21,7 @@ def png():
 
 def make_page(text="text", n_cases=2, picture=None):
     picture = png() if picture is None else picture
-    cases = [Case(picture, f"image {i}: {text}", text) for i in range(n_cases)]
+    cases = [Case(picture, f"image {i}: {text}", text, [text]) for i in range(n_cases)]
     return Page(
         title=text,
         subtitle=text,
@@ -43,8 +43,8 @@ def test_texts_are_shown_as_they_are_and_never_run(tmp_path):
     assert page.captions == [f"image {i}: {HOSTILE}" for i in (0, 1, 0, 1)]
     assert page.headings == ["Summary", "Scores", "First", "Second", "Parameters", "Versions"]
     assert page.alts[2] == f"image 0: {HOSTILE}: image, heat map, outlines"
-    # The title twice, the subtitle, a text per section and a verdict per image, and those above.
-    assert page.text.count(HOSTILE) == 3 + 2 + 4 + 4 + 3
+    # The title twice, the subtitle, a text per section, a verdict and a region per image, those above.
+    assert page.text.count(HOSTILE) == 3 + 2 + 4 + 4 + 4 + 3
 
 
 def test_nothing_is_loaded(tmp_path):

@@ -96,6 +96,16 @@ def test_shows_what_was_chosen(det, labelled, page):
     assert "ground truth" in page.text
 
 
+def test_regions_are_listed_where_there_are_some(det, labelled, page):
+    X, y, _ = labelled
+    choices = choose(Findings(det, det.score_samples(X), y, None), 6)
+    shown = det.predict_regions([X[i] for choice in choices for i in choice.indices])
+    assert page.tags.count("li") == sum(map(len, shown)) > 0
+    assert page.tags.count("ol") == sum(map(bool, shown))
+    peaks = [f"peak {region.peak:.3g}" for found in shown for region in found]
+    assert all(peak in page.text for peak in peaks)
+
+
 def test_without_labels(det, labelled, tmp_path):
     X, _, _ = labelled
     page = PageReader(report(det, X, path=tmp_path / "r.html", n_examples=2))
@@ -231,13 +241,13 @@ def test_other_detectors(good, labelled, tmp_path):
 def test_only_a_few_images_at_a_time(det, labelled, page, tmp_path, monkeypatch):
     X, y, masks = labelled
     asked = []
-    predict_heatmap = PatchCoreDetector.predict_heatmap
+    iter_maps = PatchCoreDetector._iter_maps
 
-    def spy(self, X, return_scores=False):
+    def spy(self, X):
         asked.append(len(X))
-        return predict_heatmap(self, X, return_scores)
+        return iter_maps(self, X)
 
-    monkeypatch.setattr(PatchCoreDetector, "predict_heatmap", spy)
+    monkeypatch.setattr(PatchCoreDetector, "_iter_maps", spy)
     many = np.concatenate([X] * 5)
     path = report(det, many, np.tile(y, 5), masks * 5, path=tmp_path / "r.html", n_examples=1)
     assert asked == [16, 16, 16, 2, 2]  # all images, and those that are shown
@@ -255,7 +265,7 @@ def test_few_images_are_looked_at_once(det, labelled, tmp_path, monkeypatch, wit
     det.offset_ = det.score_samples(X[:2]).mean()  # one false alarm: two pictures either way
     twice = PageReader(report(det, X, y, masks, path=tmp_path / "twice.html", n_examples=1))
     asked = []
-    for name in ("predict_heatmap", "score_samples"):
+    for name in ("_iter_maps", "score_samples"):
         original = getattr(PatchCoreDetector, name)
 
         def spy(self, X, *args, original=original, **kwargs):
@@ -293,7 +303,7 @@ def test_errors_before_any_work(det, labelled, tmp_path, monkeypatch):
         raise AssertionError("scored before all was checked")
 
     monkeypatch.setattr(PatchCoreDetector, "score_samples", work)
-    monkeypatch.setattr(PatchCoreDetector, "predict_heatmap", work)
+    monkeypatch.setattr(PatchCoreDetector, "_iter_maps", work)
     for message, arguments in {
         "y has 3 labels for 10 images": (X, y[:3]),
         r"y holds \[0, 1\]: labels must be \+1": (X, np.where(y == -1, 0, y)),

@@ -7,11 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skad._images import Geometry
+from skad._scoring.regions import regions_of
+
 pytest.importorskip("matplotlib")
 from skad.inspection._report_content import (
     Findings,
     choose,
     list_parameters,
+    list_regions,
     name_file,
     summarise,
     verdict,
@@ -101,3 +105,15 @@ def test_parameters_are_short():
     assert values[0] == "(2, 3)"
     assert len(values[1]) <= 160
     assert values[2] == "SimpleNamespace"
+
+
+def test_regions_as_texts():
+    canvas = np.zeros((32, 32))
+    canvas[3:5, 6], canvas[::4, 20:24:3] = 9.876, 2
+    regions = regions_of(canvas, 1.0, Geometry("squash", 32), (32, 32))
+    texts = list_regions(regions)
+    assert texts[0] == "rows 3 to 4, columns 6 to 6: 2 pixels (0.2 %), peak 9.88"
+    assert texts[1] == "rows 0 to 0, columns 20 to 20: 1 pixel (0.098 %), peak 2"
+    assert len(texts) == 6
+    assert texts[5] == "and 12 more"
+    assert list_regions(None) == []
