@@ -6,13 +6,16 @@ from conftest import make_detector, make_reconpatch, make_recontrast
 
 from skad import PatchCoreDetector, ScoreFusionDetector
 from skad.utils.estimator_checks import (
+    check_calibrate,
     check_defective_images_are_not_learned,
     check_heatmaps,
     check_image_detector,
     check_independence_of_the_batch,
+    check_one_threshold,
     check_p_values_are_valid,
     check_partial_fit,
     check_pickles,
+    check_training_scores,
     parametrize_with_image_checks,
 )
 
@@ -94,6 +97,27 @@ class Forgetful(PatchCoreDetector):
         return self.fit(X, y)
 
 
+class Lenient(PatchCoreDetector):
+    """Calls hardly anything defective, whatever is outlined."""
+
+    def predict(self, X):
+        return np.where(self.score_samples(X) >= 2 * self.offset_, 1, -1)
+
+
+class Stubborn(PatchCoreDetector):
+    """Keeps its threshold."""
+
+    def calibrate(self, X=None, *, target_false_alarm_rate=None):
+        return self
+
+
+class Complacent(PatchCoreDetector):
+    """Judges training images by a bank that knows them."""
+
+    def fit_predict(self, X, y=None):
+        return self.fit(X, y).predict(X)
+
+
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -103,6 +127,9 @@ class Forgetful(PatchCoreDetector):
         (Overconfident, check_p_values_are_valid),
         (Misplaced, check_heatmaps),
         (Forgetful, check_partial_fit),
+        (Lenient, check_one_threshold),
+        (Stubborn, check_calibrate),
+        (Complacent, check_training_scores),
     ],
 )
 def test_checks_can_fail(kind, check):

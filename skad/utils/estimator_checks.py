@@ -13,11 +13,13 @@ from. They run on skad's detectors in its tests, and on anyone's that follow the
 
 from __future__ import annotations
 
+import copy
 import pickle
 import pickletools
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,16 @@ def defective_images(n: int = 4, seed: int = 1) -> np.ndarray:
     return images
 
 
-def _fitted(detector: Any, X: Any = None, y: Any = None) -> Any:
+@contextmanager
+def _few_images() -> Iterator[None]:
+    """Surround what a dozen images promise no small rate for, which is not the point here."""
     with warnings.catch_warnings():
-        # A dozen images promise no small rate, and that is not the point here.
         warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
+        yield
+
+
+def _fitted(detector: Any, X: Any = None, y: Any = None) -> Any:
+    with _few_images():
         return clone(detector).fit(good_images() if X is None else X, y)
 
 
@@ -197,6 +205,83 @@ def check_p_values_are_valid(detector: Any) -> None:
     assert p.min() < 1  # p-values that are always 1 would be valid, and useless
 
 
+def check_one_threshold(detector: Any) -> None:
+    """Call an image defective exactly if something in it lies above the threshold of its map.
+
+    A detector whose `image_score` is not "map" has two thresholds, and passes.
+    """
+    fitted, good = _fitted(detector), good_images(7, seed=4)
+    if not fitted._has_one_threshold():
+        return
+    images = [*good, *defective_images(2), good[0][:33], np.repeat(good[1], 4, axis=1)]
+    with _few_images():
+        fitted.calibrate(good)
+    if fitted.contamination == "auto":
+        fitted.calibrate(target_false_alarm_rate=0.25)
+        # One of the images lies at the threshold: not below it, and nothing of it above.
+        assert fitted.offset_ + fitted._margin == np.sort(fitted.score_samples(good))[1]
+    assert fitted.heatmap_threshold_ == -fitted.offset_
+    verdicts = fitted.predict(images)
+    assert set(verdicts) == {1, -1}
+    found = [len(regions) > 0 for regions in fitted.predict_regions(images)]
+    np.testing.assert_array_equal(found, verdicts == -1)
+
+
+def _thresholds(fitted: Any, X: Any) -> list[Any]:
+    """Everything that moves with a threshold."""
+    p = fitted.anomaly_p_value(X).tolist()
+    return [fitted.offset_, fitted.heatmap_threshold_, *p, *fitted.predict(X).tolist()]
+
+
+def check_calibrate(detector: Any) -> None:
+    """Move the threshold as a fit would, or to fresh images, and stay as it was where that fails."""
+    fitted, fresh = _fitted(detector), good_images(9, seed=6)
+    X = np.concatenate([good_images(2), defective_images(2)])
+    scores = fitted.score_samples(X)
+    if fitted.contamination == "auto":
+        refit = _fitted(clone(detector).set_params(target_false_alarm_rate=0.5))
+        by_calibrate, by_set_params, assigned = (copy.deepcopy(fitted) for _ in range(3))
+        by_calibrate.calibrate(target_false_alarm_rate=0.5)
+        by_set_params.set_params(target_false_alarm_rate=0.5)
+        for moved in (by_calibrate, by_set_params):
+            assert moved.target_false_alarm_rate == 0.5
+            assert _thresholds(moved, X) == _thresholds(refit, X)
+        assigned.target_false_alarm_rate = 0.5
+        _must_raise(ValueError, assigned.predict, X)
+    with _few_images():
+        assert fitted.calibrate(fresh) is fitted
+    of_fresh = fitted.score_samples(fresh)
+    np.testing.assert_array_equal(fitted.calibration_scores_, np.sort(of_fresh))
+    ranks = (of_fresh[None] <= of_fresh[:, None] + fitted._margin).sum(axis=1)
+    np.testing.assert_allclose(fitted.anomaly_p_value(fresh) * 10, 1 + ranks)
+    np.testing.assert_array_equal(fitted.score_samples(X), scores)
+    before = _thresholds(fitted, X)
+    for images in ([], fresh[:1], None):
+        _must_raise(ValueError, fitted.calibrate, images)
+    assert _thresholds(fitted, X) == before
+    assert _thresholds(pickle.loads(pickle.dumps(fitted)), X) == before
+
+
+def check_training_scores(detector: Any) -> None:
+    """Give the good images of X out-of-sample scores in their order, by which fit_predict judges."""
+    good, defective = good_images(), defective_images()
+    X = np.concatenate([good[:6], defective, good[6:]])
+    y = np.repeat([1, -1, 1], [6, len(defective), len(good) - 6])
+    fitted = clone(detector)
+    with _few_images():
+        found = fitted.fit_predict(X, y)
+    scores = fitted.training_scores_
+    assert scores.shape == (len(good),)
+    assert scores.dtype == np.float64
+    if fitted.contamination == "auto":
+        assert np.isin(fitted.calibration_scores_, scores).all()
+        judged = np.where(np.isnan(scores), fitted.score_samples(good), scores)
+        np.testing.assert_array_equal(found[y == 1], np.where(judged >= fitted.offset_, 1, -1))
+        np.testing.assert_array_equal(found[y == -1], fitted.predict(defective))
+    percentile = clone(detector).set_params(contamination=0.2)
+    np.testing.assert_array_equal(percentile.fit_predict(good), percentile.predict(good))
+
+
 def check_errors(detector: Any) -> None:
     """Refuse missing files, NaN, empty input, and to score unfitted."""
     for images, error in (
@@ -228,8 +313,7 @@ def check_partial_fit(detector: Any) -> None:
         return
     good, new, defective = good_images(), good_images(seed=2), defective_images()
     whole = _fitted(detector, good)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "target_false_alarm_rate", UserWarning)
+    with _few_images():
         first = clone(detector).partial_fit(good)
         np.testing.assert_array_equal(first.score_samples(new), whole.score_samples(new))
         X, y = np.concatenate([new, defective]), np.repeat([1, -1], [len(new), len(defective)])
@@ -264,6 +348,9 @@ _CHECKS = (
     check_pickles,
     check_p_values,
     check_p_values_are_valid,
+    check_one_threshold,
+    check_calibrate,
+    check_training_scores,
     check_errors,
     check_parameters_are_kept,
     check_partial_fit,
