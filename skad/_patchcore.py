@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -40,8 +40,8 @@ from skad._features import (
 )
 from skad._images import ImageBatch, ImageSource
 from skad._scoring.calibration import CalibrationLog
-from skad._scoring.folds import score_folds, select_without, split_images
-from skad._scoring.growing import Growth, grow_bank
+from skad._scoring.folds import score_folds, select_without, split_images, take_banks
+from skad._scoring.growing import Growth, select_grown
 from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage, TrainingScore
 from skad._scoring.results import BatchScores, TrainingScores
@@ -409,7 +409,8 @@ class PatchCoreDetector(BaseImageDetector):
         n_select = self._bank_size(n_patches)
         # A bank of all patches has no holes without those of an image.
         n_folds = 0 if n_select == n_patches else int(folds.max()) + 1
-        with progress.stage("coreset", n_select * (1 + n_folds)) as advance:
+        with progress.stage("coreset", n_select) as advance:
+            advance = partial(_advance, advance, 1 + n_folds)
             select = partial(
                 start_coreset,
                 method=self.coreset_method,
@@ -428,8 +429,8 @@ class PatchCoreDetector(BaseImageDetector):
                     lambda done: advance(n_select + done),
                 )
             del projected
-            bank, *others = self._take_banks(kept, rows)
-            self._set_bank(coreset, bank)
+            whole, *others = take_banks(kept, rows, index=self.index)
+            self._set_bank(coreset, whole)
         if others:
             scores = self._score_folds(patches, others, folds, progress, grids=grids)
         else:
@@ -482,18 +483,15 @@ class PatchCoreDetector(BaseImageDetector):
         in its projection. "random" stays a random draw; "approximate" applies its rule to the new
         patches, or to bank and new patches together, and bounds nothing.
 
-        **Thresholds.** New images are scored by the whole bank without their own vectors. That leaves
-        holes, so that they look slightly more anomalous than new images will: thresholds are a little
-        lenient. Earlier images cannot be scored again; their scores stay as they were measured, for as
-        long as the bank knows at most half as many images again as it knew then. So more than a third
-        of all images count, always the latest. If the bank grows, an old score can only be at least as
-        anomalous as it would be today: such scores make thresholds lenient and p-values large, never
-        the other way round. With a bank of fixed size, or with `b`, they may err to either side. The
-        promise needs new images from where the old ones came from, as ever: after a change of light
-        or material, fit again, or :meth:`calibrate` on fresh images.
-
-        **Trimming.** With `trim_fraction`, the new images are compared with each other, as in ``fit``:
-        the fraction is one of the new images, and a new kind of good image stays where several show it.
+        **Thresholds.** New images are scored as in ``fit``: in three folds, each by the bank as it would
+        have become without that fold; a single new image by the bank as it was. Earlier images cannot be
+        scored again; their scores stay as they were measured, for as long as the bank knows at most half
+        as many images again as it knew then. So more than a third of all images count, always the
+        latest. If the bank grows, an old score can only be at least as anomalous as it would be today:
+        such scores make thresholds lenient and p-values large, never the other way round. With a bank
+        of fixed size, or with `b`, they may err to either side. The promise needs new images from where
+        the old ones came from, as ever: after a change of light or material, fit again, or
+        :meth:`calibrate` on fresh images.
 
         References
         ----------
@@ -532,22 +530,40 @@ class PatchCoreDetector(BaseImageDetector):
         kept, projected = self._trim(images, patches, projected, generator)
         n_new = len(kept.sources)
         n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
-        with progress.stage("coreset", n_select - len(bank) or n_select) as advance:
-            coreset, vectors, sources = grow_bank(
-                bank,
-                growth,
-                kept,
-                projected,
-                matrix,
-                n_select,
-                first=self.n_images_,
-                method=self.coreset_method,
-                n_starts=self.n_starts,
-                progress=advance,
-            )
+        folds = split_images(len(images), generator)
+        is_complete = n_select == growth.n_patches + n_new
+        n_folds = 0 if is_complete else int(folds.max()) + 1
+        n_chosen = n_select - len(bank) or n_select
+        select = partial(
+            select_grown,
+            bank=bank,
+            growth=growth,
+            matrix=matrix,
+            method=self.coreset_method,
+            n_starts=self.n_starts,
+        )
+        with progress.stage("coreset", n_chosen) as advance:
+            advance = partial(_advance, advance, 1 + n_folds)
+            coreset = select(projected, n_select, progress=advance)
+            rows = [coreset.rows]
+            if n_folds:
+                rows += select_without(
+                    projected,
+                    folds[kept.sources],
+                    n_select,
+                    select,
+                    lambda done: advance(n_chosen + done),
+                    len(bank),
+                )
             del projected
-            self._set_bank(coreset, MemoryBank(vectors, sources, index=self.index))
-        scores = self._score_training(patches, canvases.twins(), progress, first=self.n_images_)
+            whole, *others = take_banks(
+                kept, rows, index=self.index, before=bank, first=self.n_images_
+            )
+            self._set_bank(coreset, whole)
+        if others:
+            scores = self._score_folds(patches, others, folds, progress)
+        else:
+            scores = self._score_training(patches, canvases.twins(), progress, self.n_images_)
         scores = scores._replace(trimmed=kept.trimmed)
         self.trimmed_indices_ = np.append(self.trimmed_indices_, self.n_images_ + kept.trimmed)
         self.n_images_ += len(images)
@@ -578,20 +594,6 @@ class PatchCoreDetector(BaseImageDetector):
             )
         kept = KeptPatches(patches, trimmed)
         return kept, projected[torch.from_numpy(kept.rows)] if len(trimmed) else projected
-
-    def _take_banks(self, patches: KeptPatches, rows: list[np.ndarray]) -> list[MemoryBank]:
-        """Make banks of chosen patches, all in one pass over the images."""
-        vectors = patches.take(np.concatenate(rows))
-        of_banks = np.split(vectors, np.cumsum([len(some) for some in rows])[:-1])
-        return [
-            # An index may need more vectors than the other folds have.
-            MemoryBank(
-                of_bank,
-                patches.sources[some],
-                index=self.index if len(some) == len(rows[0]) else "auto",
-            )
-            for of_bank, some in zip(of_banks, rows, strict=True)
-        ]
 
     def _set_bank(self, coreset: Coreset, bank: MemoryBank) -> None:
         self.bank_ = bank
@@ -678,11 +680,13 @@ class PatchCoreDetector(BaseImageDetector):
         patches: TrainingPatches,
         twins: frozenset[int],
         progress: FitProgress,
-        *,
         first: int = 0,
+        *,
         grids: bool = False,
     ) -> TrainingScores:
         """Score the images that the bank has learned last, each without its own vectors.
+
+        The bank holds all patches: without those of an image it is the bank of the others.
 
         `first` is how many images it knew before. `twins` are those that have an identical one among
         them: a bank without one of the two would know the other, so their own vectors stay.
@@ -710,7 +714,7 @@ class PatchCoreDetector(BaseImageDetector):
         folds: np.ndarray,
         progress: FitProgress,
         *,
-        grids: bool,
+        grids: bool = False,
     ) -> TrainingScores:
         """Score every image by the bank that was chosen without its fold."""
         self._check_folds(banks)
@@ -803,3 +807,8 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _smallest_side(self) -> int:
         return self._network.smallest_side
+
+
+def _advance(advance: Callable[[int], None], n_banks: int, chosen: int) -> None:
+    """Report vectors chosen for several banks as if for one."""
+    advance(chosen // n_banks)

@@ -118,11 +118,25 @@ def test_other_methods(method, size):
 # ---- thresholds ------------------------------------------------------------------------------------
 
 
-def test_new_images_are_scored_without_their_own_vectors():
-    det = grown(coreset_size=0.1, image_score="patch")
+def test_new_images_of_a_bank_of_all_patches_are_scored_without_their_own():
+    det = grown(coreset_size="auto", image_score="patch")
     queries = patches_of(det, IMAGES[30:31])
     expected = det.bank_.search(queries, 1, exclude_source=30)[0].max()
     np.testing.assert_allclose(det.training_scores_[30], -expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_new_images_are_scored_by_banks_that_grew_without_them(make):
+    first = make(coreset_size=40).fit(IMAGES[:24])
+    scores = first.score_samples(IMAGES[24:27])
+    alone = grown(make, coreset_size=40, cuts=(24, 25))
+    assert alone.training_scores_[24] == scores[0]  # by the bank as it was
+    det = grown(make, coreset_size=40, cuts=(24, 27))
+    for i in range(24, 27):  # by what the two others would have made of it
+        others = [k for k in range(24, 27) if k != i]
+        without = make(coreset_size=40).fit(IMAGES[:24]).partial_fit(IMAGES[others])
+        expected = without.score_samples(IMAGES[i : i + 1])[0]
+        np.testing.assert_allclose(det.training_scores_[i], expected, rtol=1e-12)
 
 
 def test_old_scores_stay():
@@ -237,7 +251,7 @@ def test_unusable_images(X, y, error):
     assert state(det) == before
 
 
-@pytest.mark.parametrize("step", ["_score_training", "_calibrate", "_collect_new_patches"])
+@pytest.mark.parametrize("step", ["_score_folds", "_calibrate", "_collect_new_patches"])
 def test_an_interrupt(step, monkeypatch):
     det = make_detector().fit(IMAGES[:24])
     before = state(det)

@@ -4,6 +4,9 @@ A coreset without the vectors of one image has holes: other images have patches 
 chosen because these were. New images meet no such hole, so scores that leave an image's own vectors out
 lie above theirs. A bank of the same size that is selected from the other images has none.
 
+A bank that grows is treated in the same way: new images are scored by what it would have become without
+their fold. A single new image is scored by the bank as it was.
+
 References
 ----------
 V. Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015: scores
@@ -21,9 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skad._bank import Coreset
+from skad._bank import Coreset, MemoryBank
 from skad._features import TrainingPatches
 from skad._scoring.plain import Scorer, TrainingImage, TrainingScore
+from skad._scoring.trimming import KeptPatches
 
 # Each fold costs a selection; the more there are, the fewer images its bank lacks. See
 # docs/thresholds.md.
@@ -65,6 +69,7 @@ def select_without(
     n_select: int,
     select: Select,
     progress: Callable[[int], None],
+    n_before: int = 0,
 ) -> list[NDArray[np.int64]]:
     """Choose the rows of a bank for each fold, among those of the other folds.
 
@@ -78,6 +83,8 @@ def select_without(
     select : callable
     progress : callable
         Told of the rows chosen so far, in all.
+    n_before : int, default=0
+        Vectors of a bank that grows, which `select` counts before the rows; they are of no fold.
 
     Returns
     -------
@@ -86,12 +93,56 @@ def select_without(
     """
     chosen: list[NDArray[np.int64]] = []
     for fold in range(int(folds.max()) + 1):
-        rows = np.flatnonzero(folds != fold)
-        others = projected[torch.from_numpy(rows)]
+        others = np.flatnonzero(folds != fold)
+        rows = np.append(np.arange(n_before), n_before + others)
         more = partial(_report, progress, sum(map(len, chosen)))
-        coreset = select(others, min(n_select, len(rows)), progress=more)
+        of_others = projected[torch.from_numpy(others)]
+        coreset = select(of_others, min(n_select, len(rows)), progress=more)
         chosen.append(rows[coreset.rows])
     return chosen
+
+
+def take_banks(
+    patches: KeptPatches,
+    rows: Sequence[NDArray[np.int64]],
+    *,
+    index: str,
+    before: MemoryBank | None = None,
+    first: int = 0,
+) -> list[MemoryBank]:
+    """Make banks of chosen patches, all in one pass over the images.
+
+    Parameters
+    ----------
+    patches : KeptPatches
+    rows : sequence of ndarray of int64
+        Those of each bank.
+    index : str
+        As for :class:`skad._bank.MemoryBank`; it may need more vectors than a fold leaves, whose bank is
+        searched exactly then.
+    before : MemoryBank, default=None
+        A bank that grows, whose vectors `rows` counts before the patches.
+    first : int, default=0
+        Number of the first image of `patches`.
+
+    Returns
+    -------
+    list of MemoryBank
+    """
+    n_before = 0 if before is None else len(before)
+    is_new = [some >= n_before for some in rows]
+    new = [some[at] - n_before for some, at in zip(rows, is_new, strict=True)]
+    taken = np.split(patches.take(np.concatenate(new)), np.cumsum([len(some) for some in new])[:-1])
+    banks = []
+    for some, at, numbers, of_new in zip(rows, is_new, new, taken, strict=True):
+        vectors = np.empty((len(some), of_new.shape[1]), dtype=np.float32)
+        sources = np.empty(len(some), dtype=np.int64)
+        vectors[at], sources[at] = of_new, first + patches.sources[numbers]
+        if before is not None:
+            vectors[~at], sources[~at] = before.vectors[some[~at]], before.sources[some[~at]]
+        usable = index if len(some) == len(rows[0]) else "auto"
+        banks.append(MemoryBank(vectors, sources, index=usable))
+    return banks
 
 
 def score_folds(

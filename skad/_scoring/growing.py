@@ -12,7 +12,6 @@ import torch
 from skad._bank import Coreset, Cover, MemoryBank, bank_size, grow_coreset
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.results import TrainingScores
-from skad._scoring.trimming import KeptPatches
 
 
 @dataclass(frozen=True)
@@ -82,46 +81,41 @@ class Growth:
         return Growth(self.n_patches + n_new, self.seed, cover, log)
 
 
-def grow_bank(
-    bank: MemoryBank,
-    growth: Growth,
-    patches: KeptPatches,
+def select_grown(
     projected: torch.Tensor,
-    matrix: torch.Tensor | None,
     n_select: int,
     *,
-    first: int,
+    bank: MemoryBank,
+    growth: Growth,
+    matrix: torch.Tensor | None,
     method: str,
     n_starts: int,
-    progress: Callable[[int], None],
-) -> tuple[Coreset, np.ndarray, np.ndarray]:
+    progress: Callable[[int], None] | None = None,
+) -> Coreset:
     """Choose among the vectors of a bank and new patches.
 
     Parameters
     ----------
+    projected : torch.Tensor of shape (N, p)
+        New patches, projected for the selection by `matrix`.
+    n_select : int
+        Vectors of the new bank.
     bank : MemoryBank
     growth : Growth
         Of the images before.
-    patches : KeptPatches
-        Of the new images.
-    projected : torch.Tensor of shape (N, p)
-        The same, projected for the selection by `matrix`.
     matrix : torch.Tensor of shape (p, d) or None
-    n_select : int
-        Vectors of the new bank.
-    first : int
-        Number of the first new image.
     method, n_starts, progress
         As for :func:`skad._bank.grow_coreset`.
 
     Returns
     -------
-    coreset : Coreset
-    vectors : ndarray of shape (n_select, d), float32
-    sources : ndarray of shape (n_select,), int64
+    Coreset
+        Its rows count the vectors of the bank first.
     """
+    if not len(projected):
+        return Coreset(np.arange(n_select), growth.cover)
     kept = torch.from_numpy(np.array(bank.vectors)).to(projected.device)
-    coreset = grow_coreset(
+    return grow_coreset(
         kept if matrix is None else kept @ matrix.to(kept.device).T,
         projected,
         n_select,
@@ -133,10 +127,3 @@ def grow_bank(
         generator=torch.Generator().manual_seed(growth.seed + growth.n_patches),
         progress=progress,
     )
-    is_new = coreset.rows >= len(bank)
-    old, new = coreset.rows[~is_new], coreset.rows[is_new] - len(bank)
-    vectors = np.empty((n_select, bank.vectors.shape[1]), dtype=np.float32)
-    sources = np.empty(n_select, dtype=np.int64)
-    vectors[~is_new], vectors[is_new] = bank.vectors[old], patches.take(new)
-    sources[~is_new], sources[is_new] = bank.sources[old], first + patches.sources[new]
-    return coreset, vectors, sources
