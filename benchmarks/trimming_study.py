@@ -67,13 +67,12 @@ def study(args: argparse.Namespace, name: str, draw: int, mixed_in: float, trim:
     if not parts:
         return
     data = load_folder(args.data / name)
-    good = data.train_images
-    labels = np.asarray(data.test_labels)
+    good, labels = data.X_train, np.asarray(data.y_test)
     defects = np.random.default_rng([draw, 23]).permutation(np.flatnonzero(labels == -1))
     n_mixed = round(mixed_in * len(good))
     if n_mixed >= len(defects):
         return
-    train = [*good, *(data.test_images[i] for i in defects[:n_mixed])]
+    train = [*good, *(data.X_test[i] for i in defects[:n_mixed])]
     is_mixed = np.arange(len(train)) >= len(good)
     detector = PatchCoreDetector(
         args.backbone,
@@ -95,7 +94,7 @@ def study(args: argparse.Namespace, name: str, draw: int, mixed_in: float, trim:
         "good_trimmed": trimmed[~is_mixed].mean(),
         "seconds": round(seconds, 1),
     }
-    anomaly = -detector.score_samples(data.test_images)
+    anomaly = -detector.score_samples(data.X_test)
     for part in parts:
         left = defects[round(part * len(good)) :]
         if len(left):

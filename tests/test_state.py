@@ -86,6 +86,7 @@ OTHER = {
     "train_batch_size": 32,
     "train_encoder": False,
     "train_precision": "float32",
+    "trim_fraction": 0.2,
     "validation_fraction": 0.5,
     "verbose": 1,
     "warm_start": True,
