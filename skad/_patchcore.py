@@ -493,6 +493,9 @@ class PatchCoreDetector(BaseImageDetector):
         the old ones came from, as ever: after a change of light or material, fit again, or
         :meth:`calibrate` on fresh images.
 
+        **Trimming.** With `trim_fraction`, the new images are compared with each other, as in ``fit``:
+        the fraction is one of the new images, and a new kind of good image stays where several show it.
+
         References
         ----------
         .. [1] T. F. Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical
