@@ -58,7 +58,7 @@ class Cell(NamedTuple):
     size: str
     split: str
 
-    def detector_of(self, args: argparse.Namespace):
+    def detector_of(self, args: argparse.Namespace) -> PatchCoreDetector:
         """Make the detector, not yet fitted."""
         params = json.loads(args.params)
         return KINDS[self.detector](
@@ -176,6 +176,8 @@ def run(args: argparse.Namespace) -> None:
         if cell in known:
             continue
         images, seed = official_split(path), 0
+        if cell.size != "all" and int(cell.size) >= len(images.train):
+            continue
         if cell.split != "official":
             seed = int(cell.split)
             pool = np.concatenate([images.train, images.good])
