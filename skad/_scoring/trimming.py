@@ -130,8 +130,7 @@ def suspicions(
     ndarray of shape (n,)
         Higher = more suspicious.
     """
-    masks = torch.from_numpy(np.stack([footprint.mask for footprint in footprints]))
-    images = _on_grids(patches, masks.to(patches.device))
+    images = _Images(patches, footprints)
     references = _References.of(images, generator)
     rank = min(_RANK, len(references.numbers) - 1)
     scores = np.empty(len(footprints))
@@ -147,25 +146,42 @@ def suspicions(
 
 
 class _Grids(NamedTuple):
-    """Patches of images on their grids."""
+    """Patches of some images on their grids."""
 
     patches: torch.Tensor
-    """(n, h, w, p), about their mean; 0 in padding."""
+    """(b, h, w, p); 0 in padding."""
     norms: torch.Tensor
-    """(n, h, w), squared lengths; infinite in padding, which is near to nothing."""
-
-    def of(self, images: torch.Tensor) -> _Grids:
-        """Take some images."""
-        some = images.to(self.norms.device)
-        return _Grids(self.patches[some], self.norms[some])
+    """(b, h, w), squared lengths; infinite in padding, which is near to nothing."""
 
 
-def _on_grids(patches: torch.Tensor, masks: torch.Tensor) -> _Grids:
-    centred = patches - patches.mean(dim=0)
-    grids = centred.new_zeros((*masks.shape, centred.shape[1]))
-    grids[masks] = centred
-    norms = grids.square().sum(dim=-1)
-    return _Grids(grids, norms.masked_fill_(~masks, torch.inf))
+class _Images:
+    """All images; patches are laid out on grids when they are asked for, since a copy of all is large.
+
+    Parameters
+    ----------
+    patches : tensor of shape (N, p)
+    footprints : sequence of n Footprint
+    """
+
+    def __init__(self, patches: torch.Tensor, footprints: Sequence[Footprint]) -> None:
+        self._patches, self._mean = patches, patches.mean(dim=0)
+        self._masks = torch.from_numpy(np.stack([footprint.mask for footprint in footprints]))
+        self._ends = self._masks.flatten(1).sum(dim=1).cumsum(dim=0)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def of(self, numbers: torch.Tensor) -> _Grids:
+        """Lay out the images of these numbers, their patches about the mean of all."""
+        masks, ends = self._masks[numbers], self._ends[numbers].tolist()
+        n_patches = masks.flatten(1).sum(dim=1).tolist()
+        rows = [torch.arange(end - n, end) for end, n in zip(ends, n_patches, strict=True)]
+        device = self._patches.device
+        masks = masks.to(device)
+        grids = self._patches.new_zeros((*masks.shape, self._patches.shape[1]))
+        grids[masks] = self._patches[torch.cat(rows).to(device)] - self._mean
+        norms = grids.square().sum(dim=-1)
+        return _Grids(grids, norms.masked_fill_(~masks, torch.inf))
 
 
 class _References(NamedTuple):
@@ -183,8 +199,8 @@ class _References(NamedTuple):
     """(m * R,)"""
 
     @classmethod
-    def of(cls, images: _Grids, generator: torch.Generator) -> _References:
-        chosen = torch.randperm(len(images.norms), generator=generator)[:_N_REFERENCES]
+    def of(cls, images: _Images, generator: torch.Generator) -> _References:
+        chosen = torch.randperm(len(images), generator=generator)[:_N_REFERENCES]
         numbers = chosen.sort().values
         grids, norms = images.of(numbers)
         dim, n = grids.shape[-1], len(numbers)

@@ -34,13 +34,11 @@ def score(images, footprints=None):
 
 def test_distance_to_the_third_nearest_image():
     images = aligned(np.random.default_rng(0), 7)
-    grids = trimming._on_grids(
-        torch.from_numpy(images.reshape(-1, DIM)), torch.ones(7, SIDE, SIDE, dtype=torch.bool)
-    )
-    references = trimming._References.of(grids, generator())
+    known = trimming._Images(torch.from_numpy(images.reshape(-1, DIM)), whole(7))
+    references = trimming._References.of(known, generator())
     drawn = references.drawn.T.reshape(trimming._N_DRAWN, 7, DIM).numpy()
     centred = images - images.mean(axis=(0, 1, 2))
-    found = references.squared_distances(grids)
+    found = references.squared_distances(known.of(torch.arange(7)))
     for y, x, i, j in [(0, 0, 0, 1), (2, 3, 4, 2), (5, 5, 6, 6), (0, 4, 3, 5)]:
         around = centred[j, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].reshape(-1, DIM)
         near = np.concatenate([around, drawn[:, j]])
