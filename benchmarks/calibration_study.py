@@ -150,7 +150,7 @@ def measure(detector: PatchCoreDetector, images: Images) -> dict:
     }
     for rate in RATES:
         detector.calibrate(target_false_alarm_rate=rate)
-        row[f"alarms {rate}"] = int(np.sum(good < detector.offset_))
+        row[f"alarms {rate}"] = float(np.mean(good < detector.offset_))
         row[f"found {rate}"] = float(np.mean(defects < detector.offset_))
         row[f"exactly {rate}"] = float(np.mean(defects < np.quantile(good, rate)))
     return row
@@ -199,70 +199,70 @@ def read(results: Path) -> list[tuple[Cell, dict]]:
 # ---------------------------------------------------------------------- tables
 
 
+def tables(rows: list[tuple[Cell, dict]]) -> str:
+    """One table for each detector, image score, size and kind of split."""
+    by_kind = defaultdict(list)
+    for cell, row in rows:
+        split = "official split" if cell.split == "official" else "re-splits"
+        by_kind[cell.detector, cell.image_score, f"n = {cell.size}", split].append((cell, row))
+    return "\n".join(
+        f"\n{', '.join(kind)}\n\n{table(found)}" for kind, found in sorted(by_kind.items())
+    )
+
+
 def table(rows: list[tuple[Cell, dict]]) -> str:
-    """One line per set and backbone, and the mean over them, for each size and score."""
+    """One line per set and backbone, and one for the mean over the sets."""
     head = ["set", "backbone", "splits", "image AUROC", "mean p"]
     for rate in RATES:
         head += [f"false alarms at {rate:.0%}", "found", f"at exactly {rate:.0%}"]
-    lines = []
-    kinds = sorted(
-        {cell._replace(name="", backbone="", split=split_kind(cell)) for cell, _ in rows}
-    )
-    for kind in kinds:
-        of_kind = defaultdict(list)
+    lines = [as_line(head), as_line(["---"] * len(head))]
+    for name, backbone in sorted({(cell.name, cell.backbone) for cell, _ in rows}):
+        own = [(c, row) for c, row in rows if (c.name, c.backbone) == (name, backbone)]
+        lines.append(as_line([name, backbone, str(len(own)), *figures(own)]))
+    return "\n".join([*lines, as_line(["**mean**", "", str(len(rows)), *figures(rows)])])
+
+
+def figures(rows: list[tuple[Cell, dict]]) -> list[str]:
+    """Means over splits and backbones, then over sets; intervals of 95 % for false alarms."""
+
+    def means(key: str) -> list[list[float]]:
+        # Both backbones see the same splits: a split is drawn as a whole.
+        by_split: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for cell, row in rows:
-            if cell._replace(name="", backbone="", split=split_kind(cell)) == kind:
-                of_kind[cell.name, cell.backbone].append(row)
-        lines += [f"\n{kind.detector}, {kind.image_score}, n = {kind.size}, {kind.split}\n"]
-        lines += [as_line(head), as_line(["---"] * len(head))]
-        lines += [
-            as_line([*key, str(len(found)), *figures([found], kind.split)])
-            for key, found in sorted(of_kind.items())
-        ]
-        fewest = min(map(len, of_kind.values()))
-        means = figures(list(of_kind.values()), kind.split)
-        lines += [as_line(["**mean**", "", f"{fewest} or more", *means])]
-    return "\n".join(lines)
-
-
-def split_kind(cell: Cell) -> str:
-    return "official" if cell.split == "official" else "re-splits"
-
-
-def figures(groups: list[list[dict]], kind: str) -> list[str]:
-    """Means over splits, then over groups; intervals of 95 % for false alarms."""
+            by_split[cell.name][cell.split].append(row[key])
+        return [[float(np.mean(v)) for v in splits.values()] for splits in by_split.values()]
 
     def mean(key: str) -> float:
-        return float(np.mean([np.mean([row[key] for row in rows]) for rows in groups]))
+        return float(np.mean([np.mean(some) for some in means(key)]))
 
     out = [f"{mean('auroc'):.3f}", f"{mean('p_value'):.2f}"]
     for rate in RATES:
-        alarms = [[row[f"alarms {rate}"] / row["n_good"] for row in rows] for rows in groups]
-        low, high = (
-            of_binomial(groups[0][0], rate)
-            if kind == "official" and len(groups) == 1
-            else bootstrap(alarms)
-        )
-        share = np.mean([np.mean(some) for some in alarms])
-        out += [f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"]
+        alarms, interval = means(f"alarms {rate}"), ""
+        if len(rows) == 1:
+            interval = " ({:.1f} to {:.1f})".format(*of_binomial(rows[0][1], rate))
+        elif max(map(len, alarms)) > 1:
+            interval = " ({:.1f} to {:.1f})".format(*bootstrap(alarms))
+        out.append(f"{100 * mean(f'alarms {rate}'):.1f}{interval}")
         out += [f"{mean(f'{what} {rate}'):.3f}" for what in ("found", "exactly")]
     return out
 
 
 def of_binomial(row: dict, rate: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval of one split."""
-    interval = binomtest(row[f"alarms {rate}"], row["n_good"]).proportion_ci()
-    return interval.low, interval.high
+    """Take Clopper and Pearson's interval of one split, in percent."""
+    n_alarms = round(row[f"alarms {rate}"] * row["n_good"])
+    interval = binomtest(n_alarms, row["n_good"]).proportion_ci()
+    return 100 * interval.low, 100 * interval.high
 
 
 def bootstrap(values: list[list[float]]) -> tuple[float, float]:
-    """Interval of the mean of means: splits drawn anew within each set."""
+    """Draw splits anew within each set: the interval of the mean of means, in percent."""
     rng = np.random.default_rng(0)
     means = [
         np.mean([np.mean(rng.choice(some, len(some))) for some in values])
         for _ in range(BOOTSTRAPS)
     ]
-    return tuple(np.quantile(means, (0.025, 0.975)))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return 100 * low, 100 * high
 
 
 def as_line(columns: list[str]) -> str:
@@ -307,7 +307,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.memory = args.memory or folder
         run(args)
-    print(table(read(args.results)))
+    print(tables(read(args.results)))
 
 
 if __name__ == "__main__":
