@@ -479,7 +479,8 @@ class PatchCoreDetector(BaseImageDetector):
         latter is at most twice what the best choice of as many new patches could reach [1]_. Where
         `coreset_size` is a number, the bank keeps it and gives vectors up: the doubling algorithm
         [2]_ keeps ``coreset_radius_`` within eight times the best possible radius of that many vectors
-        over all patches ever seen, however many calls there were. Both hold for the method "greedy" and
+        over all patches ever seen, however many calls there were. With "auto" it is a number as long as
+        5,000 vectors are enough, and a fraction beyond. All of this holds for the method "greedy" and
         in its projection. "random" stays a random draw; "approximate" applies its rule to the new
         patches, or to bank and new patches together, and bounds nothing.
 
