@@ -165,10 +165,11 @@ def check_fit_repeats(detector: Any) -> None:
 
 def modules_in_pickle(detector: Any) -> set[str]:
     """Top-layer modules whose classes and functions the pickle of an object refers to."""
-    # Up to protocol 2 every reference is an instruction of its own.
+    # Up to protocol 2 every reference is an instruction of its own; empty arrays are made by `bytes`.
     instructions = pickletools.genops(pickle.dumps(detector, protocol=2))
     references = [str(name) for code, name, _ in instructions if code.name == "GLOBAL"]
-    return {reference.split()[0].split(".")[0] for reference in references}
+    others = [reference for reference in references if reference != "__builtin__ bytes"]
+    return {reference.split()[0].split(".")[0] for reference in others}
 
 
 def check_pickles(detector: Any) -> None:
