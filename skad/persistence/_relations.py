@@ -79,14 +79,20 @@ def _ends_now(log: CalibrationLog, s: SimpleNamespace) -> Any:
         log.n_images[-1] == s.n_images_
         and (np.diff(log.n_images) >= 0).all()
         and (s.fit.contamination == "auto" or log.in_sample is not None)
+        and np.count_nonzero(np.isnan(log.out_of_sample))
+        <= max(_n_unknown(log), len(s.trimmed_indices_))
     )
+
+
+def _n_unknown(log: Any) -> int:
+    """How many images of a log cannot have been held out: one that was alone."""
+    return int(len(log.n_images) == 1 and log.n_images[0] == 1)
 
 
 def is_left_out(log: SimpleNamespace) -> Any:
     """Whether images were scored by others; NaN: those trimmed, and the first, if it was alone."""
-    alone = len(log.n_images) == 1 and log.n_images[0] == 1
     counting = log.out_of_sample[~np.isnan(log.out_of_sample)]
-    return is_bounded(counting) and (len(counting) > 0 or alone)
+    return is_bounded(counting) and (len(counting) > 0 or _n_unknown(log))
 
 
 RELATED_ALL = (
