@@ -194,7 +194,11 @@ DECLARED: Mapping[type, Declared] = {
         },
         relations=(
             Relation("peaks", "hold at least one value", lambda s: len(s.peaks)),
-            Relation("out_of_sample", "be bounded, or NaN of a single image or of those trimmed", is_left_out),
+            Relation(
+                "out_of_sample",
+                "be bounded, or NaN of a single image or of those trimmed",
+                is_left_out,
+            ),
         ),
     ),
     Growth: Declared(
