@@ -21,12 +21,12 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from scipy.ndimage import find_objects, label, maximum_filter
 
+from skad._common.files import write_text
 from skad._scoring.contours import trace
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Regions(Sequence[list[Region]]):
         text = "".join(line + "\n" for line in self._json_lines(contours))
         if path is None:
             return text
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)
         return None
 
     def _json_lines(self, contours: bool) -> Iterator[str]:
