@@ -88,8 +88,9 @@ def draw_rows(rows: list, path: Path) -> None:
     images = [image for _, image, _ in rows]
     # Each texture has its own threshold: divide by it, so that one scale serves all rows.
     heatmaps = [det.predict_heatmap([image])[0] / det.heatmap_threshold_ for det, image, _ in rows]
+    regions = [det.predict_regions([image])[0] for det, image, _ in rows]
     display = HeatmapDisplay.from_predictions(
-        images, heatmaps, threshold=1.0, masks=[mask for *_, mask in rows]
+        images, heatmaps, threshold=1.0, regions=regions, masks=[mask for *_, mask in rows]
     )
     display.figure_.savefig(path, dpi=80)
 
