@@ -31,7 +31,7 @@ from skad._scoring.heatmaps import Heatmap
 
 # Images that all are compared with, and the patches drawn from each, beside those around the same place.
 _N_REFERENCES, _N_DRAWN = 128, 16
-# A patch is as suspicious as it is far from the image of this rank. Measured: docs/unclean.md.
+# A patch is as suspicious as it is far from the image of this rank; see docs/unclean.md.
 _RANK = 3
 # Images compared together: a distance for each of their patches to each reference must fit the cache.
 _TOGETHER = 16
