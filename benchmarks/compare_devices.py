@@ -18,7 +18,10 @@ from skad.datasets import load_folder
 
 SETTINGS = {
     "PatchCore, 1 %": (PatchCoreDetector, {}),
-    "PatchCore, 10 %, b=9": (PatchCoreDetector, {"coreset_size": 0.1, "b": 9, "image_score": "patch"}),
+    "PatchCore, 10 %, b=9": (
+        PatchCoreDetector,
+        {"coreset_size": 0.1, "b": 9, "image_score": "patch"},
+    ),
     "ReConPatch, 1 %": (ReConPatchDetector, {"epochs": 3}),
 }
 

@@ -78,7 +78,7 @@ def test_benchmarks_run(tmp_path):
         "--batches", 2,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    for line in ("extraction, batch 2", "70 vectors, batch 2", "memory of a fit", "times faster"):
+    for line in ("extraction, batch 2", "5000 vectors, batch 2", "memory of a fit", "times faster"):
         assert line in result.stdout
 
 

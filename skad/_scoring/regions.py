@@ -27,6 +27,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label, maximum_filter
 
 from skad._common.files import write_text
+from skad._common.forks import LOADING
 from skad._scoring.contours import trace
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ class Regions(Sequence[list[Region]]):
             One row per region: ``image``, the index of its image, and what :meth:`Region.to_dict`
             returns. Images without regions have no row.
         """
-        import pandas as pd
+        with LOADING:
+            import pandas as pd
 
         rows = [
             {"image": i, **region.to_dict()}

@@ -93,7 +93,9 @@ def _drift(detector: Any, scores: np.ndarray, labels: np.ndarray | None) -> str:
         return f"cannot be told: no image is {kind}"
     found = "an alarm" if monitor.is_drifting_ else "no alarm"
     mean = np.nanmean(monitor.p_values_)
-    return f"{found} in {monitor.n_counted_} images {kind}; mean p-value {mean:.2f}, 0.5 without drift"
+    return (
+        f"{found} in {monitor.n_counted_} images {kind}; mean p-value {mean:.2f}, 0.5 without drift"
+    )
 
 
 def _image_figures(labels: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:

@@ -72,6 +72,7 @@ def test_a_bank_finds_the_same_by_them(k):
     mask[:, 6:] = False
     pooled = extractor.pool(pixels[5:])[0]
     rows = extractor.join(pooled[None])[0, torch.from_numpy(mask.ravel())]
-    scorer = FastScorer(bank, Rule(k, False, None, weighs_patches=False), Heatmap(64, 4.0))
+    rule = Rule(k, False, None, weighs_patches=False, image_score="map")
+    scorer = FastScorer(bank, rule, Heatmap(64, 4.0))
     found = scorer._score_all(extractor, pooled, rows, mask)
     np.testing.assert_array_equal(found, scorer.score_patches(rows))

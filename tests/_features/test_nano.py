@@ -102,7 +102,7 @@ def test_score_of_an_image_does_not_depend_on_its_neighbours(good):
 
 def test_a_pickled_detector_does_not_carry_it(good):
     detector = PatchCoreDetector(
-        "skad_nano", image_size=64, target_false_alarm_rate=0.2, random_state=0
+        "skad_nano", image_size=64, coreset_size=50, target_false_alarm_rate=0.2, random_state=0
     ).fit(good)
     stored = pickle.dumps(detector)
     assert len(stored) < 200_000

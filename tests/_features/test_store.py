@@ -280,7 +280,11 @@ class TestClaims:
 class TestDetectors:
     @pytest.mark.parametrize(
         "params",
-        [{}, {"geometry": "pad", "b": 2, "image_score": "patch"}, {"aggregation": "adaptive", "target_dim": 32}],
+        [
+            {},
+            {"geometry": "pad", "b": 2, "image_score": "patch"},
+            {"aggregation": "adaptive", "target_dim": 32},
+        ],
         ids=str,
     )
     def test_scores_are_the_same_with_and_without(self, store, good, defective, params):
