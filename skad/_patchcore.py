@@ -40,7 +40,7 @@ from skad._features import (
 )
 from skad._images import ImageBatch, ImageSource
 from skad._scoring.calibration import CalibrationLog
-from skad._scoring.folds import score_folds, select_without, split_images, take_banks
+from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
 from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage, TrainingScore
@@ -407,30 +407,20 @@ class PatchCoreDetector(BaseImageDetector):
         kept, projected = self._trim(images, patches, projected, generator)
         n_patches = len(kept.sources)
         n_select = self._bank_size(n_patches)
+        select = partial(
+            start_coreset,
+            method=self.coreset_method,
+            n_starts=self.n_starts,
+            generator=generator,
+            overwrite_x=True,
+        )
         # A bank of all patches has no holes without those of an image.
-        n_folds = 0 if n_select == n_patches else int(folds.max()) + 1
-        with progress.stage("coreset", n_select) as advance:
-            advance = partial(_advance, advance, 1 + n_folds)
-            select = partial(
-                start_coreset,
-                method=self.coreset_method,
-                n_starts=self.n_starts,
-                generator=generator,
-                overwrite_x=True,
-            )
-            coreset = select(projected, n_select, progress=advance)
-            rows = [coreset.rows]
-            if n_folds > 1:
-                rows += select_without(
-                    projected,
-                    folds[kept.sources],
-                    n_select,
-                    select,
-                    lambda done: advance(n_select + done),
-                )
-            del projected
-            whole, *others = take_banks(kept, rows, index=self.index)
-            self._set_bank(coreset, whole)
+        is_whole = n_select == n_patches or len(images) == 1
+        n_folds = 0 if is_whole else int(folds.max()) + 1
+        coreset, others = self._choose_banks(
+            kept, projected, select, n_select, folds, n_folds, progress
+        )
+        del projected
         if others:
             scores = self._score_folds(patches, others, folds, progress, grids=grids)
         else:
@@ -535,9 +525,8 @@ class PatchCoreDetector(BaseImageDetector):
         n_new = len(kept.sources)
         n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
         folds = split_images(len(images), generator)
-        is_complete = n_select == growth.n_patches + n_new
-        n_folds = 0 if is_complete else int(folds.max()) + 1
-        n_chosen = n_select - len(bank) or n_select
+        is_whole = n_select == growth.n_patches + n_new
+        n_folds = 0 if is_whole else int(folds.max()) + 1
         select = partial(
             select_grown,
             bank=bank,
@@ -546,24 +535,10 @@ class PatchCoreDetector(BaseImageDetector):
             method=self.coreset_method,
             n_starts=self.n_starts,
         )
-        with progress.stage("coreset", n_chosen) as advance:
-            advance = partial(_advance, advance, 1 + n_folds)
-            coreset = select(projected, n_select, progress=advance)
-            rows = [coreset.rows]
-            if n_folds:
-                rows += select_without(
-                    projected,
-                    folds[kept.sources],
-                    n_select,
-                    select,
-                    lambda done: advance(n_chosen + done),
-                    len(bank),
-                )
-            del projected
-            whole, *others = take_banks(
-                kept, rows, index=self.index, before=bank, first=self.n_images_
-            )
-            self._set_bank(coreset, whole)
+        coreset, others = self._choose_banks(
+            kept, projected, select, n_select, folds, n_folds, progress, before=bank
+        )
+        del projected
         if others:
             scores = self._score_folds(patches, others, folds, progress)
         else:
@@ -575,6 +550,42 @@ class PatchCoreDetector(BaseImageDetector):
         self._growth = growth.followed_by(n_new, coreset.cover, scores, self.n_images_)
         log = self._growth.log
         self._calibrate(log.out_of_sample, log.in_sample, log.peaks)
+
+    def _choose_banks(
+        self,
+        patches: KeptPatches,
+        projected: torch.Tensor,
+        select: Select,
+        n_select: int,
+        folds: np.ndarray,
+        n_folds: int,
+        progress: FitProgress,
+        *,
+        before: MemoryBank | None = None,
+    ) -> tuple[Coreset, list[MemoryBank]]:
+        """Choose and set the bank; return one without each fold of the images, too.
+
+        `before` is the bank that grows, if there is one.
+        """
+        n_before, first = (0, 0) if before is None else (len(before), self.n_images_)
+        n_chosen = n_select - n_before or n_select
+        with progress.stage("coreset", n_chosen) as advance:
+            advance = partial(_advance, advance, 1 + n_folds)
+            coreset = select(projected, n_select, progress=advance)
+            rows = [coreset.rows]
+            if n_folds:
+                rows += select_without(
+                    projected,
+                    folds[patches.sources],
+                    n_select,
+                    select,
+                    lambda done: advance(n_chosen + done),
+                    n_before,
+                )
+            bank, *others = take_banks(patches, rows, index=self.index, before=before, first=first)
+        self.bank_ = bank
+        self.coreset_radius_ = None if coreset.cover is None else coreset.cover.radius
+        return coreset, others
 
     def _note_fresh(self, scores: np.ndarray, peaks: np.ndarray) -> None:
         if hasattr(self, "_growth"):
@@ -598,10 +609,6 @@ class PatchCoreDetector(BaseImageDetector):
             )
         kept = KeptPatches(patches, trimmed)
         return kept, projected[torch.from_numpy(kept.rows)] if len(trimmed) else projected
-
-    def _set_bank(self, coreset: Coreset, bank: MemoryBank) -> None:
-        self.bank_ = bank
-        self.coreset_radius_ = None if coreset.cover is None else coreset.cover.radius
 
     def _collect_patches(
         self, canvases: Canvases, n_patches: int, generator: torch.Generator, progress: FitProgress
