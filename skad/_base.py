@@ -199,6 +199,8 @@ class BaseImageDetector(BaseDetector):
             *("random_state", "max_memory", "memory"),
         }
     )
+    # It shapes maps, and scores with them.
+    _await_fit = frozenset({"smoothing"})
     _stages: tuple[str, ...] = ()
     weights_digest_: str
 

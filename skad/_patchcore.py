@@ -136,7 +136,8 @@ class PatchCoreDetector(BaseImageDetector):
         anomalous. With the last two, outlines have a threshold of their own, which can disagree with the
         verdict.
     smoothing : float, default=4.0
-        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square.
+        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square. A change
+        takes effect at the next fit.
     index : str, default="auto"
         Nearest-neighbour search. "auto": exact; "Flat": exact, by faiss; any other faiss factory
         string, e.g. ``"IVF256,Flat"`` or ``"HNSW32"``, for large banks.

@@ -44,6 +44,9 @@ _OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
 class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     """What follows from scores: threshold, predictions, p-values, AUROC."""
 
+    # Parameters of which the value at the fit is used until the next: they may be changed before.
+    _await_fit: frozenset[str] = frozenset()
+
     contamination: Any
     target_false_alarm_rate: float
     _params_at_fit: dict[str, Any]
@@ -324,7 +327,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return 1e-5 * abs(anomaly)
 
     def _check_unchanged(self) -> None:
-        """Refuse what makes scores wrong."""
+        """Refuse what makes scores wrong; a snapshot is brought back to what was fitted."""
         if not hasattr(self, "_params_at_fit"):
             check_is_fitted(self)
         now = self._frozen_params()
@@ -333,6 +336,13 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             for name, value in self._params_at_fit.items()
             if name not in now or not np.array_equal(now[name], value)
         ]
+        for name in self._await_fit.intersection(changed):
+            changed.remove(name)
+            warn_user(
+                f"{name}={now[name]!r} takes effect at the next fit: scores and thresholds belong to "
+                f"{name}={self._params_at_fit[name]!r}, which is used until then."
+            )
+            setattr(self, name, self._params_at_fit[name])
         if changed == ["target_false_alarm_rate"]:
             raise ValueError(
                 "target_false_alarm_rate was assigned, and the threshold is still the old one: use "

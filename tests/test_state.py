@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -122,8 +123,8 @@ def test_what_may_change_after_fit_changes_no_verdict(fitted, defective, tmp_pat
         name_of_value = name.split("__")[-1]
         other = tmp_path / "store" if name_of_value == "memory" else OTHER[name_of_value]
         assert other != value, name
-        if name_of_value == "target_false_alarm_rate":
-            continue  # moves the threshold: tests/test_verdicts.py
+        if name_of_value in ("target_false_alarm_rate", "smoothing"):
+            continue  # moves the threshold (tests/test_verdicts.py); waits for the next fit (below)
         det.set_params(**{name: other})
         if name_of_value in _FREE:
             for a, b in zip(before, _verdicts(det, X), strict=True):
@@ -134,6 +135,25 @@ def test_what_may_change_after_fit_changes_no_verdict(fitted, defective, tmp_pat
                 said = "weights are not those"
             with pytest.raises(ValueError, match=said):
                 det.predict(X)
+
+
+def test_smoothing_waits_for_the_next_fit(fitted, good, defective):
+    det = copy.deepcopy(fitted)
+    before = _verdicts(det, defective)
+    det.set_params(**{name: 0.5 for name in det.get_params() if name.endswith("smoothing")})
+    for method in ("predict", "predict_heatmap", "anomaly_p_value"):
+        with pytest.warns(
+            UserWarning, match=r"smoothing=0\.5 takes effect at the next fit"
+        ) as seen:
+            getattr(det, method)(defective)
+        assert len({str(w.message) for w in seen}) == 1
+        assert {w.filename for w in seen} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        after = _verdicts(det, defective)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(_verdicts(det.fit(good), defective)[1], before[1])
 
 
 class _Meddling:
