@@ -27,9 +27,8 @@ MISSED, FOUND = 2.0, 4.0  # standard deviations by which defects score lower
 
 
 def threshold_of(calibration: np.ndarray) -> float:
-    """Take the k-th lowest score, as a detector does."""
-    k = max(int(RATE * (len(calibration) + 1)), 1)
-    return float(np.sort(calibration)[k - 1])
+    """Take the rank of the rate, interpolated, as a detector does."""
+    return float(np.quantile(calibration, RATE, method="weibull"))
 
 
 def alarms(calibrations, streams, *, select=False, **settings) -> np.ndarray:
