@@ -43,7 +43,7 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 autodoc_default_options = {
     "members": True,
-    "inherited-members": "BaseEstimator,object",
+    "inherited-members": "BaseEstimator,Sequence,object",
     "exclude-members": "get_metadata_routing",
 }
 autodoc_typehints = "none"

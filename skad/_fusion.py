@@ -132,7 +132,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         The fitted members by name.
     offset_, calibration_scores_, heatmap_threshold_, n_images_, n_features_in_
         As in :class:`PatchCoreDetector`.
-    training_scores_ : ndarray of shape (n_images_,), float64
+    training_scores_ : ndarray of shape (n_images,), float64
         As in :class:`PatchCoreDetector`; NaN for images that not every member has held out.
 
     See Also

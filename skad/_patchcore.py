@@ -179,7 +179,7 @@ class PatchCoreDetector(BaseImageDetector):
         "random", which bound no distance.
     offset_ : float
         Threshold on ``score_samples``.
-    training_scores_ : ndarray of shape (n_images_,), float64
+    training_scores_ : ndarray of shape (n_images,), float64
         Out-of-sample ``score_samples`` of each good training image, in their order in X; NaN if there
         was only one. The lowest are worth a look: a defective part may have been among them.
     calibration_scores_ : ndarray or None

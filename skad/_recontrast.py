@@ -147,7 +147,7 @@ class ReContrastDetector(BaseImageDetector):
         Which of the good images were held out of the training, ascending.
     offset_, heatmap_threshold_, n_images_, n_features_in_
         As in :class:`PatchCoreDetector`.
-    training_scores_ : ndarray of shape (n_images_,), float64
+    training_scores_ : ndarray of shape (n_images,), float64
         ``score_samples`` of the held-out images, in their place among the good images of X; NaN for the
         others, which the network was trained on.
     calibration_scores_ : ndarray or None
