@@ -578,6 +578,7 @@ class PatchCoreDetector(BaseImageDetector):
                 rows += select_without(
                     projected,
                     folds[patches.sources],
+                    n_folds,
                     n_select,
                     select,
                     lambda done: advance(n_chosen + done),

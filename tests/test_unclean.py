@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import make_detector
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import skad
 from skad import PatchCoreDetector, ReConPatchDetector, ScoreFusionDetector
+from skad.utils.estimator_checks import defective_images, good_images
 
 N_GOOD = 18
 
@@ -167,3 +169,12 @@ def test_a_search_chooses_it(unclean, images):
 def test_refused_fractions(fraction, unclean):
     with pytest.raises(ValueError, match="trim_fraction"):
         make(trim_fraction=fraction).fit(unclean)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fold_whose_only_image_is_trimmed_is_scored_as_well(seed):
+    X = np.concatenate([good_images(3, seed=seed), defective_images(1, seed=seed)])
+    det = make_detector(trim_fraction=0.25, target_false_alarm_rate=0.3, random_state=seed).fit(X)
+    assert len(det.trimmed_indices_) == 1
+    assert np.isfinite(det.training_scores_).all()
+    assert len(det.calibration_scores_) == 3

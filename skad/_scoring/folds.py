@@ -66,6 +66,7 @@ def split_images(n_images: int, generator: torch.Generator) -> NDArray[np.int64]
 def select_without(
     projected: torch.Tensor,
     folds: NDArray[np.int64],
+    n_folds: int,
     n_select: int,
     select: Select,
     progress: Callable[[int], None],
@@ -78,6 +79,8 @@ def select_without(
     projected : torch.Tensor of shape (N, p)
     folds : ndarray of shape (N,)
         The fold of each row.
+    n_folds : int
+        A fold may have no rows: those of its images may not enter a bank.
     n_select : int
         Rows per bank; all rows of the other folds where they are fewer.
     select : callable
@@ -92,7 +95,7 @@ def select_without(
         Row numbers, one array per fold.
     """
     chosen: list[NDArray[np.int64]] = []
-    for fold in range(int(folds.max()) + 1):
+    for fold in range(n_folds):
         others = np.flatnonzero(folds != fold)
         rows = np.append(np.arange(n_before), n_before + others)
         more = partial(_report, progress, sum(map(len, chosen)))
