@@ -184,7 +184,14 @@ _PATCHCORE = {
 
 # ---- ReConPatch -----------------------------------------------------------------------------------
 
-_PATCHES = {**_BANK, "geometry": "crop", "aggregation": "adaptive"}
+# The paper trains for 120 epochs at 1e-5.
+_PATCHES = {
+    **_BANK,
+    "geometry": "crop",
+    "aggregation": "adaptive",
+    "epochs": 120,
+    "lr": 1e-5,
+}
 _LARGEST = {**_PATCHES, "image_size": 480, "resize": 549, "backbone": _WRN101}
 
 

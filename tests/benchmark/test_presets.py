@@ -44,6 +44,13 @@ def test_papers_score_by_patches_and_keep_one_percent(name):
     assert {member.coreset_size for member in members} == {0.01}
 
 
+def test_reconpatch_trains_for_as_long_as_the_paper():
+    one = build_detector(PRESETS["reconpatch-k3"], "bottle", 0, {})
+    assert (one.epochs, one.lr) == (120, 1e-5)
+    members = build_detector(PRESETS["reconpatch-ensemble-320"], "bottle", 0, {}).estimators
+    assert {(d.epochs, d.lr) for _, d in members} == {(60, 1e-6)}
+
+
 def test_tables_hold_presets():
     for rows in TABLES.values():
         assert set(rows) <= set(PRESETS)
