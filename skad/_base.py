@@ -446,7 +446,16 @@ class BaseImageDetector(BaseDetector):
 
     def _make_geometry(self) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
-        return Geometry(self.geometry, self.image_size, resize)
+        return Geometry(self.geometry, self._canvas_size(), resize)
+
+    def _canvas_size(self) -> int:
+        """Side of the square that the network sees, as the parameters ask for it."""
+        return self.image_size
+
+    @property
+    def image_size_(self) -> int:
+        """Side of the square that the network sees, in pixels."""
+        return self.geometry_.image_size
 
 
 @contextmanager

@@ -9,7 +9,7 @@ threshold of another.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from numbers import Real
@@ -50,6 +50,8 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     contamination: Any
     target_false_alarm_rate: float
     _params_at_fit: dict[str, Any]
+    # Parameters that states of older versions lack, and what those versions did.
+    _absent_means: Mapping[str, Any] = {}
 
     _parameter_constraints: dict = {
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
@@ -555,6 +557,6 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return {**state, "_versions": versions()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
+        state = {**self._absent_means, **state}
         warn_of_other_versions(type(self).__name__, state.pop("_versions", {}))
         super().__setstate__(state)

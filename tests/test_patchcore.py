@@ -74,6 +74,9 @@ class TestBank:
         assert sum(seen) == 12
         seen.clear()
         make_detector(max_memory="60kB", coreset_projection_dim=16).fit(good)
+        assert sum(seen) == 4 * 12
+        seen.clear()
+        make_detector(max_memory="60kB", coreset_projection_dim=16, whitening=0).fit(good)
         assert sum(seen) == 3 * 12
 
     def test_random_state_decides(self, good):

@@ -1,6 +1,6 @@
 """Frozen backbones, patch embedding, and the patches of the training images."""
 
-from skad._features.backbones import load_backbone
+from skad._features.backbones import default_image_size, load_backbone
 from skad._features.extractor import (
     FeatureSpec,
     PatchExtractor,
@@ -13,35 +13,44 @@ from skad._features.identity import BackboneIdentity
 from skad._features.mapped import MappedExtractor
 from skad._features.patches import (
     Canvases,
+    FeatureMaps,
+    HeldMaps,
     PatchesInMemory,
-    PatchesPooled,
-    PatchesStreamed,
+    PatchesJoined,
+    StreamedMaps,
     TrainingPatches,
     TransformedPatches,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
+from skad._features.whitening import WhitenedExtractor, learn_whitening, whitening_strength
 
-Extractor = PatchExtractor | StoredExtractor | MappedExtractor
+Extractor = PatchExtractor | StoredExtractor | WhitenedExtractor | MappedExtractor
 
 __all__ = [
     "BackboneIdentity",
     "Canvases",
     "Extractor",
+    "FeatureMaps",
     "FeatureNet",
     "FeatureSpec",
     "FeatureStore",
+    "HeldMaps",
     "MappedExtractor",
     "PatchExtractor",
     "PatchesInMemory",
-    "PatchesPooled",
-    "PatchesStreamed",
+    "PatchesJoined",
     "StoredExtractor",
+    "StreamedMaps",
     "TrainingPatches",
     "TransformedPatches",
+    "WhitenedExtractor",
     "as_feature_store",
     "check_features",
+    "default_image_size",
     "folder_of",
     "inside",
+    "learn_whitening",
     "load_backbone",
     "patch_extractor",
+    "whitening_strength",
 ]

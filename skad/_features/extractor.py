@@ -59,13 +59,14 @@ def patch_extractor(
     backbone: str | nn.Module,
     weights: str | os.PathLike[str] | None,
     device: torch.device,
+    digest: str | None = None,
 ) -> PatchExtractor:
     """Return the extractor for a specification, built once for every backbone in memory.
 
     Parameters
     ----------
     spec : FeatureSpec
-    backbone, weights, device
+    backbone, weights, device, digest
         As for :func:`skad._features.load_backbone`.
 
     Returns
@@ -78,7 +79,13 @@ def patch_extractor(
         If the image is too small for the layers, or the backbone cannot take images of this size.
     """
     net = load_backbone(
-        backbone, weights, spec.layers, device, fuse=True, image_size=spec.image_size
+        backbone,
+        weights,
+        spec.layers,
+        device,
+        fuse=True,
+        image_size=spec.image_size,
+        digest=digest,
     )
     with LOADING:
         if spec not in net.shared:
@@ -139,6 +146,8 @@ class PatchExtractor:
     grid : tuple of two ints
         Rows and columns (h, w) of the patch grid.
     dim : int
+    channels : list of int
+        Channels C_j of each layer's pooled feature map.
     n_values : int
         Numbers in the pooled feature maps of one image.
     digest : str
@@ -160,6 +169,7 @@ class PatchExtractor:
     ) -> None:
         self.spec, self.net, self.device, self.embedding = spec, net, device, embedding
         self.grid, self.dim, self._shapes = (shapes[0][0], shapes[0][1]), dim, shapes
+        self.channels = [shape[-1] for shape in shapes]
         self.n_values = sum(shape.numel() for shape in shapes)
         self.digest = net.digest
         self.smallest_side = 1 if net.strides is None else max(net.strides)

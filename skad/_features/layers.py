@@ -9,13 +9,14 @@ from skad._features.embedding import align
 from skad._features.extractor import PatchExtractor
 from skad._features.mapped import MappedExtractor
 from skad._features.store import StoredExtractor
+from skad._features.whitening import WhitenedExtractor
 
 # Fraction of the multiplications of whole patches above which nothing would be won.
 _WORTH_IT = 0.75
 
 
 def patch_layers(
-    extractor: PatchExtractor | StoredExtractor | MappedExtractor,
+    extractor: PatchExtractor | StoredExtractor | WhitenedExtractor | MappedExtractor,
     pooled: torch.Tensor,
     mask: np.ndarray,
 ) -> PatchLayers | None:

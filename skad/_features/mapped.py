@@ -9,6 +9,7 @@ import torch
 
 from skad._features.extractor import PatchExtractor
 from skad._features.store import StoredExtractor
+from skad._features.whitening import WhitenedExtractor
 
 
 class MappedExtractor:
@@ -18,7 +19,7 @@ class MappedExtractor:
 
     Parameters
     ----------
-    extractor : PatchExtractor or StoredExtractor
+    extractor : PatchExtractor, StoredExtractor or WhitenedExtractor
     weight : ndarray of shape (E, d), float32
         Patch p becomes ``weight @ p``.
 
@@ -28,7 +29,9 @@ class MappedExtractor:
         If the patches are of another length than `weight` maps.
     """
 
-    def __init__(self, extractor: PatchExtractor | StoredExtractor, weight: np.ndarray) -> None:
+    def __init__(
+        self, extractor: PatchExtractor | StoredExtractor | WhitenedExtractor, weight: np.ndarray
+    ) -> None:
         if extractor.dim != weight.shape[1]:
             raise ValueError(
                 f"components_ maps patches of {weight.shape[1]} values, and this backbone makes "

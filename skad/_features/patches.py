@@ -1,13 +1,14 @@
-"""All patches of the training images: held, pooled, or embedded whenever they are needed.
+"""All patches of the training images: held, or joined whenever they are needed.
 
 Every kind answers the same three questions (project, take, image by image) with the same numbers:
-every image is embedded and projected in the same fixed shape.
+every image is embedded and projected in the same fixed shape. Patches are joined of pooled feature
+maps, which are held, too, or made by the backbone in every pass.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -17,8 +18,10 @@ import torch
 from skad._common.memory import temporary_array
 from skad._features.extractor import PatchExtractor, check_features, inside
 from skad._features.store import StoredExtractor
+from skad._features.whitening import WhitenedExtractor
 from skad._images import Footprint
 
+Extractor = PatchExtractor | StoredExtractor | WhitenedExtractor
 # Yields pixels of a batch, and where on the canvas each of its images lies.
 Batches = Callable[[], Iterable[tuple[np.ndarray, list[Footprint]]]]
 Advance = Callable[[int], None]
@@ -58,42 +61,91 @@ class Canvases:
         return frozenset(i for i, digest in self._digests.items() if n_alike[digest] > 1)
 
 
-def embed_images(
-    extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None = None
-) -> Iterator[Embedded]:
-    """Embed image after image.
+class FeatureMaps(Protocol):
+    """Pooled feature maps of n images."""
+
+    extractor: Extractor
+    n_images: int
+
+    def per_image(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
+        """Yield those of image after image, (1, n_values), on the extractor's device, and its place."""
+
+    def whitened(self, matrices: Sequence[np.ndarray]) -> FeatureMaps:
+        """Return them whitened; these are not to be used any more."""
+
+
+class StreamedMaps:
+    """Pooled feature maps that are never all in memory: each pass runs the backbone over the images.
 
     Parameters
     ----------
-    extractor : PatchExtractor
+    extractor : PatchExtractor, StoredExtractor or WhitenedExtractor
     batches : callable
-        Opens the stream of batches.
+    n_images : int
     advance : callable or None
-        Told the number of images done.
-
-    Yields
-    ------
-    torch.Tensor of shape (n_patches of the image, d), float32
-        Patches that lie in padding are left out.
-    Footprint
-        Where the others lie.
+        Told of the images done by the first pass; the later ones belong to other stages.
     """
-    for pooled, footprints in _pooled_of_batches(extractor, batches, advance):
-        for one, footprint in zip(pooled.split(1), footprints, strict=True):
-            yield inside(extractor.join(one)[0], footprint.mask), footprint
+
+    def __init__(
+        self, extractor: Extractor, batches: Batches, n_images: int, advance: Advance | None
+    ) -> None:
+        self.extractor, self.n_images = extractor, n_images
+        self._batches, self._advance = batches, advance
+
+    def per_image(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
+        """Run the backbone over the images."""
+        for pooled, footprints in self.per_batch():
+            yield from zip(pooled.split(1), footprints, strict=True)
+
+    def per_batch(self) -> Iterator[tuple[torch.Tensor, list[Footprint]]]:
+        """Run the backbone over the images, and yield batch after batch."""
+        advance, self._advance = self._advance, None
+        done = 0
+        for pixels, footprints in self._batches():
+            pooled = self.extractor.pool(pixels)
+            check_features(pooled, done)
+            yield pooled, footprints
+            done += len(footprints)
+            if advance is not None:
+                advance(done)
+
+    def whitened(self, matrices: Sequence[np.ndarray]) -> StreamedMaps:
+        """Whiten them whenever they are made."""
+        extractor = WhitenedExtractor(self.extractor, matrices)
+        return StreamedMaps(extractor, self._batches, self.n_images, self._advance)
 
 
-def _pooled_of_batches(
-    extractor: PatchExtractor | StoredExtractor, batches: Batches, advance: Advance | None
-) -> Iterator[tuple[torch.Tensor, list[Footprint]]]:
-    done = 0
-    for pixels, footprints in batches():
-        pooled = extractor.pool(pixels)
-        check_features(pooled, done)
-        yield pooled, footprints
-        done += len(footprints)
-        if advance is not None:
-            advance(done)
+class HeldMaps:
+    """Pooled feature maps of all images, in memory: half as many numbers as their patches.
+
+    Parameters
+    ----------
+    extractor, batches, n_images, advance
+        As for :class:`StreamedMaps`.
+    """
+
+    def __init__(
+        self, extractor: Extractor, batches: Batches, n_images: int, advance: Advance | None
+    ) -> None:
+        self.extractor, self.n_images = extractor, n_images
+        self._pooled = torch.empty((n_images, extractor.n_values))
+        self._footprints: list[Footprint] = []
+        for pooled, footprints in StreamedMaps(extractor, batches, n_images, advance).per_batch():
+            self._pooled[len(self._footprints) : len(self._footprints) + len(footprints)] = pooled
+            self._footprints += footprints
+
+    def per_image(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
+        """Fetch image after image."""
+        for pooled, footprint in zip(self._pooled.split(1), self._footprints, strict=True):
+            yield pooled.to(self.extractor.device), footprint
+
+    def whitened(self, matrices: Sequence[np.ndarray]) -> HeldMaps:
+        """Whiten them in place."""
+        extractor = WhitenedExtractor(self.extractor, matrices)
+        for pooled in self._pooled.split(1):
+            pooled.copy_(extractor.whiten(pooled.to(extractor.device)))
+        self.extractor = extractor
+        return self
 
 
 class TrainingPatches(Protocol):
@@ -112,40 +164,28 @@ class TrainingPatches(Protocol):
         """Yield the embeddings of image after image, on the extractor's device, and their places."""
 
 
-class PatchesStreamed:
-    """Embeddings that are never all in memory: each question runs the backbone over the images.
+class PatchesJoined:
+    """Patches that are joined of pooled feature maps whenever they are needed, in next to no time.
 
     Parameters
     ----------
-    extractor : PatchExtractor
-    batches : callable
-    n_images : int
-    advance : callable or None
-        Told of the images embedded by `project`; the later passes belong to other stages.
+    maps : StreamedMaps or HeldMaps
     """
 
-    def __init__(
-        self,
-        extractor: PatchExtractor | StoredExtractor,
-        batches: Batches,
-        n_images: int,
-        advance: Advance | None,
-    ) -> None:
-        self.extractor = extractor
-        self.batches = batches
-        self.n_images = n_images
-        self.advance = advance
+    def __init__(self, maps: FeatureMaps) -> None:
+        self.maps, self.n_images = maps, maps.n_images
         self.sources = np.empty(0, dtype=np.int64)
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Embed all images and keep only their projections."""
-        device = self.extractor.device
+        extractor = self.maps.extractor
+        device = extractor.device
         to_lower = None if matrix is None else matrix.to(device).T
-        height, width = self.extractor.grid
-        dim = self.extractor.dim if to_lower is None else to_lower.shape[1]
+        height, width = extractor.grid
+        dim = extractor.dim if to_lower is None else to_lower.shape[1]
         projected = torch.empty((self.n_images * height * width, dim), device=device)
         ends = [0]
-        for embedding, _ in self.per_image(self.advance):
+        for embedding, _ in self.per_image():
             end = ends[-1] + len(embedding)
             projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
             ends.append(end)
@@ -155,7 +195,7 @@ class PatchesStreamed:
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Embed all images again and keep only the patches asked for."""
         wanted = np.argsort(indices, kind="stable")
-        taken = np.empty((len(indices), self.extractor.dim), dtype=np.float32)
+        taken = np.empty((len(indices), self.maps.extractor.dim), dtype=np.float32)
         start = 0
         for patches, _ in self.per_image():
             first, last = np.searchsorted(indices[wanted], [start, start + len(patches)])
@@ -164,43 +204,10 @@ class PatchesStreamed:
             start += len(patches)
         return taken
 
-    def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
-        """Embed image after image."""
-        return embed_images(self.extractor, self.batches, advance)
-
-
-class PatchesPooled(PatchesStreamed):
-    """The pooled feature maps of all images, of which patches are joined whenever they are needed.
-
-    Half the memory of the patches themselves; joining costs next to nothing.
-
-    Parameters
-    ----------
-    extractor : PatchExtractor
-    batches : callable
-    n_images : int
-    advance : callable or None
-    """
-
-    def __init__(
-        self,
-        extractor: PatchExtractor | StoredExtractor,
-        batches: Batches,
-        n_images: int,
-        advance: Advance | None,
-    ) -> None:
-        super().__init__(extractor, batches, n_images, None)
-        self._pooled = torch.empty((n_images, extractor.n_values))
-        self._footprints: list[Footprint] = []
-        for pooled, footprints in _pooled_of_batches(extractor, batches, advance):
-            self._pooled[len(self._footprints) : len(self._footprints) + len(footprints)] = pooled
-            self._footprints += footprints
-
-    def per_image(self, advance: Advance | None = None) -> Iterator[Embedded]:
+    def per_image(self) -> Iterator[Embedded]:
         """Join the patches of image after image."""
-        for pooled, footprint in zip(self._pooled, self._footprints, strict=True):
-            patches = self.extractor.join(pooled[None].to(self.extractor.device))[0]
-            yield inside(patches, footprint.mask), footprint
+        for pooled, footprint in self.maps.per_image():
+            yield inside(self.maps.extractor.join(pooled)[0], footprint.mask), footprint
 
 
 class PatchesInMemory:
@@ -208,10 +215,7 @@ class PatchesInMemory:
 
     Parameters
     ----------
-    extractor : PatchExtractor
-    batches : callable
-    n_images : int
-    advance : callable or None
+    maps : StreamedMaps or HeldMaps
     on_disk : bool, default=False
         Keep the array in a temporary file, which is gone with it.
 
@@ -221,28 +225,22 @@ class PatchesInMemory:
         If the disk of the temporary file is too small.
     """
 
-    def __init__(
-        self,
-        extractor: PatchExtractor | StoredExtractor,
-        batches: Batches,
-        n_images: int,
-        advance: Advance | None,
-        on_disk: bool = False,
-    ) -> None:
-        self.device, self.n_images = extractor.device, n_images
+    def __init__(self, maps: FeatureMaps, on_disk: bool = False) -> None:
+        extractor, self.n_images = maps.extractor, maps.n_images
+        self.device = extractor.device
         height, width = extractor.grid
         # np.empty commits no page before it is written, so a generous N costs nothing.
-        shape = (n_images * height * width, extractor.dim)
+        shape = (self.n_images * height * width, extractor.dim)
         embeddings = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
         ends, self.footprints = [0], []
-        for embedding, footprint in embed_images(extractor, batches, advance):
+        for embedding, footprint in PatchesJoined(maps).per_image():
             end = ends[-1] + len(embedding)
             embeddings[ends[-1] : end] = embedding.cpu().numpy()
             ends.append(end)
             self.footprints.append(footprint)
         self.ends = np.array(ends)
         self.embeddings = embeddings[: ends[-1]]
-        self.sources = np.repeat(np.arange(n_images), np.diff(self.ends))
+        self.sources = np.repeat(np.arange(self.n_images), np.diff(self.ends))
 
     def project(self, matrix: torch.Tensor) -> torch.Tensor:
         """Return (N, p) projections by a (p, d) matrix, image by image as the other kinds project."""

@@ -33,6 +33,7 @@ def check_object(cls: type, state: dict[str, Any], where: str) -> None:
     declared, state = DECLARED[cls], dict(state)
     everything = SimpleNamespace(**state)
     if issubclass(cls, BaseDetector):
+        state = {**cls._absent_means, **state}
         given = {name: state.pop(name) for name in parameters(cls) if name in state}
         check(_parameter_table(cls), given, where)
         _check_constraints(cls, given, where)

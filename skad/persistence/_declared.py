@@ -41,6 +41,7 @@ from skad.persistence._rules import (
     number,
     optional,
     several,
+    squares,
     text,
     texts,
 )
@@ -80,7 +81,7 @@ PARAMETERS: Mapping[str, Rule] = {
     "patch_size": SIDE,
     "pretrain_dim": integer(1, 2**20),
     "target_dim": integer(1, 2**20),
-    "image_size": SIDE,
+    "image_size": Rule('"auto" or a side', lambda v, n: v == "auto" or SIDE.holds(v, n)),
     "resize": optional(SIDE),
     "image_shape": optional(integers(1, 2**31)),
     "smoothing": number(0, 1e4),
@@ -134,6 +135,7 @@ _GROWTH: Table = {
     "_growth": instance(Growth),
     "coreset_radius_": optional(number(0)),
 }
+_WHITENING: Table = {"whitening_": several(squares("float32"), 0, 1000, kinds=(list,))}
 # For a warm start.
 _TRAINING: Table = {
     "_resumable": {
@@ -217,7 +219,7 @@ DECLARED: Mapping[type, Declared] = {
             "image": instance(RobustScale),
         }
     ),
-    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, *_OF_ROWS), RELATED_BANKS),
+    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, _WHITENING, *_OF_ROWS), RELATED_BANKS),
     ReConPatchDetector: Declared(
         {
             **_OF_BANKS,
@@ -226,7 +228,7 @@ DECLARED: Mapping[type, Declared] = {
             "loss_curve_": array("float64", "n_iter", finite=False),
             "n_iter_": integer(),
         },
-        (_GROWTH, *_OF_ROWS),
+        (_GROWTH, _WHITENING, *_OF_ROWS),
         (
             *RELATED_BANKS,
             Relation(

@@ -26,17 +26,16 @@ class Relation(NamedTuple):
     """Told all attributes; `fit` holds the parameters as they were at fit."""
 
 
-def _geometry_of(fit: SimpleNamespace) -> Geometry:
-    return Geometry(fit.geometry, fit.image_size, fit.resize if fit.geometry == "crop" else None)
+def _geometry_of(s: SimpleNamespace) -> Geometry:
+    # What "auto" stands for may change: the size is the one of the fit.
+    size = s.geometry_.image_size if s.fit.image_size == "auto" else s.fit.image_size
+    return Geometry(s.fit.geometry, size, s.fit.resize if s.fit.geometry == "crop" else None)
 
 
-def _is_spec_of(spec: FeatureSpec, fit: SimpleNamespace) -> bool:
-    return all(
-        tuple(value) == tuple(getattr(fit, name))
-        if name == "layers"
-        else value == getattr(fit, name)
-        for name, value in vars(spec).items()
-    )
+def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
+    params = {name: getattr(s.fit, name) for name in vars(spec)}
+    params |= {"layers": tuple(s.fit.layers), "image_size": s.geometry_.image_size}
+    return spec == FeatureSpec(**params)
 
 
 def _knows_index(index: str, bank: MemoryBank) -> bool:
@@ -117,14 +116,12 @@ RELATED_ALL = (
 )
 RELATED_IMAGES = (
     *RELATED_ALL,
-    Relation(
-        "geometry_", "be that of the parameters", lambda s: s.geometry_ == _geometry_of(s.fit)
-    ),
+    Relation("geometry_", "be that of the parameters", lambda s: s.geometry_ == _geometry_of(s)),
 )
 RELATED_BANKS = (
     *RELATED_IMAGES,
     Relation(
-        "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s.fit)
+        "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s)
     ),
     Relation("bank_.sources", "be below n_images_", lambda s: s.bank_.sources.max() < s.n_images_),
     Relation(

@@ -185,6 +185,21 @@ def array(
     return Rule(says, holds)
 
 
+def squares(dtype: str) -> Rule:
+    """Ask for a finite matrix that is symmetric."""
+    return Rule(
+        f"a symmetric array of {dtype}, of size {_LARGEST_NUMBER:g} at most",
+        lambda value, _: (
+            isinstance(value, np.ndarray)
+            and value.dtype == dtype
+            and value.ndim == 2
+            and value.shape[0] == value.shape[1]
+            and is_bounded(value)
+            and np.array_equal(value, value.T)
+        ),
+    )
+
+
 def is_bounded(array: np.ndarray) -> bool:
     """Whether all numbers of an array are such as occur."""
     # Without a copy, since a bank may be large; NaN compares as False.

@@ -1,0 +1,206 @@
+"""Whitening: directions that good patches fill count less in distances than those they leave empty.
+
+Channels of a backbone are correlated, and a few strong ones rule the distances between patches. A
+linear map per layer evens that out. With C the covariance of a layer's values over the good patches, and
+lambda its eigenvalues, the map is (C + s mean(lambda) I)^-p: p = 1/2 makes distances those of Mahalanobis, p = 0
+leaves them as they are.
+
+Maps act on pooled feature maps, each layer at its own resolution: whatever joins, stores or compares
+patches behind them needs not know. That costs a product per layer and image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import adaptive_max_pool2d
+
+from skad._features.extractor import PatchExtractor
+from skad._features.store import StoredExtractor
+from skad._images import Footprint
+
+# s above: keeps directions that hold little but noise from ruling the distances. See docs/whitening.md.
+SHRINKAGE = 0.1
+# Strength by default: the fewer images there are, the more it gains.
+_FEW_IMAGES, _FEW_STRENGTH, _STRENGTH = 60, 0.5, 0.25
+# Variance below which float32 is all noise, relative to the mean square.
+_ROUNDING = 1e-9
+
+
+def whitening_strength(whitening: float | str, n_images: int) -> float:
+    """Strength p by the parameter and, if it is "auto", the number of good images."""
+    if whitening != "auto":
+        return float(whitening)
+    return _FEW_STRENGTH if n_images <= _FEW_IMAGES else _STRENGTH
+
+
+def whitening_matrix(
+    covariance: torch.Tensor, mean: torch.Tensor, strength: float
+) -> NDArray[np.float32]:
+    """Return (C + s mean(lambda) I)^-p.
+
+    Parameters
+    ----------
+    covariance : torch.Tensor of shape (C, C), float64
+    mean : torch.Tensor of shape (C,), float64
+        Tells what is no more than rounding: patches that are all equal are not whitened.
+    strength : float
+        p, in [0, 0.5].
+
+    Returns
+    -------
+    ndarray of shape (C, C), float32
+        Symmetric.
+
+    Examples
+    --------
+    >>> C = torch.diag(torch.tensor([9.0, 1.0], dtype=torch.float64))
+    >>> whitening_matrix(C, torch.zeros(2), 0.5).diagonal().round(3)
+    array([0.324, 0.816], dtype=float32)
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp_min(0)
+    floor = _ROUNDING * float(mean.square().mean() + values.mean())
+    if floor == 0 or values.mean() <= floor:
+        return np.eye(len(mean), dtype=np.float32)
+    powers = (values + SHRINKAGE * values.mean()) ** -strength
+    matrix = vectors * powers @ vectors.T
+    return ((matrix + matrix.T) / 2).float().numpy()
+
+
+class LayerMoments:
+    """Mean and covariance of a layer's values over positions of many images, added up in float64."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._shift: Any = None
+        self._sum: Any = 0.0
+        self._products: Any = 0.0
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Add (n, C) values."""
+        rows = rows.double()
+        if self._shift is None:  # sums around 0 would lose the small variance of large values
+            self._shift = rows.mean(0)
+        rows = rows - self._shift
+        self._n += len(rows)
+        self._sum = self._sum + rows.sum(0)
+        self._products = self._products + rows.T @ rows
+
+    def mean(self) -> torch.Tensor:
+        """Return the mean, of shape (C,)."""
+        return (self._shift + self._sum / self._n).cpu()
+
+    def covariance(self) -> torch.Tensor:
+        """Return the covariance, of shape (C, C)."""
+        mean = self._sum / self._n
+        return (self._products / self._n - torch.outer(mean, mean)).cpu()
+
+
+def learn_whitening(
+    extractor: PatchExtractor | StoredExtractor,
+    pooled: Iterable[tuple[torch.Tensor, Footprint]],
+    strength: float,
+) -> list[NDArray[np.float32]]:
+    """Learn the maps of all layers from good images, in one pass.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor
+    pooled : iterable of pairs
+        Pooled feature maps of each image, (1, n_values), and where it lies. Values that lie in padding do
+        not count.
+    strength : float
+
+    Returns
+    -------
+    list of ndarray of shape (C_j, C_j), float32
+    """
+    moments: list[LayerMoments] = []
+    with torch.inference_mode():
+        for one, footprint in pooled:
+            layers = [layer[0] for layer in extractor.split(one)]
+            moments = moments or [LayerMoments() for _ in layers]
+            for of_layer, layer in zip(moments, layers, strict=True):
+                of_layer.add(_inside(layer, footprint))
+    return [whitening_matrix(m.covariance(), m.mean(), strength) for m in moments]
+
+
+def _inside(layer: torch.Tensor, footprint: Footprint) -> torch.Tensor:
+    """Values (n, C) of a layer's positions that see a part of the image."""
+    rows = layer.flatten(0, 1)
+    if footprint.mask.all():
+        return rows
+    mask = torch.from_numpy(footprint.mask)[None].float()
+    seen = adaptive_max_pool2d(mask, layer.shape[:2]).flatten() > 0
+    return rows[seen.to(rows.device)]
+
+
+class WhitenedExtractor:
+    """A patch extractor whose pooled feature maps are whitened.
+
+    Stands in for :class:`PatchExtractor`: what that answers, this does too. A store behind it keeps
+    feature maps as the backbone makes them.
+
+    Parameters
+    ----------
+    extractor : PatchExtractor, StoredExtractor or WhitenedExtractor
+    matrices : sequence of ndarray of shape (C_j, C_j), float32
+        One per layer; symmetric.
+
+    Raises
+    ------
+    ValueError
+        If the layers have other numbers of channels.
+    """
+
+    def __init__(
+        self,
+        extractor: PatchExtractor | StoredExtractor | WhitenedExtractor,
+        matrices: Sequence[np.ndarray],
+    ) -> None:
+        wanted = [len(matrix) for matrix in matrices]
+        if extractor.channels != wanted:
+            raise ValueError(
+                f"whitening_ maps layers of {wanted} channels, and those of this backbone have "
+                f"{extractor.channels}: they do not belong together."
+            )
+        self._extractor = extractor
+        # Copied, since torch warns of the read-only memory map that a worker may see.
+        self._matrices = [torch.from_numpy(np.array(m)).to(extractor.device) for m in matrices]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._extractor, name)
+
+    def pool(self, pixels: np.ndarray) -> torch.Tensor:
+        """Whitened feature maps of a batch, of shape (B, n_values), float32."""
+        return self.whiten(self._extractor.pool(pixels))
+
+    def embed(self, pixels: np.ndarray) -> torch.Tensor:
+        """Patch embeddings of a batch, as :meth:`PatchExtractor.embed` gives them, whitened."""
+        return torch.cat([self._extractor.join(one) for one in self.pool(pixels).split(1)])
+
+    def whiten(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Whiten pooled feature maps.
+
+        Parameters
+        ----------
+        pooled : torch.Tensor of shape (B, n_values), float32
+
+        Returns
+        -------
+        torch.Tensor of shape (B, n_values), float32
+            On the CPU an image has bitwise the same ones in every batch.
+        """
+        # A product rounds by its shape: one image at a time, where all must round alike.
+        some = pooled.split(1) if pooled.device.type == "cpu" else (pooled,)
+        with torch.inference_mode():
+            return torch.cat([torch.cat(list(self._mapped(one)), dim=1) for one in some])
+
+    def _mapped(self, pooled: torch.Tensor) -> Iterator[torch.Tensor]:
+        for layer, matrix in zip(self._extractor.split(pooled), self._matrices, strict=True):
+            yield (layer.flatten(0, 2) @ matrix).view(len(pooled), -1)

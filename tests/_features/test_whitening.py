@@ -1,0 +1,153 @@
+"""Whitening: the formula, what it is estimated from, and that every path whitens alike."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_detector, make_reconpatch
+
+import skad
+from skad._features import FeatureSpec, WhitenedExtractor, learn_whitening, patch_extractor
+from skad._features.whitening import SHRINKAGE, LayerMoments, whitening_matrix, whitening_strength
+from skad._images import Footprint
+
+ON = {"whitening": 0.3}
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    spec = FeatureSpec("skad_nano", (2, 3), 64, 3, "concat", 64, 48, "float32")
+    return patch_extractor(spec, "skad_nano", "pretrained", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+
+
+def whole(n):
+    return Footprint(np.ones((8, 8), bool), (0, 0, 64, 64))
+
+
+@pytest.mark.parametrize(("strength", "times"), [(0.5, 2), (0.25, 4)])
+def test_powers_of_the_matrix_invert_the_covariance(strength, times):
+    rows = np.random.default_rng(0).standard_normal((500, 6)) @ np.diag([9, 5, 2, 1, 0.5, 0.1])
+    covariance = np.cov(rows.T, bias=True)
+    ridge = SHRINKAGE * np.trace(covariance) / 6 * np.eye(6)
+    matrix = whitening_matrix(torch.tensor(covariance), torch.zeros(6), strength)
+    assert np.array_equal(matrix, matrix.T)
+    power = np.linalg.matrix_power(matrix.astype(float), times)
+    np.testing.assert_allclose(power @ (covariance + ridge), np.eye(6), atol=1e-5)
+
+
+def test_moments_are_those_of_all_values_far_from_zero():
+    rows = np.random.default_rng(0).standard_normal((300, 4)) + 1e4
+    moments = LayerMoments()
+    for some in np.split(rows, [7, 100]):
+        moments.add(torch.tensor(some))
+    np.testing.assert_allclose(moments.mean(), rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.covariance(), np.cov(rows.T, bias=True), rtol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e5])
+def test_equal_patches_are_not_whitened(value):
+    moments = LayerMoments()
+    moments.add(torch.full((50, 3), value))
+    np.testing.assert_array_equal(
+        whitening_matrix(moments.covariance(), moments.mean(), 0.5), np.eye(3)
+    )
+
+
+def test_patches_are_mapped_layer_by_layer(extractor, pixels):
+    rng = np.random.default_rng(0)
+    matrices = [m + m.T for m in (rng.random((n, n), np.float32) for n in extractor.channels)]
+    block = np.zeros((extractor.dim, extractor.dim))
+    block[:64, :64], block[64:, 64:] = matrices
+    found = WhitenedExtractor(extractor, matrices).embed(pixels)
+    expected = extractor.embed(pixels).double().numpy() @ block
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * expected.max())
+
+
+def test_an_image_is_whitened_alike_in_every_batch(extractor, pixels):
+    pooled = [(one, whole(1)) for one in extractor.pool(pixels).split(1)]
+    whitened = WhitenedExtractor(extractor, learn_whitening(extractor, pooled, 0.5))
+    alone = torch.cat([whitened.embed(pixels[i : i + 1]) for i in range(5)])
+    assert torch.equal(whitened.embed(pixels), alone)
+
+
+def test_padding_does_not_count(extractor, pixels):
+    mask = np.zeros((8, 8), bool)
+    mask[2:7] = True
+    pooled = extractor.pool(pixels[:1])
+    found = learn_whitening(extractor, [(pooled, Footprint(mask, (16, 0, 40, 64)))], 0.5)
+    shallow, deep = extractor.split(pooled)
+    for matrix, rows in zip(found, (shallow[0, 2:7], deep[0, 1:4]), strict=True):
+        moments = LayerMoments()
+        moments.add(rows.flatten(0, 1))
+        expected = whitening_matrix(moments.covariance(), moments.mean(), 0.5)
+        np.testing.assert_array_equal(matrix, expected)
+
+
+def test_matrices_of_another_backbone_are_refused(extractor):
+    with pytest.raises(ValueError, match=r"\[3\] channels.*\[64, 128\]"):
+        WhitenedExtractor(extractor, [np.eye(3, dtype=np.float32)])
+
+
+def test_scores_are_distances_in_the_whitened_space(good, defective, extractor):
+    det = make_detector(**ON, image_score="patch", coreset_size=1.0).fit(good)
+    raw = make_detector(whitening=0, coreset_size=1.0).fit(good)
+    block = np.zeros((192, 192))
+    block[:64, :64], block[64:, 64:] = det.whitening_
+    embedder = raw._as_fitted()._embedder()
+
+    def embed(images):
+        canvases = np.stack([det.geometry_.apply(image) for image in images])
+        return embedder.embed(canvases).double().numpy() @ block
+
+    bank, queries = embed(good).reshape(-1, 192), embed(defective)
+    nearest = [np.linalg.norm(q[:, None] - bank, axis=2).min(1).max() for q in queries]
+    np.testing.assert_allclose(-det.score_samples(defective), nearest, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+def test_every_path_whitens_alike(make, good, defective, tmp_path, monkeypatch):
+    det = make(**ON, geometry="pad").fit(good)
+    scores, maps = det.score_samples(defective), det.predict_heatmap(defective)
+    streamed = make(**ON, geometry="pad", max_memory="90kB", coreset_projection_dim=16)
+    held = make(**ON, geometry="pad", coreset_projection_dim=16)
+    np.testing.assert_array_equal(
+        streamed.fit(good).score_samples(defective), held.fit(good).score_samples(defective)
+    )
+    for _ in range(2):  # features are computed, then read
+        stored = make(**ON, geometry="pad", memory=tmp_path).fit(good)
+        np.testing.assert_array_equal(stored.score_samples(defective), scores)
+    skad.save(det, tmp_path / "det.skad")
+    np.testing.assert_array_equal(skad.load(tmp_path / "det.skad").predict_heatmap(defective), maps)
+    monkeypatch.setenv("SKAD_PLAIN", "1")
+    np.testing.assert_allclose(det.score_samples(defective), scores, rtol=1e-4)
+
+
+def test_new_images_are_whitened_as_the_first(good, defective):
+    det = make_detector(**ON).fit(good[:8])
+    before = [matrix.copy() for matrix in det.whitening_]
+    det.partial_fit(good[8:])
+    np.testing.assert_array_equal(det.whitening_[0], before[0])
+    # A patch that the bank holds has no distance from it.
+    distances, _ = det.bank_.search(
+        det._as_fitted()._embedder().embed(det.geometry_.apply(good[-1])[None].copy())[0], 1
+    )
+    assert distances.min() == 0
+
+
+def test_strength_follows_the_number_of_images(good):
+    assert make_detector(whitening=0).fit(good).whitening_ == []
+    few, many = whitening_strength("auto", 10), whitening_strength("auto", 500)
+    assert 0 < many <= few <= 0.5
+    by_default = make_detector().fit(good)
+    by_hand = make_detector(whitening=whitening_strength("auto", len(good))).fit(good)
+    np.testing.assert_array_equal(by_default.whitening_[1], by_hand.whitening_[1])
+
+
+@pytest.mark.parametrize("whitening", [-0.1, 0.6, "strong", None])
+def test_other_strengths_are_refused(good, whitening):
+    with pytest.raises(ValueError, match="whitening"):
+        make_detector(whitening=whitening).fit(good)
