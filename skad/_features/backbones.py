@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from skad._features._timm import import_timm
 from skad._features.configuration import fingerprint
 from skad._features.feature_net import FeatureNet, copied, device_of, freeze
 from skad._features.identity import probe_image
+from skad._features.lite import NETWORKS, PACKAGES, named_as_in_timm, packaged_file
 from skad._features.weight_files import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -44,6 +46,8 @@ _N_CACHED = 4
 # Sides of the images, in pixels, that networks without a description are asked about.
 _PROBES = (64, 224)
 _RANDOM_WEIGHTS_SEED = 0
+# Side of the images, in pixels, that a network of the user's own is given by default.
+_IMAGE_SIZE = 224
 
 # Everything that is alive, so that what a detector holds is never built again; and the latest, which
 # stay alive by themselves.
@@ -66,6 +70,7 @@ def load_backbone(
     device: torch.device,
     fuse: bool = False,
     image_size: int | None = None,
+    digest: str | None = None,
 ) -> FeatureNet:
     """Return the frozen backbone, built once in this process.
 
@@ -86,6 +91,10 @@ def load_backbone(
     image_size : int or None, default=None
         Side of the images, in pixels, that a network of the user's own is asked about: what answers
         otherwise than before is built anew. None: it is not asked.
+    digest : str or None, default=None
+        Fingerprint of the weights that a detector was fitted with: where a name without a tag stands
+        for several editions of bundled weights, the edition that has it is returned. None, or where
+        none has it: the newest.
 
     Returns
     -------
@@ -100,6 +109,38 @@ def load_backbone(
     MissingWeightsError
         Weights that cannot be had.
     """
+    newest, *older = _names(backbone, weights)
+    net = _shared(newest, weights, layers, device, fuse, image_size)
+    if digest in (None, net.digest):
+        return net
+    others = (_shared(name, weights, layers, device, fuse, image_size) for name in older)
+    return next((other for other in others if other.digest == digest), net)
+
+
+def _names(backbone: Any, weights: Any) -> list[Any]:
+    """Names of timm's that a name may stand for, the newest edition of bundled weights first."""
+    if not isinstance(backbone, str):
+        return [backbone]
+    if backbone in NETWORKS:
+        return [NETWORKS[backbone]]
+    is_bundled = weights == "pretrained" and bool(_pretrained_config(backbone).get("file"))
+    return _editions(backbone) if is_bundled and "." not in backbone else [backbone]
+
+
+@cache
+def _editions(name: str) -> list[str]:
+    tagged = import_timm().list_pretrained(f"{name}.*")  # takes some milliseconds
+    return tagged[::-1] or [name]
+
+
+def _shared(
+    backbone: str | nn.Module,
+    weights: str | os.PathLike[str] | None,
+    layers: Sequence[int],
+    device: torch.device,
+    fuse: bool,
+    image_size: int | None,
+) -> FeatureNet:
     own, fuse = isinstance(backbone, nn.Module), fuse and not is_plain_mode()
     # Two threads that miss the cache together must not build twice, and the random initialisation
     # borrows torch's global generator.
@@ -121,6 +162,31 @@ def load_backbone(
         while len(_latest) > _N_CACHED:
             _latest.popitem(last=False)
         return net
+
+
+def default_image_size(backbone: str | nn.Module) -> int:
+    """Return the side of the images, in pixels, that a backbone is made for.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module
+
+    Returns
+    -------
+    int
+        224 for a network of the user's own, and where timm does not tell.
+
+    Raises
+    ------
+    ValueError
+        If timm does not know the name.
+    """
+    if not isinstance(backbone, str):
+        return _IMAGE_SIZE
+    name = NETWORKS.get(backbone, backbone)
+    _check_name(name)
+    size = _pretrained_config(name).get("input_size")
+    return int(size[-1]) if size else _IMAGE_SIZE
 
 
 def _content_of_name(name: Any, weights: Any) -> tuple[object, ...]:
@@ -175,7 +241,10 @@ def _build(backbone: Any, weights: Any, layers: tuple[int, ...], fuse: bool) -> 
     if file is not None:
         # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one layer down.
         network = getattr(model, "model", model)
-        load_weights(network, read_state_dict(file), f"weights={quoted(file)}")
+        tensors = read_state_dict(file)
+        if backbone in PACKAGES and "conv_stem.weight" not in tensors:
+            tensors = named_as_in_timm(tensors, backbone, file)
+        load_weights(network, tensors, f"weights={quoted(file)}")
     return _frozen(
         model,
         fuse,
@@ -246,9 +315,11 @@ def _pretrained_file(name: str) -> Path:
     if name not in _found or not _found[name].is_file():
         _check_name(name)
         bundled = _pretrained_config(name).get("file")
-        _found[name] = Path(bundled) if bundled else hub_file(_hub_id(name))
         if bundled:
+            _found[name] = Path(bundled)
             _bundled.add(name)
+        else:
+            _found[name] = packaged_file(name) if name in PACKAGES else hub_file(_hub_id(name))
     return _found[name]
 
 
