@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skad._common.text import readable
-from skad.benchmark._grid import parse_grid
+from skad.benchmark._grid import parse_grids
 from skad.benchmark._presets import PRESETS, TABLES, Preset
-from skad.benchmark._rows import with_defaults
+from skad.benchmark._rows import rows_of, with_defaults
 from skad.benchmark._runner import run
 from skad.benchmark._tables import write_tables
 from skad.datasets import DATASETS
@@ -22,6 +22,8 @@ examples:
   python -m skad.benchmark mvtec_ad --dataset mvtec_ad --preset patchcore-table-s1 --out tables
   python -m skad.benchmark mvtec_ad visa --dataset mvtec_ad visa --preset recontrast --out tables
   python -m skad.benchmark my_parts --method patchcore --set backbone=skad_nano --out tables
+  python -m skad.benchmark my_parts --method patchcore --seeds 0 1 2 --out tables \\
+      --row backbone=skad_nano --row backbone=resnet18 weights=resnet18.safetensors
   python -m skad.benchmark my_parts --method reconpatch --set k=3,5 --set alpha=0.25,0.5 --seeds 0 1 2 \\
       --out tables
 """
@@ -29,6 +31,10 @@ examples:
 
 _DATASET_HELP = f"layout of DATA, or one for each folder: {', '.join(DATASETS)} (default: folder)"
 _SET_HELP = "parameters to change; every combination of values is a row"
+_ROW_HELP = "a row, or several, with parameters that belong together; given once for each"
+_WITHIN_HELP = (
+    "compare each row with the first of the same values of these (default: the first row)"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,14 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.data or args.out is None:
         parser.error("DATA and --out are needed (or --list)")
     try:
+        presets = _chosen(args.preset, args.method)
+        grids = [{"verbose": [args.verbose], **g} for g in parse_grids(args.set, args.row)]
         run(
             args.data,
-            _chosen(args.preset, args.method),
+            presets,
             args.out,
             dataset=args.dataset,
             categories=args.categories,
             seeds=args.seeds,
-            grid={"verbose": [args.verbose], **parse_grid(args.set)},
+            grid=grids,
             n_images=args.images,
             map_size=args.map_size or None,
             n_jobs=args.jobs,
@@ -65,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"interrupted: the same command runs what is not yet in {args.out}")
-    files = write_tables(args.out)
+    files = write_tables(args.out, order=rows_of(presets, grids, args.images), within=args.within)
     print(files[0].read_text(encoding="utf-8"))
     print("written: " + ", ".join(readable(str(file)) for file in files))
 
@@ -98,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE[,VALUE...]",
         help=_SET_HELP,
     )
+    add(
+        "--row",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE[,VALUE...]",
+        help=_ROW_HELP,
+    )
+    add("--within", nargs="+", default=[], metavar="NAME", help=_WITHIN_HELP)
     add(
         "--seeds",
         nargs="+",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skad.benchmark._intervals import RATE
 from skad.metrics import (
     aupro,
     average_precision,
@@ -15,6 +16,8 @@ from skad.metrics import (
     f1_optimal_threshold,
     image_auroc,
     pixel_auroc,
+    region_report,
+    threshold_at_false_alarm_rate,
     threshold_report,
 )
 from skad.model_selection._scorers import as_mask, list_masks
@@ -29,7 +32,8 @@ def evaluate(
     masks: Sequence[Any] | None = None,
     *,
     map_size: int | None = 256,
-) -> dict[str, float]:
+    return_scores: bool = False,
+) -> Any:
     """Measure a fitted detector on labelled images, in one pass over them.
 
     Parameters
@@ -43,14 +47,21 @@ def evaluate(
     map_size : int or None, default=256
         Of larger heat maps and masks every second, third, ... pixel is used, so that the longer side has
         about this many: a hundred full maps of MVTec AD would take a gigabyte. None: every pixel.
+    return_scores : bool, default=False
+        Whether to return the scores of the images too.
 
     Returns
     -------
-    dict of str to float
-        ``image_auroc``, ``average_precision``, ``f1_optimal``, ``accuracy_at_f1_optimal``,
-        ``false_positives_at_f1_optimal``, ``false_negatives_at_f1_optimal``, ``false_alarm_rate`` and
-        ``recall`` at the detector's threshold, ``d_prime``, ``score_ms`` (milliseconds per image, with
-        decoding and heat map), and with masks ``pixel_auroc`` and ``aupro``. Fractions lie in 0..1.
+    figures : dict of str to float
+        ``image_auroc``, ``average_precision``, ``recall_at_5_percent`` (at the highest threshold by
+        which at most 5 % of the good images are false alarms), ``f1_optimal``,
+        ``accuracy_at_f1_optimal``, ``false_positives_at_f1_optimal``,
+        ``false_negatives_at_f1_optimal``, ``false_alarm_rate`` and ``recall`` at the detector's
+        threshold, ``d_prime``, ``score_ms`` (milliseconds per image, with decoding and heat map), and
+        with masks ``pixel_auroc``, ``aupro`` and ``pixel_f1`` (of the pixels of all images above the
+        detector's ``heatmap_threshold_``, together). Fractions lie in 0..1.
+    scores : ndarray of shape (n,)
+        ``score_samples``; only with `return_scores`.
 
     Raises
     ------
@@ -73,11 +84,12 @@ def evaluate(
                 maps.append(heatmap[::step, ::step].copy())
                 truth.append(_truth(mask, heatmap.shape)[::step, ::step].copy())
     seconds = time.perf_counter() - start
-    figures = image_figures(y, np.concatenate(all_scores), detector.offset_)
+    scores = np.concatenate(all_scores)
+    figures = image_figures(y, scores, detector.offset_)
     figures["score_ms"] = 1000 * seconds / len(X)
     if with_masks:
-        figures |= {"pixel_auroc": pixel_auroc(truth, maps), "aupro": aupro(truth, maps)}
-    return figures
+        figures |= _pixel_figures(truth, maps, detector.heatmap_threshold_)
+    return (figures, scores) if return_scores else figures
 
 
 def image_figures(y: np.ndarray, scores: np.ndarray, offset: float) -> dict[str, float]:
@@ -88,6 +100,7 @@ def image_figures(y: np.ndarray, scores: np.ndarray, offset: float) -> dict[str,
     return {
         "image_auroc": image_auroc(y, scores),
         "average_precision": average_precision(y, scores),
+        "recall_at_5_percent": threshold_at_false_alarm_rate(y, scores, RATE).recall,
         "f1_optimal": best.f1,
         "accuracy_at_f1_optimal": best.accuracy,
         "false_positives_at_f1_optimal": best.false_positives,
@@ -95,6 +108,18 @@ def image_figures(y: np.ndarray, scores: np.ndarray, offset: float) -> dict[str,
         "false_alarm_rate": own.false_alarm_rate,
         "recall": own.recall,
         "d_prime": discriminability(scores[y == 1], scores[y == -1]),
+    }
+
+
+def _pixel_figures(
+    truth: list[np.ndarray], maps: list[np.ndarray], threshold: float
+) -> dict[str, float]:
+    # Pixels outside a crop are NaN: they are left out of all three figures.
+    seen = (mask & ~np.isnan(heatmap) for mask, heatmap in zip(truth, maps, strict=True))
+    return {
+        "pixel_auroc": pixel_auroc(truth, maps),
+        "aupro": aupro(truth, maps),
+        "pixel_f1": region_report(seen, [heatmap > threshold for heatmap in maps]).f1,
     }
 
 

@@ -7,13 +7,47 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 
-def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
+def parse_grids(common: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[str, list[Any]]]:
+    """Read the texts of ``--set``, and those of each ``--row``, to which the former are added.
+
+    Parameters
+    ----------
+    common : sequence of str
+    rows : sequence of sequences of str
+        May be empty.
+
+    Returns
+    -------
+    list of dict of str to list
+        One for each row, or that of `common` alone.
+
+    Raises
+    ------
+    ValueError
+        As :func:`parse_grid`, or if a name is in a row and in `common`.
+
+    Examples
+    --------
+    >>> parse_grids(["b=3,9"], [["k=5"], ["k=7", "m=1.0"]])
+    [{'k': [5], 'b': [3, 9]}, {'k': [7], 'm': [1.0], 'b': [3, 9]}]
+    """
+    shared = parse_grid(common)
+    grids = [parse_grid(row, "--row") for row in rows]
+    for grid in grids:
+        for name in grid.keys() & shared.keys():
+            raise ValueError(f"--row and --set both name {name!r}: write it in each --row.")
+    return [grid | shared for grid in grids or [{}]]
+
+
+def parse_grid(texts: Sequence[str], option: str = "--set") -> dict[str, list[Any]]:
     """Read ``NAME=VALUE[,VALUE...]``.
 
     Parameters
     ----------
     texts : sequence of str
         A value is a Python literal, or else a string. Commas inside brackets or quotes belong to it.
+    option : str, default="--set"
+        Whose texts they are, for errors.
 
     Returns
     -------
@@ -34,9 +68,9 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals:
-            raise ValueError(f"--set {text!r}: write NAME=VALUE or NAME=VALUE,VALUE.")
+            raise ValueError(f"{option} {text!r}: write NAME=VALUE or NAME=VALUE,VALUE.")
         if name in grid:
-            raise ValueError(f"--set names {name!r} twice: write {name}=VALUE,VALUE.")
+            raise ValueError(f"{option} names {name!r} twice: write {name}=VALUE,VALUE.")
         grid[name] = [_literal(value) for value in _parted(values)]
     return grid
 

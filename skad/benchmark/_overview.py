@@ -1,14 +1,27 @@
-"""All rows of a data set in one table: a line per row, a column per category."""
+"""All rows on a data set in one table: the mean over the categories first, then each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from skad.benchmark._intervals import (
+    Interval,
+    of_mean,
+    percentiles,
+    resampled,
+    same_images,
+    wilson,
+)
 from skad.benchmark._published import published
 from skad.benchmark._statistics import (
     Result,
     categories_of,
+    grouped,
     listed,
+    ours,
     published_mean,
     row_of,
     seed_means,
@@ -17,52 +30,194 @@ from skad.benchmark._statistics import (
     with_spread,
 )
 
-_CELL = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
-_MEANS = {
-    "d_prime": "d'",
+# In this order; the files hold more.
+_COLUMNS = {
+    "image_auroc": "image AUROC",
+    "average_precision": "average precision",
+    "recall_at_5_percent": "found at 5 %",
     "false_alarm_rate": "false alarms",
     "recall": "recall",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "pixel_f1": "pixel F1",
+    "f1_optimal": "best F1",
+    "accuracy_at_f1_optimal": "accuracy there",
+    "d_prime": "d'",
     "fit_s": "fit, s",
     "score_ms": "ms per image",
 }
+_WITH_DIFFERENCE = ("image_auroc", "average_precision", "recall_at_5_percent")
+# Fractions of the test images with this label.
+_LABELS = {"false_alarm_rate": 1, "recall": -1}
+# Of interest beside published figures only.
+_OF_PAPERS = ("f1_optimal", "accuracy_at_f1_optimal")
 
 
-def overview(results: list[Result]) -> str:
-    """Draw the table; nothing for a single row.
+def overview(results: list[Result], within: Sequence[str] = ()) -> str:
+    """Draw the table.
 
     Parameters
     ----------
     results : list of dict
-        Of one data set.
+        Of one data set, in the order of the rows.
+    within : sequence of str, default=()
+        A row is compared with the first that has the same values of these parameters; empty: with the
+        first of all.
 
     Returns
     -------
     str
     """
-    rows = {key: [r for r in results if row_of(r) == key] for key in map(row_of, results)}
-    if len(rows) < 2:
+    rows = [_Row(of_row, _samples(of_row)) for of_row in grouped(results, row_of)]
+    categories, common = categories_of(results), _common(results)
+    labels = _labels(rows, common)
+    groups = [categories, *([c] for c in categories)] if len(categories) > 1 else [categories]
+    lines = []
+    for group in groups:
+        for label, row in zip(labels, rows, strict=True):
+            first = _first_like(row, rows, within)
+            part = row.on(group)
+            if part.results:
+                cells = _cells(part, None if first is row else first.on(group))
+                lines.append([_title(part, group), label, *cells])
+    return "\n".join([*_heading(rows, common), *_drawn(lines), ""])
+
+
+def _samples(results: list[Result]) -> dict[str, dict[str, np.ndarray]]:
+    return {part[0]["category"]: resampled(part) for part in grouped(results, _category)}
+
+
+def _category(result: Result) -> str:
+    return str(result["category"])
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Results of a row, of some categories and all seeds."""
+
+    results: list[Result]
+    samples: dict[str, dict[str, np.ndarray]]  # by category and figure; empty where unknown
+
+    def on(self, categories: list[str]) -> _Row:
+        return _Row([r for r in self.results if r["category"] in categories], self.samples)
+
+    def by_category(self) -> dict[str, list[Result]]:
+        return {part[0]["category"]: part for part in grouped(self.results, _category)}
+
+    def interval(self, name: str) -> Interval | None:
+        """95 % interval of the mean over the categories; None where images are not known."""
+        parts = self.by_category()
+        if not all(self.samples[category] for category in parts):
+            return None
+        if name in _WITH_DIFFERENCE:
+            return percentiles(np.mean([self.samples[c][name] for c in parts], axis=0))
+        if name in _LABELS:
+            fractions = [float(np.mean(values_of(part, name))) for part in parts.values()]
+            labels = [part[0]["images"]["labels"] for part in parts.values()]
+            counts = [of_category.count(_LABELS[name]) for of_category in labels]
+            return of_mean(fractions, list(map(wilson, fractions, counts)))
+        return None
+
+    def paper(self, name: str) -> float | None:
+        """Look up the published figure, or the mean of several."""
+        dataset = self.results[0]["dataset"]
+        figures = published(self.results[0]["preset"], dataset).get(name, {})
+        having = categories_of(r for r in self.results if name in r["figures"])
+        return published_mean(figures, having, dataset)
+
+
+def _first_like(row: _Row, rows: list[_Row], within: Sequence[str]) -> _Row:
+    def values(one: _Row) -> list[str | None]:
+        return [one.results[0]["changes"].get(name) for name in within]
+
+    return next(other for other in rows if values(other) == values(row))
+
+
+# ---- cells ----------------------------------------------------------------------------------------
+
+
+def _headers() -> list[str]:
+    headers = ["category", "row"]
+    for name, title in _COLUMNS.items():
+        headers += [title, "difference"] if name in _WITH_DIFFERENCE else [title]
+    return headers
+
+
+def _title(row: _Row, group: list[str]) -> str:
+    """Name a category, or say of how many the mean is."""
+    if len(group) == 1:
+        return group[0]
+    n = len(row.by_category())
+    return "**mean**" if n == len(group) else f"**mean of {n} of {len(group)}**"
+
+
+def _cells(row: _Row, first: _Row | None) -> list[str]:
+    cells = []
+    for name in _COLUMNS:
+        cells.append(_figure(row, name))
+        if name in _WITH_DIFFERENCE:
+            cells.append(_difference(row, first, name) if first else "")
+    return cells
+
+
+def _figure(row: _Row, name: str) -> str:
+    """Mean, spread over seeds, interval, and what the paper prints."""
+    values, paper = seed_means(row.results, name), row.paper(name)
+    text = with_spread(values, name)
+    if not text or (name in _OF_PAPERS and paper is None):
         return ""
-    dataset, categories = results[0]["dataset"], categories_of(results)
-    common = _common(results)
-    paper = any(_published(row) for row in rows.values())
-    shown = {name: title for name, title in _CELL.items() if values_of(results, name)}
-    lines = [f"## All rows on {dataset}: {' / '.join(shown.values())}\n"]
+    interval = row.interval(name)
+    if interval is not None:
+        text += " [{:.1f}, {:.1f}]".format(*(100 * limit for limit in interval))
+    if paper is not None:
+        text += f" ({paper:.1f}, {ours(values, name) - paper:+.1f})"
+    return text
+
+
+def _difference(row: _Row, first: _Row, name: str) -> str:
+    """Difference on the categories that both have, bold if its interval is on one side of zero."""
+    one, other = row.by_category(), first.by_category()
+    shared = [c for c in one if c in other and _is_paired(row, first, c)]
+    if not shared:
+        return ""
+    means = [np.mean(values_of(one[c], name)) - np.mean(values_of(other[c], name)) for c in shared]
+    replicates = [row.samples[c][name] - first.samples[c][name] for c in shared]
+    low, high = percentiles(np.mean(replicates, axis=0))
+    text = f"{100 * np.mean(means):+.1f}"
+    text = f"**{text}**" if low > 0 or high < 0 else text
+    text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return text if len(shared) == len(one) else f"{text}, {len(shared)} of {len(one)}"
+
+
+def _is_paired(row: _Row, first: _Row, category: str) -> bool:
+    """Whether both were measured on the same images."""
+    return bool(
+        row.samples[category]
+        and first.samples[category]
+        and same_images(row.by_category()[category][0], first.by_category()[category][0])
+    )
+
+
+# ---- layout ---------------------------------------------------------------------------------------
+
+
+def _drawn(lines: list[list[str]]) -> list[str]:
+    """Draw a table without the columns that are empty."""
+    headers = _headers()
+    kept = [i for i in range(len(headers)) if any(line[i] for line in lines)]
+    drawn = [headers, ["---"] * len(headers), *lines]
+    return [table_line(line[i] for i in kept) for line in drawn]
+
+
+def _heading(rows: list[_Row], common: dict[str, str]) -> list[str]:
+    first = rows[0].results[0]
+    names = {(row.results[0]["title"], row.results[0]["preset"]) for row in rows}
+    title = f"{first['title']} ({first['preset']})" if len(names) == 1 else "All rows"
+    lines = [f"## {title} on {first['dataset']}\n"]
     if common:
-        lines.append(f"Settings changed in all rows: {listed(common)}.\n")
-    mean = ["mean"] if len(categories) > 1 else []
-    columns = ["row", *categories, *mean, *(["published"] if paper else []), *_MEANS.values()]
-    lines += [table_line(columns), table_line(["---"] * len(columns))]
-    for row in rows.values():
-        cells = [
-            _joined(with_spread(values_of(_of(row, category), name), name) for name in _CELL)
-            for category in categories
-        ]
-        if mean:
-            cells.append(_joined(with_spread(seed_means(row, name), name) for name in _CELL))
-        cells += [_published(row)] if paper else []
-        cells += [with_spread(seed_means(row, name), name) for name in _MEANS]
-        lines.append(table_line([_label(row[0], common), *cells]))
-    return "\n".join([*lines, ""])
+        everywhere = " in all rows" if len(rows) > 1 else ""
+        lines.append(f"Settings changed{everywhere}: {listed(common)}.\n")
+    return lines
 
 
 def _common(results: list[Result]) -> dict[str, str]:
@@ -71,26 +226,15 @@ def _common(results: list[Result]) -> dict[str, str]:
     return {name: value for name, value in results[0]["changes"].items() if (name, value) in shared}
 
 
-def _label(result: Result, common: dict[str, str]) -> str:
-    own = {name: value for name, value in result["changes"].items() if name not in common}
-    return "; ".join(filter(None, [result["title"], listed(own)]))
-
-
-def _of(row: list[Result], category: str) -> list[Result]:
-    return [result for result in row if result["category"] == category]
-
-
-def _published(row: list[Result]) -> str:
-    """Means of the published figures."""
-    preset, dataset = row[0]["preset"], row[0]["dataset"]
-    figures = published(preset, dataset)
-    means = [published_mean(figures.get(n, {}), categories_of(row), dataset) for n in _CELL]
-    return _joined("" if mean is None else f"{mean:.1f}" for mean in means)
-
-
-def _joined(cells: Iterable[str]) -> str:
-    """Figures of a cell, up to the last that is there."""
-    figures = list(cells)
-    while figures and not figures[-1]:
-        figures.pop()
-    return " / ".join(figure or "-" for figure in figures)
+def _labels(rows: list[_Row], common: dict[str, str]) -> list[str]:
+    """Name rows by what they do not share; a single one needs no name."""
+    if len(rows) == 1:
+        return [""]
+    firsts = [row.results[0] for row in rows]
+    titles = {first["title"] for first in firsts}
+    labels = []
+    for first in firsts:
+        own = {name: v for name, v in first["changes"].items() if name not in common}
+        title = first["title"] if len(titles) > 1 or not own else ""
+        labels.append("; ".join(filter(None, [title, listed(own)])))
+    return labels

@@ -49,7 +49,13 @@ def is_done(task: Task, out: Path) -> bool:
     return all(file.is_file() for file in files.values())
 
 
-def write_result(task: Task, category: str, figures: Mapping[str, float], out: Path) -> None:
+def write_result(
+    task: Task,
+    category: str,
+    figures: Mapping[str, float],
+    images: Mapping[str, list[Any]],
+    out: Path,
+) -> None:
     """Write the figures of a category, whole or not at all.
 
     Parameters
@@ -57,11 +63,14 @@ def write_result(task: Task, category: str, figures: Mapping[str, float], out: P
     task : Task
     category : str
     figures : mapping of str to float
+    images : mapping of str to list
+        ``names``, ``labels`` and ``scores`` of the test images, from which intervals are computed.
     out : Path
     """
     file = _file(task, category, out)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({**_identity(task, category), "figures": figures}, indent=1))
+    result = {**_identity(task, category), "figures": figures, "images": images}
+    write_text(file, json.dumps(result, indent=1))
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:

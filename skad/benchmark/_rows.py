@@ -15,6 +15,8 @@ from skad.benchmark._presets import Preset, build_detector
 # Parameters that decide about time and messages, not about figures.
 FREE = ("device", "n_jobs", "verbose", "memory", "max_memory", "batch_size", "estimators")
 
+Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,7 +30,7 @@ class Row:
     params : mapping, default={}
         Parameters set on top of the preset's.
     varied : tuple of str, default=()
-        Those of them that have other values in other rows.
+        Those that not all rows share; progress names them.
     n_images : int or None, default=None
         Training images per category, at most; None: all.
     """
@@ -50,7 +52,8 @@ class Row:
     @property
     def label(self) -> str:
         """How a line of progress names it."""
-        return ", ".join([self.name, *(f"{name}={self.params[name]}" for name in self.varied)])
+        varied = {name: str(value) for name, value in self.params.items() if name in self.varied}
+        return ", ".join([self.name, *(f"{name}={value}" for name, value in varied.items())])
 
     @property
     def folder(self) -> str:
@@ -67,7 +70,7 @@ class Row:
 
 def rows_of(
     presets: Mapping[str, Preset],
-    grid: Mapping[str, Sequence[Any]] | None,
+    grid: Grid | None,
     n_images: int | None = None,
 ) -> list[Row]:
     """Combine every preset with every combination of values.
@@ -75,7 +78,7 @@ def rows_of(
     Parameters
     ----------
     presets : mapping of str to Preset
-    grid : mapping of str to sequence, or None
+    grid : mapping of str to sequence, sequence of mappings, or None
         Values of parameters, as for scikit-learn's ParameterGrid.
     n_images : int or None, default=None
         Training images per category, at most; None: all.
@@ -86,19 +89,27 @@ def rows_of(
     """
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images={n_images} must be at least 1, or None for all.")
-    grid = dict(grid or {})
-    varied = tuple(name for name, values in grid.items() if len(values) > 1)
+    grids = [grid] if isinstance(grid, Mapping) else list(grid or [{}])
+    combinations = [params for part in grids for params in _combinations(part)]
+    varied = _varied(combinations)
     rows = (
         Row(name, preset, params, varied, n_images)
         for name, preset in presets.items()
-        for params in _combinations(grid)
+        for params in combinations
     )
     return list({row.folder: row for row in rows}.values())
 
 
-def _combinations(grid: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def _combinations(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     for params in ParameterGrid(grid):
         yield {name: params[name] for name in grid}  # in the order given
+
+
+def _varied(combinations: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Name the parameters that differ, or are not in all combinations."""
+    names = dict.fromkeys(name for params in combinations for name in params)
+    values = {n: {repr(params.get(n, ...)) for params in combinations} for n in names}
+    return tuple(name for name in names if len(values[name]) > 1)
 
 
 def with_defaults(method: str) -> Preset:

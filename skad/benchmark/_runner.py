@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from joblib import Parallel, delayed, parallel_config
 from sklearn.utils import Bunch
@@ -18,7 +17,7 @@ from skad.benchmark._augmentation import write_augmented
 from skad.benchmark._evaluation import evaluate
 from skad.benchmark._presets import Preset
 from skad.benchmark._results import is_done, write_result
-from skad.benchmark._rows import rows_of
+from skad.benchmark._rows import Grid, rows_of
 from skad.benchmark._tasks import PathLike, Task, check, find_parts, make_tasks
 
 
@@ -30,7 +29,7 @@ def run(
     dataset: str | Sequence[str] = "folder",
     categories: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
-    grid: Mapping[str, Sequence[Any]] | None = None,
+    grid: Grid | None = None,
     n_images: int | None = None,
     map_size: int | None = 256,
     n_jobs: int | None = None,
@@ -54,8 +53,9 @@ def run(
     seeds : sequence of int, default=None
         Values of `random_state`; tables show means and standard deviations over them. None: 0, or as
         many as the preset asks for.
-    grid : mapping of str to sequence, default=None
-        Values of parameters, set on top of the presets'. Every combination is a row.
+    grid : mapping of str to sequence, or sequence of mappings, default=None
+        Values of parameters, set on top of the presets'. Every combination is a row; several mappings
+        are combined one after the other, as by scikit-learn's ParameterGrid.
     n_images : int or None, default=None
         Training images per category, at most, spread evenly over its folder; None: all.
     map_size : int or None, default=256
@@ -125,6 +125,10 @@ def run_task(task: Task, out: Path, prefix: str = "") -> None:
         Of the line that is printed per result; empty: none.
     """
     parts = {category: task.load(category) for category in task.categories}
+    names = {
+        category: [os.path.relpath(file, task.path).replace(os.sep, "/") for file in part.X_test]
+        for category, part in parts.items()
+    }
     detector = task.row.detector(task.categories[0], task.seed)
     with tempfile.TemporaryDirectory() as folder:
         if task.row.preset.augmented:
@@ -134,11 +138,21 @@ def run_task(task: Task, out: Path, prefix: str = "") -> None:
         detector.fit(X)
         fit_s = time.perf_counter() - start
         for category, part in parts.items():
-            figures = evaluate(
-                detector, part.X_test, part.y_test, part.masks_test, map_size=task.map_size
+            figures, scores = evaluate(
+                detector,
+                part.X_test,
+                part.y_test,
+                part.masks_test,
+                map_size=task.map_size,
+                return_scores=True,
             )
             figures |= {"fit_s": fit_s, "n_train": len(X), "n_test": len(part.X_test)}
-            write_result(task, category, figures, out)
+            images = {
+                "names": names[category],
+                "labels": part.y_test.tolist(),
+                "scores": scores.tolist(),
+            }
+            write_result(task, category, figures, images, out)
             if prefix:
                 print(
                     f"{prefix} {readable(task.label(category))}: image AUROC "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,20 @@ Result = dict[str, Any]
 
 def row_of(result: Result) -> tuple[Any, ...]:
     """Name the row of a result: what stays the same over categories and seeds."""
-    return result["preset"], tuple(sorted(result["changes"].items()))
+    return key_of(result["preset"], result["changes"])
+
+
+def key_of(preset: str, changes: Mapping[str, str]) -> tuple[Any, ...]:
+    """Name a row by its preset and changes."""
+    return preset, tuple(sorted(changes.items()))
+
+
+def grouped(results: Iterable[Result], key: Callable[[Result], Any]) -> list[list[Result]]:
+    """Put results with the same key together, in the order in which keys first come."""
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return list(groups.values())
 
 
 def categories_of(results: Iterable[Result]) -> list[str]:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +17,35 @@ from skad.benchmark._overview import overview
 from skad.benchmark._presets import PRESETS
 from skad.benchmark._published import published
 from skad.benchmark._results import read_results
-from skad.benchmark._statistics import (
-    Result,
-    categories_of,
-    listed,
-    natural,
-    ours,
-    published_mean,
-    row_of,
-    seed_means,
-    table_line,
-    values_of,
-    with_spread,
-)
+from skad.benchmark._rows import Row
+from skad.benchmark._statistics import Result, grouped, key_of, listed, natural, row_of
 
-# Shown in the Markdown table, in this order; the files hold all.
-_SHOWN = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "f1_optimal": "best F1",
-    "accuracy_at_f1_optimal": "accuracy there",
-    "false_alarm_rate": "false alarms",
-    "recall": "recall",
-    "fit_s": "fit, s",
-    "score_ms": "ms per image",
-}
 _NOTE = """\
-Percentages; in brackets the published figure, and ours minus that. ± is the standard deviation over
-seeds. False alarms and recall are those of the detector's own threshold. Means of pixel AUROC and AUPRO
-are over the categories that have masks.
+Percentages. ± is the standard deviation over seeds. In square brackets 95 % intervals, of what other
+test images of the same kind might have given: bootstrap; Wilson's for false alarms and recall.
+"difference": to the first row, on the same bootstrap samples of the images; bold where the interval
+lies on one side of zero. In round brackets the published figure, and ours minus that.
+
+"found at 5 %": the fraction of the defective images that is found at the highest threshold by which at
+most 5 % of the good test images are false alarms. "false alarms", "recall" and "pixel F1" are those of
+the detector's own thresholds. Means of pixel figures are over the categories that have masks.
 """
 
 
-def write_tables(out: str | os.PathLike[str]) -> list[Path]:
+def write_tables(
+    out: str | os.PathLike[str], *, order: Sequence[Row] = (), within: Sequence[str] = ()
+) -> list[Path]:
     """Write ``results.md``, ``results.csv`` and ``results.json`` from the results of :func:`run`.
 
     Parameters
     ----------
     out : path-like
         Folder of :func:`run`; all results in it enter, also those of several runs.
+    order : sequence of Row, default=()
+        Rows that come first, in this order; others follow in that of the papers.
+    within : sequence of str, default=()
+        Each row is compared with the first that has the same values of these parameters, such as
+        ``["backbone", "weights"]``; empty: with the first of all.
 
     Returns
     -------
@@ -67,88 +58,51 @@ def write_tables(out: str | os.PathLike[str]) -> list[Path]:
         If it holds no results, or a file that is no result.
     """
     out = Path(out)
-    results = sorted(read_results(out), key=_place)
+    places = {key_of(row.name, row.changes): place for place, row in enumerate(order)}
+    results = sorted(read_results(out), key=lambda result: _place(result, places))
     if not results:
         raise ValueError(f"{os.fspath(out)!r} holds no results: name the folder of a run.")
     texts = {
-        "results.md": markdown(results),
+        "results.md": markdown(results, within),
         "results.csv": _csv(results),
-        "results.json": json.dumps(results, indent=1),
+        "results.json": json.dumps([_without_images(r) for r in results], indent=1),
     }
     for name, text in texts.items():
         write_text(out / name, readable(text))
     return [out / name for name in texts]
 
 
-def _place(result: Result) -> tuple[Any, ...]:
-    """Presets in the order of the papers, then numbers by their size."""
+def _place(result: Result, places: Mapping[Any, int]) -> tuple[Any, ...]:
+    """Rows in the given order; then presets in that of the papers, and numbers by their size."""
     known = list(PRESETS)
     name = result["preset"]
+    first = places.get(row_of(result), len(places))
     changes = [(n, natural(value)) for n, value in sorted(result["changes"].items())]
     place = known.index(name) if name in known else len(known)
-    return result["dataset"], place, name, changes, result["category"], result["seed"]
+    return result["dataset"], first, place, name, changes, result["category"], result["seed"]
 
 
-def markdown(results: list[Result]) -> str:
-    """Draw an overview of every data set, and a table for every row and data set.
+def _without_images(result: Result) -> Result:
+    return {name: value for name, value in result.items() if name != "images"}
+
+
+def markdown(results: list[Result], within: Sequence[str] = ()) -> str:
+    """Draw a table of every data set.
 
     Parameters
     ----------
     results : list of dict
+    within : sequence of str, default=()
+        As for :func:`write_tables`.
 
     Returns
     -------
     str
     """
-    datasets = _grouped(results, lambda result: result["dataset"])
-    tables = [table for group in datasets for table in [overview(group)] if table]
-    tables += [_table(rows) for group in datasets for rows in _grouped(group, row_of)]
+    tables = [
+        overview(of_dataset, within) for of_dataset in grouped(results, itemgetter("dataset"))
+    ]
     return "\n".join(["# Results\n", _NOTE, *tables, _environments(results)])
-
-
-def _grouped(results: list[Result], key: Any) -> list[list[Result]]:
-    groups: dict[Any, list[Result]] = {}
-    for result in results:
-        groups.setdefault(key(result), []).append(result)
-    return list(groups.values())
-
-
-def _table(results: list[Result]) -> str:
-    """Categories of a row, with the published figures beside them."""
-    preset, dataset = results[0]["preset"], results[0]["dataset"]
-    paper = published(preset, dataset)
-    categories = categories_of(results)
-    shown = {name: title for name, title in _SHOWN.items() if values_of(results, name)}
-    lines = [f"## {results[0]['title']} ({preset}) on {dataset}\n"]
-    if results[0]["changes"]:
-        lines.append(f"Settings changed: {listed(results[0]['changes'])}.\n")
-    lines += [table_line(["category", *shown.values()]), table_line(["---"] * (1 + len(shown)))]
-    for category in categories:
-        of_category = [result for result in results if result["category"] == category]
-        cells = [_cell(values_of(of_category, n), n, paper.get(n, {}).get(category)) for n in shown]
-        lines.append(table_line([category, *cells]))
-    if len(categories) > 1:
-        cells = [
-            _cell(
-                seed_means(results, name),
-                name,
-                published_mean(paper.get(name, {}), _having(results, name), dataset),
-            )
-            for name in shown
-        ]
-        lines.append(table_line(["**mean**", *cells]))
-    return "\n".join([*lines, ""])
-
-
-def _having(results: list[Result], name: str) -> list[str]:
-    return categories_of(result for result in results if name in result["figures"])
-
-
-def _cell(values: list[float], name: str, paper: float | None) -> str:
-    text = with_spread(values, name)
-    if not text or paper is None:
-        return text
-    return f"{text} ({paper:.1f}, {ours(values, name) - paper:+.1f})"
 
 
 def _environments(results: list[Result]) -> str:

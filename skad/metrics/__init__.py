@@ -14,6 +14,7 @@ from skad.metrics._regions import RegionReport, region_report
 from skad.metrics._thresholds import (
     ThresholdReport,
     f1_optimal_threshold,
+    threshold_at_false_alarm_rate,
     threshold_at_full_recall,
     threshold_report,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "pixel_auroc",
     "pixel_average_precision",
     "region_report",
+    "threshold_at_false_alarm_rate",
     "threshold_at_full_recall",
     "threshold_report",
 ]

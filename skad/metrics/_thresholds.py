@@ -140,6 +140,57 @@ def threshold_at_full_recall(y: np.ndarray, scores: np.ndarray) -> ThresholdRepo
     return threshold_report(y, scores, _just_above(scores[y == -1].max(), scores))
 
 
+def threshold_at_false_alarm_rate(
+    y: np.ndarray, scores: np.ndarray, rate: float = 0.05
+) -> ThresholdReport:
+    """Find the highest threshold with at most that rate of false alarms, and what it finds.
+
+    Like that of :func:`f1_optimal_threshold` it is chosen by the labels of the test images. Its recall
+    compares detectors at equal cost: the fraction of defective images found while at most `rate` of the
+    good ones are called defective.
+
+    Parameters
+    ----------
+    y, scores : array-like of shape (n,)
+        As for :func:`image_auroc`, with ``score_samples``.
+    rate : float, default=0.05
+        In [0, 1]. Of n good images, at most ``floor(rate * n)`` are called defective; fewer if several
+        have the same score.
+
+    Returns
+    -------
+    ThresholdReport
+        The threshold lies in the middle between the scores of two images; where no image can be called
+        defective, it is the lowest score.
+
+    Raises
+    ------
+    ValueError
+        As :func:`image_auroc`, and for another rate.
+
+    Examples
+    --------
+    >>> from skad.metrics import threshold_at_false_alarm_rate
+    >>> y, scores = [1, 1, 1, 1, -1, -1, -1], [5.0, 4.0, 3.0, 2.0, 1.0, 2.5, 3.5]
+    >>> found = threshold_at_false_alarm_rate(y, scores, rate=0.25)
+    >>> found.threshold, found.false_alarm_rate, round(found.recall, 2)
+    (2.75, 0.25, 0.67)
+    """
+    y, scores = check_scores(y, scores)
+    good = np.sort(scores[y == 1])
+    allowed = n_allowed(rate, len(good))
+    called = scores[scores < good[allowed]] if allowed < len(good) else scores
+    threshold = _just_above(called.max(), scores) if len(called) else scores.min()
+    return threshold_report(y, scores, threshold)
+
+
+def n_allowed(rate: float, n_good: int) -> int:
+    """Count the good images that may be called defective."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate={rate!r} must lie in [0, 1].")
+    return int(rate * n_good + 1e-9)  # 0.07 * 100 is 7.000000000000001, 0.29 * 100 less than 29
+
+
 def _checked_threshold(threshold: float) -> float:
     given = np.asarray(threshold)
     if given.ndim or given.dtype.kind not in "iuf":

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_detector
+from PIL import Image
+from sklearn.metrics import f1_score
 
 from skad.benchmark import evaluate
+from skad.benchmark._evaluation import _pixel_figures
 from skad.datasets import DATASETS
 
 
@@ -29,6 +32,27 @@ def test_thinned_maps_measure_about_the_same(part, detector):
     # A column of a table, with NaN for images without a mask.
     column = pd.Series([m or np.nan for m in part.masks_test], index=range(9, 15))
     assert evaluate(*args[:3], column, map_size=16)["aupro"] == thin["aupro"]
+
+
+def test_scores_and_pixels_above_the_threshold(part, detector):
+    args = (detector, part.X_test, part.y_test, part.masks_test)
+    figures, scores = evaluate(*args, map_size=None, return_scores=True)
+    maps, expected = detector.predict_heatmap(part.X_test, return_scores=True)
+    np.testing.assert_array_equal(scores, expected)
+    masks = np.stack(
+        [
+            np.zeros(maps[0].shape) if m is None else np.asarray(Image.open(m))
+            for m in part.masks_test
+        ]
+    )
+    called = maps > detector.heatmap_threshold_
+    assert 0 < figures["pixel_f1"] == pytest.approx(f1_score(masks.ravel() > 0, called.ravel()))
+
+
+def test_pixels_outside_a_crop_count_neither_way():
+    truth = [np.array([[True, True, False]])]
+    figures = _pixel_figures(truth, [np.array([[np.nan, 2.0, 1.0]])], 1.0)
+    assert figures["pixel_f1"] == 1.0
 
 
 def test_masks_of_another_size(part, detector):

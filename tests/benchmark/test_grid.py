@@ -2,7 +2,7 @@
 
 import pytest
 
-from skad.benchmark._grid import parse_grid
+from skad.benchmark._grid import parse_grid, parse_grids
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,15 @@ def test_values(text, values):
 def test_names_come_once():
     with pytest.raises(ValueError, match=r"--set names 'k' twice: write k=VALUE,VALUE"):
         parse_grid(["k=3", "k=5"])
+
+
+def test_rows_share_what_is_set():
+    rows = [["backbone=skad_nano"], ["backbone=resnet18", "weights=a.pt"]]
+    first, second = parse_grids(["b=3,9"], rows)
+    assert first == {"backbone": ["skad_nano"], "b": [3, 9]}
+    assert second == {"backbone": ["resnet18"], "weights": ["a.pt"], "b": [3, 9]}
+    assert parse_grids(["b=3,9"], []) == [{"b": [3, 9]}]
+    with pytest.raises(ValueError, match="--row and --set both name 'b': write it in each"):
+        parse_grids(["b=3"], [["b=9"]])
+    with pytest.raises(ValueError, match="--row 'b': write NAME=VALUE"):
+        parse_grids([], [["b"]])

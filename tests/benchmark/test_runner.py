@@ -11,8 +11,9 @@ import pytest
 from skad.benchmark import Preset, run
 from skad.benchmark import _runner as module
 from skad.benchmark.__main__ import main
+from skad.metrics import image_auroc
 
-SMALL = {"backbone": "skad_nano", "image_size": 32, "coreset_size": 0.25, "contamination": 0.2}
+SMALL = {"backbone": "skad_nano", "image_size": 64, "coreset_size": 0.25, "contamination": 0.2}
 PLAIN = {"patchcore-1": Preset("small", "patchcore", SMALL)}
 
 
@@ -29,10 +30,14 @@ def test_a_result_for_every_category(parts, tmp_path):
     bottle, cable = found.values()
     figures = bottle["figures"]
     assert figures["image_auroc"] == figures["average_precision"] == figures["recall"] == 1.0
-    assert 0.5 < figures["aupro"] <= 1
+    assert 0.9 < figures["aupro"] <= 1
     assert figures["n_train"] == 8
-    assert cable["settings"]["params"]["image_size"] == "32"
+    assert cable["settings"]["params"]["image_size"] == "64"
     assert cable["environment"]["torch"]
+    images = bottle["images"]
+    assert images["names"][0] == "bottle/test/good/0.png"
+    assert images["labels"] == [1] * 3 + [-1] * 3
+    assert image_auroc(images["labels"], images["scores"]) == 1.0
 
 
 def test_finished_results_are_not_run_again(parts, tmp_path, monkeypatch, capsys):

@@ -3,9 +3,13 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
-from skad.benchmark import published, write_tables
+from skad.benchmark import Preset, published, write_tables
+from skad.benchmark._evaluation import image_figures
+from skad.benchmark._intervals import wilson
+from skad.benchmark._rows import Row
 from skad.benchmark._tables import markdown
 
 
@@ -62,8 +66,7 @@ def test_counts_are_no_percentages():
 
 
 def test_environments_and_changes():
-    rows = [result("a", 0), result("a", 1)]
-    rows[0]["changes"] = {"backbone": "'skad_nano'"}
+    rows = [changed("a", seed, backbone="skad_nano") for seed in (0, 1)]
     text = markdown(rows)
     assert "Settings changed: backbone='skad_nano'." in text
     assert "- skad 0.1.0; 2026-01-01 to 2026-01-02" in text
@@ -72,6 +75,10 @@ def test_environments_and_changes():
 def changed(category, seed=0, **changes):
     values = {name: repr(value) for name, value in changes.items()}
     return {**result(category, seed), "changes": values}
+
+
+def cells(text, category, row):
+    return line(text, f"{category} | {row}").strip("| ").split(" | ")
 
 
 def test_rows_side_by_side():
@@ -83,23 +90,76 @@ def test_rows_side_by_side():
         if row["category"] == "screw":
             row["figures"] |= {"aupro": 0.5, "d_prime": 1.234}
     text = markdown(rows)
-    assert "## All rows on mvtec_ad: image AUROC / AUPRO" in text
+    assert "## PatchCore, 25 % (patchcore-25) on mvtec_ad" in text
     assert "Settings changed in all rows: k=3." in text
-    assert line(text, "row") == (
-        "| row | screw | cable | mean | published | d' | false alarms | recall | fit, s | ms per image |"
-    )
-    cells = line(text, "PatchCore, 25 %; b=9").strip("| ").split(" | ")
-    # Means of figures that some categories lack are of the others.
-    both, mean = "85.0 ± 7.1", "85.0 ± 7.1 / - / 50.0 ± 0.0"
-    assert cells[1:4] == [mean, both, mean]
+    # Columns that nothing is known for are left out: these results are without scores of images.
+    assert line(text, "category") == "| category | row | image AUROC | AUPRO | d' |"
     paper = published("patchcore-25", "mvtec_ad")
-    expected = (paper["image_auroc"]["screw"] + paper["image_auroc"]["cable"]) / 2
-    assert cells[4].startswith(f"{expected:.1f} / ")
-    assert cells[5] == "1.23 ± 0.00"
+    mean = (paper["image_auroc"]["screw"] + paper["image_auroc"]["cable"]) / 2
+    found = cells(text, "**mean**", "b=9")
+    assert found[2] == f"85.0 ± 7.1 ({mean:.1f}, {85 - mean:+.1f})"
+    # Means of figures that some categories lack are of the others.
+    assert found[3].startswith("50.0 ± 0.0")
+    assert found[4] == "1.23 ± 0.00"
+    assert cells(text, "screw", "b=None")[3].startswith("50.0 ± 0.0")
 
 
-def test_one_row_needs_no_overview():
-    assert "All rows" not in markdown([result("a", 0), result("b", 1)])
+def scored(category, shift, names="abcdefghij", **changes):
+    """A result of a category whose defective images score lower by a shift."""
+    y = np.repeat([1, -1], 5)
+    scores = np.array([3.0, 1, 4, 2, 0, 2, 5, 1, 3, -1]) + shift * (y == 1)
+    images = {"names": list(names), "labels": y.tolist(), "scores": scores.tolist()}
+    figures = {**image_figures(y, scores, 1.5), "fit_s": 2.0}
+    return {**changed(category, **changes), "figures": figures, "images": images}
+
+
+def test_differences_to_the_first_row():
+    rows = [scored(c, shift, k=shift) for shift in (0, 10, 11) for c in ("screw", "cable")]
+    rows[-1]["images"]["names"][0] = "other"
+    text = markdown(rows)
+    assert line(text, "category") == (
+        "| category | row | image AUROC | difference | average precision | difference | "
+        "found at 5 % | difference | false alarms | recall | d' | fit, s |"
+    )
+    auroc = rows[0]["figures"]["image_auroc"]
+    first, after, last = (cells(text, "**mean**", f"k={k}") for k in (0, 10, 11))
+    assert first[3] == ""
+    low, high = wilson(0.4, 5)
+    middle, half = 0.4, np.sqrt(0.5)
+    expected = middle - half * (middle - low), middle + half * (high - middle)
+    assert first[9] == "40.0 [{:.1f}, {:.1f}]".format(*(100 * limit for limit in expected))
+    assert after[2].startswith("100.0 [100.0, 100.0]")
+    assert after[3].startswith(f"**{100 * (1 - auroc):+.1f}** [+")
+    # Two categories narrow the interval.
+    wide, narrow = (
+        np.ptp([float(limit) for limit in cell[cell.index("[") + 1 : -1].split(", ")])
+        for cell in (cells(text, "screw", "k=10")[3], after[3])
+    )
+    assert narrow < 0.85 * wide
+    # Cable was measured on other images.
+    assert last[3].endswith("], 1 of 2")
+    assert cells(text, "cable", "k=11")[3] == ""
+
+
+def test_rows_are_compared_within_parameters():
+    rows = [scored("a", s, k=k, b=b) for s, (b, k) in enumerate([(0, 3), (0, 5), (1, 3), (1, 5)])]
+    text = markdown(rows, within=["b"])
+    empty = [cells(text, "a", f"k={k}, b={b}")[3] == "" for b in (0, 1) for k in (3, 5)]
+    assert empty == [True, False, True, False]
+
+
+def test_means_of_fewer_categories_say_so():
+    rows = [scored(c, 0, k=k) for k in (3, 5) for c in ("a", "b")]
+    assert "| **mean of 1 of 2** | k=5 |" in markdown(rows[:3])
+
+
+def test_results_of_before_stay_readable():
+    rows = [scored("a", 0, k=3), scored("a", 1, k=5)]
+    del rows[0]["images"]
+    text = markdown(rows)
+    assert "difference" not in line(text, "category")
+    assert "[" not in line(text, "a | k=3")
+    assert "[" in line(text, "a | k=5")
 
 
 def test_the_order_of_rows(tmp_path):
@@ -119,11 +179,16 @@ def test_the_order_of_rows(tmp_path):
     assert names == [
         ("patchcore-25",), ("patchcore-25", "3"), ("patchcore-25", "20"), ("patchcore-1",), ("own",),
     ]  # fmt: skip
+    first = Row("own", Preset("own", "patchcore", {}))
+    found = json.loads(write_tables(tmp_path, order=[first])[2].read_text())
+    assert [row["preset"] for row in found][:2] == ["own", "patchcore-25"]
 
 
 def test_files(tmp_path):
     (tmp_path / "patchcore-25").mkdir()
-    (tmp_path / "patchcore-25/screw-0.json").write_text(json.dumps(result("screw")))
+    images = {"names": ["a", "b"], "labels": [1, -1], "scores": [1.0, 0.0]}
+    one = {**result("screw"), "images": images}
+    (tmp_path / "patchcore-25/screw-0.json").write_text(json.dumps(one))
     files = write_tables(tmp_path)
     assert [file.name for file in files] == ["results.md", "results.csv", "results.json"]
     with files[1].open(newline="") as file:
@@ -131,7 +196,9 @@ def test_files(tmp_path):
     assert row["category"] == "screw"
     assert float(row["value"]) == 0.9
     assert float(row["published_percent"]) > 90
-    assert json.loads(files[2].read_text())[0]["category"] == "screw"
+    (row,) = json.loads(files[2].read_text())
+    assert row["category"] == "screw"
+    assert "images" not in row  # which would be most of the file
 
 
 def test_an_empty_folder(tmp_path):

@@ -9,6 +9,7 @@ from skad.metrics import (
     discriminability,
     f1_optimal_threshold,
     image_auroc,
+    threshold_at_false_alarm_rate,
     threshold_at_full_recall,
 )
 
@@ -29,7 +30,13 @@ class TestImageMetrics:
 
     @pytest.mark.parametrize(
         "metric",
-        [image_auroc, average_precision, f1_optimal_threshold, threshold_at_full_recall],
+        [
+            image_auroc,
+            average_precision,
+            f1_optimal_threshold,
+            threshold_at_false_alarm_rate,
+            threshold_at_full_recall,
+        ],
     )
     def test_unusable(self, metric):
         for y, scores, message in (

@@ -5,7 +5,12 @@ import pytest
 from conftest import make_detector
 from sklearn.metrics import f1_score
 
-from skad.metrics import f1_optimal_threshold, threshold_at_full_recall, threshold_report
+from skad.metrics import (
+    f1_optimal_threshold,
+    threshold_at_false_alarm_rate,
+    threshold_at_full_recall,
+    threshold_report,
+)
 
 
 @pytest.fixture
@@ -66,6 +71,22 @@ class TestThresholds:
         # The next lower threshold that tells images apart lets a defect pass.
         lower = threshold_report(y, scores, scores[scores < full.threshold].max())
         assert lower.recall < 1
+
+    @pytest.mark.parametrize("rate", [0, 0.05, 0.1, 0.29, 1])
+    def test_the_highest_threshold_at_a_rate(self, labelled, rate):
+        y, scores = labelled
+        found = threshold_at_false_alarm_rate(y, scores, rate)
+        every = [threshold_report(y, scores, t) for t in [*np.unique(scores), np.inf]]
+        allowed = [report for report in every if report.false_alarm_rate <= rate]
+        assert found.recall == max(report.recall for report in allowed)
+        assert found.false_positives == max(report.false_positives for report in allowed)
+
+    def test_rates_that_floats_miss(self):
+        """0.29 * 100 is less than 29."""
+        y, scores = np.repeat([1, -1], [100, 1]), np.arange(101.0)
+        assert threshold_at_false_alarm_rate(y, scores, 0.29).false_positives == 29
+        with pytest.raises(ValueError, match=r"rate=1\.5 must lie in \[0, 1\]"):
+            threshold_at_false_alarm_rate(y, scores, 1.5)
 
     @pytest.mark.parametrize(
         "scores",
