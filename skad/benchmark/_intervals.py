@@ -92,7 +92,7 @@ def resampled(results: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     if not all(same_images(result, first) for result in results):
         return {}
     y = np.asarray(first["images"]["labels"])
-    weights = _draws(y, zlib.crc32(os.fsencode(first["category"])))
+    weights = draws(y, zlib.crc32(os.fsencode(first["category"])))
     of_seeds = [
         weighted_figures(y, np.asarray(result["images"]["scores"]), weights) for result in results
     ]
@@ -107,8 +107,18 @@ def same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(first[key] == second[key] for key in ("names", "labels"))
 
 
-def _draws(y: np.ndarray, seed: int) -> np.ndarray:
-    """Count how often each image comes in each bootstrap sample: (replicates, n)."""
+def draws(y: np.ndarray, seed: int) -> np.ndarray:
+    """Count how often each image comes in each bootstrap sample.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (2000, n), int
+    """
     rng = np.random.default_rng(seed)
     weights = np.empty((_REPLICATES, len(y)), dtype=np.int64)
     for label in (1, -1):
