@@ -288,7 +288,7 @@ class BaseImageDetector(BaseDetector):
                 "n_samples=1: a threshold from scores of images that were held out needs at least two "
                 "good images; pass contamination=<fraction> to fit on one image (one-shot)."
             )
-        self.geometry_ = self._make_geometry()
+        self.geometry_ = self._make_geometry(images)
         self._begin_fit()
         self._network = self._find_network()
         images.check(self._smallest_side())
@@ -444,13 +444,13 @@ class BaseImageDetector(BaseDetector):
             images, self.geometry_, self.batch_size, n_workers=n_workers, order=order, cache=cache
         )
 
-    def _make_geometry(self) -> Geometry:
+    def _make_geometry(self, images: ImageSource) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
-        return Geometry(self.geometry, self._canvas_size(), resize)
+        return Geometry(self.geometry, self._canvas_size(images), resize)
 
-    def _canvas_size(self) -> int:
-        """Side of the square that the network sees, as the parameters ask for it."""
-        return self.image_size
+    def _canvas_size(self, images: ImageSource) -> int:
+        """Side of the square that the network sees, as the parameters and the images ask for it."""
+        return int(self.image_size)
 
     @property
     def image_size_(self) -> int:

@@ -48,6 +48,8 @@ _PROBES = (64, 224)
 _RANDOM_WEIGHTS_SEED = 0
 # Side of the images, in pixels, that a network of the user's own is given by default.
 _IMAGE_SIZE = 224
+# Side for images that have as many pixels.
+_LARGE_SIZE = 320
 
 # Everything that is alive, so that what a detector holds is never built again; and the latest, which
 # stay alive by themselves.
@@ -164,17 +166,21 @@ def _shared(
         return net
 
 
-def default_image_size(backbone: str | nn.Module) -> int:
-    """Return the side of the images, in pixels, that a backbone is made for.
+def default_image_size(backbone: str | nn.Module, side: float) -> int:
+    """Choose the side of the square that a backbone sees.
 
     Parameters
     ----------
     backbone : str or torch.nn.Module
+    side : float
+        Usual shorter side of the images, in pixels. What is larger shows more at 320 px than at 224;
+        scaling up what is smaller shows nothing new.
 
     Returns
     -------
     int
-        224 for a network of the user's own, and where timm does not tell.
+        What the backbone is made for, or 320 if that is less and the images are larger. 224 for a
+        network of the user's own, which may take one size alone.
 
     Raises
     ------
@@ -185,8 +191,11 @@ def default_image_size(backbone: str | nn.Module) -> int:
         return _IMAGE_SIZE
     name = NETWORKS.get(backbone, backbone)
     _check_name(name)
-    size = _pretrained_config(name).get("input_size")
-    return int(size[-1]) if size else _IMAGE_SIZE
+    config = _pretrained_config(name)
+    size = int(config.get("input_size", (_IMAGE_SIZE,))[-1])
+    if config.get("fixed_input_size") or side < _LARGE_SIZE:
+        return size
+    return max(size, _LARGE_SIZE)
 
 
 def _content_of_name(name: Any, weights: Any) -> tuple[object, ...]:

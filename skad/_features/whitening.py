@@ -1,9 +1,9 @@
 """Whitening: directions that good patches fill count less in distances than those they leave empty.
 
 Channels of a backbone are correlated, and a few strong ones rule the distances between patches. A
-linear map per layer evens that out. With C the covariance of a layer's values over the good patches, and
-lambda its eigenvalues, the map is (C + s mean(lambda) I)^-p: p = 1/2 makes distances those of Mahalanobis, p = 0
-leaves them as they are.
+linear map per layer evens that out. With C the covariance of a layer's values over the good patches,
+and lambda its eigenvalues, the map is (C + s mean(lambda) I)^-p: p = 1/2 makes distances those of
+Mahalanobis, p = 0 leaves them as they are.
 
 Maps act on pooled feature maps, each layer at its own resolution: whatever joins, stores or compares
 patches behind them needs not know. That costs a product per layer and image.
@@ -12,7 +12,7 @@ patches behind them needs not know. That costs a product per layer and image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from skad._images import Footprint
 
 # s above: keeps directions that hold little but noise from ruling the distances. See docs/whitening.md.
 SHRINKAGE = 0.1
-# Strength by default: the fewer images there are, the more it gains.
-_FEW_IMAGES, _FEW_STRENGTH, _STRENGTH = 60, 0.5, 0.25
+# Strength by default: the fewer images there are, the more it gains. In full up to so many.
+_STRENGTH, _FEW_IMAGES = 0.5, 60
 # Variance below which float32 is all noise, relative to the mean square.
 _ROUNDING = 1e-9
 
@@ -35,7 +35,7 @@ def whitening_strength(whitening: float | str, n_images: int) -> float:
     """Strength p by the parameter and, if it is "auto", the number of good images."""
     if whitening != "auto":
         return float(whitening)
-    return _FEW_STRENGTH if n_images <= _FEW_IMAGES else _STRENGTH
+    return _STRENGTH * min(1.0, _FEW_IMAGES / n_images)
 
 
 def whitening_matrix(
@@ -91,6 +91,13 @@ class LayerMoments:
         self._sum = self._sum + rows.sum(0)
         self._products = self._products + rows.T @ rows
 
+    def gains(self, matrix: NDArray[np.float32]) -> tuple[float, float]:
+        """Mean squares of what becomes of values, and of errors as long that point anywhere."""
+        mean, squares = self.mean(), self.covariance() + torch.outer(self.mean(), self.mean())
+        mapped = torch.from_numpy(matrix).double()
+        of_values = float((mapped @ squares @ mapped.T).trace())
+        return of_values, float(squares.trace() * mapped.square().sum() / len(mean))
+
     def mean(self) -> torch.Tensor:
         """Return the mean, of shape (C,)."""
         return (self._shift + self._sum / self._n).cpu()
@@ -101,24 +108,32 @@ class LayerMoments:
         return (self._products / self._n - torch.outer(mean, mean)).cpu()
 
 
+class Whitening(NamedTuple):
+    """Maps of all layers."""
+
+    matrices: list[NDArray[np.float32]]
+    """(C_j, C_j) per layer, symmetric."""
+    rounding: float
+    """How much larger rounding errors are behind the maps, as fractions of a vector's length."""
+
+
 def learn_whitening(
     extractor: PatchExtractor | StoredExtractor,
     pooled: Iterable[tuple[torch.Tensor, Footprint]],
     strength: float,
-) -> list[NDArray[np.float32]]:
+) -> Whitening:
     """Learn the maps of all layers from good images, in one pass.
 
     Parameters
     ----------
     extractor : PatchExtractor
     pooled : iterable of pairs
-        Pooled feature maps of each image, (1, n_values), and where it lies. Values that lie in padding do
-        not count.
+        Pooled feature maps of each image, (1, n_values), and where it lies. Padding does not count.
     strength : float
 
     Returns
     -------
-    list of ndarray of shape (C_j, C_j), float32
+    Whitening
     """
     moments: list[LayerMoments] = []
     with torch.inference_mode():
@@ -127,7 +142,10 @@ def learn_whitening(
             moments = moments or [LayerMoments() for _ in layers]
             for of_layer, layer in zip(moments, layers, strict=True):
                 of_layer.add(_inside(layer, footprint))
-    return [whitening_matrix(m.covariance(), m.mean(), strength) for m in moments]
+    matrices = [whitening_matrix(m.covariance(), m.mean(), strength) for m in moments]
+    gains = [of.gains(matrix) for of, matrix in zip(moments, matrices, strict=True)]
+    of_values, of_errors = (sum(squares) for squares in zip(*gains, strict=True))
+    return Whitening(matrices, float(np.sqrt(of_errors / of_values)) if of_values > 0 else 1.0)
 
 
 def _inside(layer: torch.Tensor, footprint: Footprint) -> torch.Tensor:

@@ -135,7 +135,10 @@ _GROWTH: Table = {
     "_growth": instance(Growth),
     "coreset_radius_": optional(number(0)),
 }
-_WHITENING: Table = {"whitening_": several(squares("float32"), 0, 1000, kinds=(list,))}
+_WHITENING: Table = {
+    "whitening_": several(squares("float32"), 0, 1000, kinds=(list,)),
+    "_rounding_gain": number(0),
+}
 # For a warm start.
 _TRAINING: Table = {
     "_resumable": {

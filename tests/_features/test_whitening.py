@@ -69,7 +69,7 @@ def test_patches_are_mapped_layer_by_layer(extractor, pixels):
 
 def test_an_image_is_whitened_alike_in_every_batch(extractor, pixels):
     pooled = [(one, whole(1)) for one in extractor.pool(pixels).split(1)]
-    whitened = WhitenedExtractor(extractor, learn_whitening(extractor, pooled, 0.5))
+    whitened = WhitenedExtractor(extractor, learn_whitening(extractor, pooled, 0.5).matrices)
     alone = torch.cat([whitened.embed(pixels[i : i + 1]) for i in range(5)])
     assert torch.equal(whitened.embed(pixels), alone)
 
@@ -78,13 +78,31 @@ def test_padding_does_not_count(extractor, pixels):
     mask = np.zeros((8, 8), bool)
     mask[2:7] = True
     pooled = extractor.pool(pixels[:1])
-    found = learn_whitening(extractor, [(pooled, Footprint(mask, (16, 0, 40, 64)))], 0.5)
+    footprint = Footprint(mask, (16, 0, 40, 64))
+    found = learn_whitening(extractor, [(pooled, footprint)], 0.5).matrices
     shallow, deep = extractor.split(pooled)
     for matrix, rows in zip(found, (shallow[0, 2:7], deep[0, 1:4]), strict=True):
         moments = LayerMoments()
         moments.add(rows.flatten(0, 1))
         expected = whitening_matrix(moments.covariance(), moments.mean(), 0.5)
         np.testing.assert_array_equal(matrix, expected)
+
+
+def test_rounding_errors_grow_as_is_said(extractor, pixels):
+    pooled = extractor.pool(pixels)
+    images = [(one, whole(1)) for one in pooled.split(1)]
+    matrices, rounding = learn_whitening(extractor, images, 0.5)
+    whitened = WhitenedExtractor(extractor, matrices)
+    generator = torch.Generator().manual_seed(0)
+    errors = [
+        1e-3 * layer.norm(dim=-1, keepdim=True) * torch.randn(layer.shape, generator=generator)
+        / layer.shape[-1] ** 0.5
+        for layer in extractor.split(pooled)
+    ]  # fmt: skip
+    moved = pooled + torch.cat([error.flatten(1) for error in errors], dim=1)
+    away = extractor.join(whitened.whiten(moved)) - extractor.join(whitened.whiten(pooled))
+    length = extractor.join(whitened.whiten(pooled)).square().mean().sqrt()
+    assert away.square().mean().sqrt() / length == pytest.approx(1e-3 * rounding, rel=0.3)
 
 
 def test_matrices_of_another_backbone_are_refused(extractor):
