@@ -324,6 +324,7 @@ class PatchCoreDetector(BaseImageDetector):
         "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
     }
     _absent_means = {"whitening": 0.0}
+    whitening_: list[np.ndarray]
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
     _growth_stages = _stages
     # Eq. 7 weights the most anomalous patch alone.

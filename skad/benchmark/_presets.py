@@ -100,9 +100,10 @@ def _make(kind: Any, params: Params, seed: int, changes: Params) -> Any:
     return detector.set_params(**changes)
 
 
-# An image is as anomalous as its most anomalous patch, and a bank holds 1 % of the patches.
+# An image is as anomalous as its most anomalous patch, a bank holds 1 % of the patches, and features
+# are as the backbone makes them.
 _BY_PATCH = {"image_score": "patch"}
-_BANK = {**_BY_PATCH, "coreset_size": 0.01}
+_BANK = {**_BY_PATCH, "coreset_size": 0.01, "image_size": 224, "whitening": 0.0}
 
 # ---- PatchCore ------------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ _RECONPATCH = {
 # ---- ReContrast -----------------------------------------------------------------------------------
 
 # All good images are learned from, as in the paper; the tables need no threshold.
-_ALL = {"validation_fraction": 0.0, "contamination": 0.05}
+_ALL = {"validation_fraction": 0.0, "contamination": 0.05, "bn": "train"}
 _EVAL = {"bn": "eval"}
 _EVAL_CATEGORIES = dict.fromkeys(
     ("toothbrush", "leather", "grid", "tile", "wood", "screw", "cashew", "pcb1"), _EVAL
