@@ -42,7 +42,6 @@ from skad._features import (
     folder_of,
     learn_whitening,
     patch_extractor,
-    whitening_strength,
 )
 from skad._images import ImageBatch, ImageSource
 from skad._scoring.calibration import CalibrationLog
@@ -99,10 +98,10 @@ class PatchCoreDetector(BaseImageDetector):
         per layer, then to `target_dim` in all.
     pretrain_dim, target_dim : int, default=1024
         P and T of the official code; used by ``aggregation="adaptive"`` alone.
-    whitening : "auto" or float, default="auto"
+    whitening : float, default=0.25
         Strength p of whitening, in [0, 0.5]: every layer is mapped by C^-p, with C the covariance of its
         values over the good patches, before the coreset is chosen. 0: off, as in the papers. 0.5:
-        Mahalanobis distances. "auto": by the number of good images, see Notes.
+        Mahalanobis distances within a layer. See Notes.
     coreset_size : "auto", float or int, default="auto"
         Size of the memory bank. "auto": 5,000 vectors; 1 % of the patches where that is more, and all
         of them where there are fewer. A float: a fraction of all patches in (0, 1]; 0.01, 0.1 and 0.25
@@ -236,9 +235,8 @@ class PatchCoreDetector(BaseImageDetector):
 
     **Whitening.** Channels of a backbone are correlated, and a few strong ones rule the distances
     between patches. Each layer is mapped by (C + 0.1 mean(lambda) I)^-p, with C the covariance of its
-    values over the good images and lambda its eigenvalues. "auto": p = 1/2 up to 60 good images,
-    30 / n_images beyond: it gains where good images are few, and little where they are many. See
-    ``docs/whitening.md``.
+    values over the good images and lambda its eigenvalues. It gains most where good images are few;
+    ``docs/whitening.md`` has figures.
 
     Published rows on MVTec AD and the parameters that reproduce them (image AUROC / pixel AUROC /
     PRO in %, means over the 15 categories). All rows share the settings of the official code:
@@ -301,7 +299,7 @@ class PatchCoreDetector(BaseImageDetector):
         "aggregation": [StrOptions({"concat", "adaptive"})],
         "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
         "target_dim": [Interval(Integral, 1, None, closed="left")],
-        "whitening": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="both")],
+        "whitening": [Interval(Real, 0, 0.5, closed="both")],
         "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "coreset_size": [
             StrOptions({"auto"}),
@@ -340,7 +338,7 @@ class PatchCoreDetector(BaseImageDetector):
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
-        whitening="auto",
+        whitening=0.25,
         coreset_size="auto",
         coreset_method="greedy",
         coreset_projection_dim=128,
@@ -679,10 +677,9 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _whiten(self, maps: FeatureMaps) -> FeatureMaps:
         """Learn how to whiten feature maps, and do so."""
-        strength = whitening_strength(self.whitening, maps.n_images)
         self.whitening_, self._rounding_gain = [], 1.0
-        if strength:
-            learned = learn_whitening(self._network, maps.per_image(), strength)
+        if self.whitening:
+            learned = learn_whitening(self._network, maps.per_image(), float(self.whitening))
             self.whitening_, self._rounding_gain = learned
         return self._whitened(maps)
 

@@ -14,7 +14,6 @@ from skad._features import (
     PatchesInMemory,
     TrainingPatches,
     TransformedPatches,
-    whitening_strength,
 )
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._patchcore import PatchCoreDetector
@@ -192,7 +191,7 @@ class ReConPatchDetector(PatchCoreDetector):
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
-        whitening="auto",
+        whitening=0.25,
         coreset_size="auto",
         coreset_method="greedy",
         coreset_projection_dim=128,
@@ -279,7 +278,7 @@ class ReConPatchDetector(PatchCoreDetector):
         on_disk = self._must_stream(len(canvases), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
             # Held until they are whitened; what is not goes to its patches at once.
-            stream = on_disk or not whitening_strength(self.whitening, len(canvases))
+            stream = on_disk or not self.whitening
             features = PatchesInMemory(
                 self._whiten(self._collect_maps(canvases, stream, advance)), on_disk
             )

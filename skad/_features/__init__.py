@@ -22,7 +22,7 @@ from skad._features.patches import (
     TransformedPatches,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
-from skad._features.whitening import WhitenedExtractor, learn_whitening, whitening_strength
+from skad._features.whitening import WhitenedExtractor, learn_whitening
 
 Extractor = PatchExtractor | StoredExtractor | WhitenedExtractor | MappedExtractor
 
@@ -52,5 +52,4 @@ __all__ = [
     "learn_whitening",
     "load_backbone",
     "patch_extractor",
-    "whitening_strength",
 ]

@@ -25,17 +25,8 @@ from skad._images import Footprint
 
 # s above: keeps directions that hold little but noise from ruling the distances. See docs/whitening.md.
 SHRINKAGE = 0.1
-# Strength by default: the fewer images there are, the more it gains. In full up to so many.
-_STRENGTH, _FEW_IMAGES = 0.5, 60
 # Variance below which float32 is all noise, relative to the mean square.
 _ROUNDING = 1e-9
-
-
-def whitening_strength(whitening: float | str, n_images: int) -> float:
-    """Strength p by the parameter and, if it is "auto", the number of good images."""
-    if whitening != "auto":
-        return float(whitening)
-    return _STRENGTH * min(1.0, _FEW_IMAGES / n_images)
 
 
 def whitening_matrix(
