@@ -12,6 +12,7 @@ from skad.inspection._heatmaps import HeatmapDisplay
 from skad.inspection._pixel_curves import PixelPrecisionRecallDisplay, PixelRocDisplay
 from skad.inspection._report import report
 from skad.inspection._score_histogram import ScoreHistogramDisplay
+from skad.inspection._spectrum import SpectrumDisplay
 
 __all__ = [
     "CoresetDisplay",
@@ -20,5 +21,6 @@ __all__ = [
     "PixelPrecisionRecallDisplay",
     "PixelRocDisplay",
     "ScoreHistogramDisplay",
+    "SpectrumDisplay",
     "report",
 ]
