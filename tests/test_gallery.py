@@ -12,6 +12,7 @@ PAGES = {
     "plot_scores.py": ["scores.png"],
     "plot_coreset.py": ["coreset.png"],
     "plot_drift.py": ["drift.png"],
+    "plot_whitening.py": ["spectrum.png"],
     "make_report.py": ["report.html"],
 }
 
