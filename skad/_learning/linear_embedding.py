@@ -62,8 +62,8 @@ class ReConPatchSettings:
     m: float = 1.0
     sigma: float | str = "auto"
     gamma: float = 0.99
-    epochs: int = 120
-    lr: float = 1e-5
+    epochs: int = 3
+    lr: float = 3e-4
     weight_decay: float = 1e-2
     train_batch_size: int = 512
     tol: float | None = None
