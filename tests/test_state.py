@@ -40,7 +40,7 @@ OTHER = {
     "b": 2,
     "backbone": "resnet18",
     "batch_size": 3,
-    "bn": "eval",
+    "bn": "train",
     "contamination": 0.1,
     "coreset_method": "random",
     "coreset_projection_dim": 16,
@@ -94,6 +94,7 @@ OTHER = {
     "warmup_fraction": 0.5,
     "weight_decay": 1e-3,
     "weights": None,
+    "whitening": 0.5,
 }
 
 

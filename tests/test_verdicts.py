@@ -23,7 +23,8 @@ def make_fusion(**params):
 
 MAKERS = {
     "patchcore": make_detector,
-    "reconpatch": lambda **params: make_reconpatch(epochs=1, **params),
+    # Whitening magnifies rounding where images hardly differ: scores would tie.
+    "reconpatch": lambda **params: make_reconpatch(epochs=1, whitening=0, **params),
     "recontrast": lambda **params: make_recontrast(max_iter=4, **params),
     "fusion": make_fusion,
 }
@@ -172,7 +173,8 @@ class TestFreshImages:
             p = fitted.anomaly_p_value(defective)
             np.testing.assert_array_equal(copied.anomaly_p_value(defective), p)
             copied.set_params(target_false_alarm_rate=0.5)
-            assert copied.offset_ == threshold_for_rate(fitted.calibration_scores_, 0.5)
+            expected = threshold_for_rate(fitted.calibration_scores_, 0.5)
+            assert copied.offset_ == expected - copied._margin
 
     def test_partial_fit_goes_on_from_them(self, good):
         det = make_detector().fit(good).calibrate(CHANGED)

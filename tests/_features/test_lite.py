@@ -46,7 +46,7 @@ def test_the_package_is_found_and_its_tensors_are_renamed(installed, tensors, tm
     save_file(tensors, tmp_path / "timm.safetensors")
     named = load_backbone("efficientnet_lite0", tmp_path / "timm.safetensors", (2, 3), CPU)
     assert net.digest == named.digest
-    assert default_image_size("efficientnet_lite0") == 224
+    assert default_image_size("efficientnet_lite0", 100) == 224
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_remedy(installed):
