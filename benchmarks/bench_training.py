@@ -206,7 +206,9 @@ def trainer(
         torch.Generator().manual_seed(0),
     )
     network = network.to(device).to(memory_format=torch.channels_last)
-    return ReContrastTraining(network, ReContrastSettings(max_iter=2000, precision=precision))
+    return ReContrastTraining(
+        network, ReContrastSettings(max_iter=2000, bn="train", precision=precision)
+    )
 
 
 def main() -> None:

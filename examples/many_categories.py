@@ -68,7 +68,6 @@ def main() -> None:
         weights=args.weights,
         image_size=args.image_size,
         max_iter=args.iterations,
-        bn="eval",  # a batch of many products says little about each of them
         image_score=0.01,
         random_state=0,
         verbose=1,

@@ -71,11 +71,11 @@ class ReContrastDetector(BaseImageDetector):
         Learning rate of AdamW for the adapting encoder.
     weight_decay : float, default=1e-5
         Decoupled weight decay of AdamW, on all parameters.
-    bn : {"train", "eval", "stable"}, default="train"
-        Batch norms of the adapting encoder during training. "train": statistics of the batch. "eval":
-        pre-trained statistics. "stable": of the batch, but a channel whose variance is below
-        min(5e-4, the pre-trained one) keeps the pre-trained one, and the optimiser forgets its moments
-        every 500 steps.
+    bn : {"eval", "train", "stable"}, default="eval"
+        Batch norms of the adapting encoder during training. "eval": pre-trained statistics. "train":
+        statistics of the batch, the paper's choice for most categories. "stable": of the batch, but a
+        channel whose variance is below min(5e-4, the pre-trained one) keeps the pre-trained one, and
+        the optimiser forgets its moments every 500 steps.
     loss : {"global", "regional"}, default="global"
         Cosine distance between whole feature maps (Eq. 3), or the mean over positions (Eq. 1).
     hard_mining : bool, default=True
@@ -225,7 +225,7 @@ class ReContrastDetector(BaseImageDetector):
         "lr": [Interval(Real, 0, None, closed="neither")],
         "encoder_lr": [Interval(Real, 0, None, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "bn": [StrOptions({"train", "eval", "stable"})],
+        "bn": [StrOptions({"eval", "train", "stable"})],
         "loss": [StrOptions({"global", "regional"})],
         "hard_mining": ["boolean"],
         "alpha": [Interval(Real, None, None, closed="neither")],
@@ -253,7 +253,7 @@ class ReContrastDetector(BaseImageDetector):
         lr=2e-3,
         encoder_lr=1e-5,
         weight_decay=1e-5,
-        bn="train",
+        bn="eval",
         loss="global",
         hard_mining=True,
         alpha=1.0,
@@ -337,6 +337,9 @@ class ReContrastDetector(BaseImageDetector):
             )
         if self.max_memory is not None:
             parse_bytes(self.max_memory)
+        if not (self.warm_start and hasattr(self, "_resumable")):
+            # A new fit takes the newest edition of the weights that a name stands for.
+            self.__dict__.pop("weights_digest_", None)
 
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool
@@ -590,7 +593,10 @@ class ReContrastDetector(BaseImageDetector):
     def _find_network(self) -> Encoder:
         size = int(self.image_size)
         device = resolve_device(self.device)
-        net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
+        digest = getattr(self, "weights_digest_", None)
+        net = load_backbone(
+            self.backbone, self.weights, _LAYERS, device, image_size=size, digest=digest
+        )
         return Encoder(net, net.digest, net.identity(size))
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:

@@ -297,7 +297,9 @@ class TestReConPatch:
 
 
 class TestReContrast:
-    @pytest.mark.parametrize("params", [{}, {"bn": "stable"}, {"train_precision": "float32"}])
+    @pytest.mark.parametrize(
+        "params", [{"bn": "train"}, {"bn": "stable"}, {"train_precision": "float32"}]
+    )
     def test_recorded_steps_are_steps(self, good, defective, monkeypatch, params):
         monkeypatch.setattr("skad._learning.recontrast_training.RESET_EVERY", 7)
         params = {"device": "cuda", "image_size": 64, "max_iter": 15, **params}

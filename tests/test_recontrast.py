@@ -66,12 +66,13 @@ class TestFit:
         assert fitted.n_images_ == len(good)
 
     def test_training_helps(self, fitted, good, defective):
-        X, y = np.concatenate([good, defective]), np.repeat([1, -1], [len(good), len(defective)])
-        contrast = []
-        for det in (make_recontrast(max_iter=0).fit(good), fitted):
-            scores = det.score_samples(X)
-            contrast.append((scores[y == 1].mean() - scores[y == -1].mean()) / scores[y == 1].std())
-        assert contrast[1] > 2 * contrast[0]
+        """Good images are reconstructed, defective ones are not: before, neither is."""
+        before, after = (
+            det.score_samples(defective).mean() / det.score_samples(good).mean()
+            for det in (make_recontrast(max_iter=0).fit(good), fitted)
+        )
+        assert before < 1.05
+        assert after > 1.5
 
     def test_image_score_is_the_maximum_of_the_map(self, good):
         det = make_recontrast(max_iter=2).fit(good[:, :32, :32])
@@ -208,7 +209,7 @@ class TestVariants:
             {"pairs": "own", "train_encoder": False},
             {"pairs": "own", "stop_gradient": False},
             {"loss": "regional"},
-            {"bn": "eval"},
+            {"bn": "train"},
             {"bn": "stable"},
             {"image_score": 0.1},
         ],
@@ -232,7 +233,7 @@ class TestVariants:
 
     def test_many_categories(self, good, defective):
         other = np.ascontiguousarray(good.swapaxes(1, 2))  # stripes in the other direction
-        det = make_recontrast(max_iter=20, bn="eval").fit([*good, *other])
+        det = make_recontrast(max_iter=20).fit([*good, *other])
         damaged = [*defective, *np.ascontiguousarray(defective.swapaxes(1, 2))]
         assert det.score([*good, *other, *damaged], np.repeat([1, -1], [24, 8])) > 0.95
 

@@ -42,7 +42,7 @@ class ReContrastSettings:
         Level of hard mining; see :func:`skad._learning.losses.hard_mining_level`.
     stop_gradient : bool
         Whether targets are constants.
-    bn : {"train", "eval", "stable"}
+    bn : {"eval", "train", "stable"}
         Batch norms of the trained encoder.
     precision : {"float32", "bfloat16"}
         Of convolutions; parameters, norms' statistics and losses are float32.
@@ -58,7 +58,7 @@ class ReContrastSettings:
     alpha_start: float = -3.0
     warmup_fraction: float = 0.1
     stop_gradient: bool = True
-    bn: str = "train"
+    bn: str = "eval"
     precision: str = "float32"
 
 

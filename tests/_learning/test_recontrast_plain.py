@@ -46,7 +46,7 @@ def test_loss_and_gradients_are_the_published_ones(networks, n_iter, alpha):
     plain, network, new, theirs = networks
     for part in (network, *theirs):
         part.zero_grad()
-    settings = ReContrastSettings(max_iter=20)
+    settings = ReContrastSettings(max_iter=20, bn="train")
     training = ReContrastTraining(network, settings, n_iter=n_iter)
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(3, 64, 64, 3, generator=generator, dtype=torch.float64)

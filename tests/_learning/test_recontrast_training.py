@@ -59,7 +59,9 @@ def literal_loss(network, x, alpha):
 
 @pytest.mark.parametrize("done", [0, 5, 90], ids=["first", "rising", "level"])
 def test_a_step_is_the_formula(done):
-    settings = ReContrastSettings(max_iter=100, lr=2e-3, encoder_lr=1e-4, weight_decay=1e-2)
+    settings = ReContrastSettings(
+        max_iter=100, lr=2e-3, encoder_lr=1e-4, weight_decay=1e-2, bn="train"
+    )
     network = make_network()
     reference = copy.deepcopy(network).train()
     training = ReContrastTraining(network, settings, n_iter=done)
@@ -88,7 +90,7 @@ def test_a_step_is_the_formula(done):
 
 def test_buffers_follow_the_batch():
     network = make_network()
-    training = ReContrastTraining(network, ReContrastSettings(max_iter=10))
+    training = ReContrastTraining(network, ReContrastSettings(max_iter=10, bn="train"))
     norm, frozen = network.encoder.body.model.bn1, network.frozen.body.model.bn1
     before = frozen.running_mean.clone()
     training.step(pixels())
@@ -132,7 +134,7 @@ def run(steps=8, seed=1, **settings):
         {"hard_mining": False, "loss": "regional"},
         {"hard_mining": False},
         {},
-        {"bn": "eval"},
+        {"bn": "train"},
         {"bn": "stable"},
         {"precision": "bfloat16"},
     ],
@@ -219,7 +221,7 @@ def test_step_after_a_reset_is_a_first_step(monkeypatch):
         assert torch.equal(tensor, expected[name]), name
 
 
-@pytest.mark.parametrize("params", [{}, {"bn": "stable"}, {"loss": "regional", "bn": "eval"}])
+@pytest.mark.parametrize("params", [{"bn": "train"}, {"bn": "stable"}, {"loss": "regional"}])
 def test_a_step_may_be_recorded(monkeypatch, params):
     """Nothing moves, resets of the optimiser included, and nothing is asked of the device."""
     monkeypatch.setattr(module, "RESET_EVERY", 3)
