@@ -138,6 +138,21 @@ def test_reconpatch_beside_patchcore(folder, tmp_path, analysis):
         assert (tmp_path / "reconpatch-histogram-plate.png").stat().st_size > 5000
 
 
+def test_recontrast_goes_on_to_further_steps(folder, tmp_path):
+    command = (
+        "benchmarks/recontrast_recipe.py", folder.parent, "--sets", folder.name,
+        "--backbone", "skad_nano", "--recipe", "image_size=32,batch_size=4,bn=train",
+        "--store", tmp_path, "--out", tmp_path / "rows",
+    )  # fmt: skip
+    first = run(*command, "--steps", 1)
+    assert first.returncode == 0, first.stderr
+    second = run(*command, "--steps", 1, 3)
+    assert second.returncode == 0, second.stderr
+    rows = [line.split(" | ")[3] for line in second.stdout.splitlines() if "| image_size" in line]
+    assert rows == ["1", "3"]
+    assert second.stdout.count("'steps'") == 1  # what is there is not repeated
+
+
 def test_gabor_filters_answer_to_their_own_wave(monkeypatch):
     """Blind to brightness; the strongest filter is the one of the image's wavelength and direction."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
