@@ -410,8 +410,6 @@ class PatchCoreDetector(BaseImageDetector):
                 f'image_score="patch" alone; image_score is {self.image_score!r}. Set it to "patch", or '
                 "b to None."
             )
-        # A new fit takes the newest edition of the weights that a name stands for.
-        self.__dict__.pop("weights_digest_", None)
         self.feature_spec_ = FeatureSpec(
             backbone=self.backbone if isinstance(self.backbone, str) else None,
             layers=tuple(int(layer) for layer in self.layers),
@@ -882,11 +880,7 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _find_network(self) -> PatchExtractor | StoredExtractor:
         extractor = patch_extractor(
-            self.feature_spec_,
-            self.backbone,
-            self.weights,
-            resolve_device(self.device),
-            digest=getattr(self, "weights_digest_", None),
+            self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
         )
         if self.memory is None:
             return extractor

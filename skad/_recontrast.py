@@ -337,9 +337,6 @@ class ReContrastDetector(BaseImageDetector):
             )
         if self.max_memory is not None:
             parse_bytes(self.max_memory)
-        if not (self.warm_start and hasattr(self, "_resumable")):
-            # A new fit takes the newest edition of the weights that a name stands for.
-            self.__dict__.pop("weights_digest_", None)
 
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool
@@ -593,10 +590,7 @@ class ReContrastDetector(BaseImageDetector):
     def _find_network(self) -> Encoder:
         size = int(self.image_size)
         device = resolve_device(self.device)
-        digest = getattr(self, "weights_digest_", None)
-        net = load_backbone(
-            self.backbone, self.weights, _LAYERS, device, image_size=size, digest=digest
-        )
+        net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
         return Encoder(net, net.digest, net.identity(size))
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:

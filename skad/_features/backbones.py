@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,6 @@ def load_backbone(
     device: torch.device,
     fuse: bool = False,
     image_size: int | None = None,
-    digest: str | None = None,
 ) -> FeatureNet:
     """Return the frozen backbone, built once in this process.
 
@@ -93,10 +91,6 @@ def load_backbone(
     image_size : int or None, default=None
         Side of the images, in pixels, that a network of the user's own is asked about: what answers
         otherwise than before is built anew. None: it is not asked.
-    digest : str or None, default=None
-        Fingerprint of the weights that a detector was fitted with: where a name without a tag stands
-        for several editions of bundled weights, the edition that has it is returned. None, or where
-        none has it: the newest.
 
     Returns
     -------
@@ -111,38 +105,8 @@ def load_backbone(
     MissingWeightsError
         Weights that cannot be had.
     """
-    newest, *older = _names(backbone, weights)
-    net = _shared(newest, weights, layers, device, fuse, image_size)
-    if digest in (None, net.digest):
-        return net
-    others = (_shared(name, weights, layers, device, fuse, image_size) for name in older)
-    return next((other for other in others if other.digest == digest), net)
-
-
-def _names(backbone: Any, weights: Any) -> list[Any]:
-    """Names of timm's that a name may stand for, the newest edition of bundled weights first."""
-    if not isinstance(backbone, str):
-        return [backbone]
-    if backbone in NETWORKS:
-        return [NETWORKS[backbone]]
-    is_bundled = weights == "pretrained" and bool(_pretrained_config(backbone).get("file"))
-    return _editions(backbone) if is_bundled and "." not in backbone else [backbone]
-
-
-@cache
-def _editions(name: str) -> list[str]:
-    tagged = import_timm().list_pretrained(f"{name}.*")  # takes some milliseconds
-    return tagged[::-1] or [name]
-
-
-def _shared(
-    backbone: str | nn.Module,
-    weights: str | os.PathLike[str] | None,
-    layers: Sequence[int],
-    device: torch.device,
-    fuse: bool,
-    image_size: int | None,
-) -> FeatureNet:
+    if isinstance(backbone, str):
+        backbone = NETWORKS.get(backbone, backbone)
     own, fuse = isinstance(backbone, nn.Module), fuse and not is_plain_mode()
     # Two threads that miss the cache together must not build twice, and the random initialisation
     # borrows torch's global generator.

@@ -59,14 +59,13 @@ def patch_extractor(
     backbone: str | nn.Module,
     weights: str | os.PathLike[str] | None,
     device: torch.device,
-    digest: str | None = None,
 ) -> PatchExtractor:
     """Return the extractor for a specification, built once for every backbone in memory.
 
     Parameters
     ----------
     spec : FeatureSpec
-    backbone, weights, device, digest
+    backbone, weights, device
         As for :func:`skad._features.load_backbone`.
 
     Returns
@@ -79,13 +78,7 @@ def patch_extractor(
         If the image is too small for the layers, or the backbone cannot take images of this size.
     """
     net = load_backbone(
-        backbone,
-        weights,
-        spec.layers,
-        device,
-        fuse=True,
-        image_size=spec.image_size,
-        digest=digest,
+        backbone, weights, spec.layers, device, fuse=True, image_size=spec.image_size
     )
     with LOADING:
         if spec not in net.shared:
