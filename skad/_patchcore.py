@@ -85,8 +85,8 @@ class PatchCoreDetector(BaseImageDetector):
     weights : "pretrained", path-like or None, default="pretrained"
         "pretrained": from the local cache of the Hugging Face hub, downloaded on first use
         ("skad_nano": from the package; "efficientnet_lite0": from the one that the extra ``lite``
-        installs). A path: a .safetensors or .pth file; it may hold just the stages in use. None: random weights, always the same (for tests). Ignored for a network of
-        your own.
+        installs). A path: a .safetensors or .pth file; it may hold just the stages in use. None: random
+        weights, always the same (for tests). Ignored for a network of your own.
     layers : tuple of int, default=(2, 3)
         Hierarchy layers, shallow to deep; layer j of a ResNet has stride 2^(j+1). The first fixes
         the patch grid, the forward pass stops at the last.
