@@ -31,7 +31,7 @@ default_cfgs = models.generate_default_cfgs(
     {
         "skad_nano": {
             "file": str(WEIGHTS),
-            "input_size": (3, 224, 224),
+            "input_size": (3, 320, 320),
             "mean": IMAGENET_MEAN,
             "std": IMAGENET_STD,
             "num_classes": 0,
