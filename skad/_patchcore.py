@@ -234,8 +234,9 @@ class PatchCoreDetector(BaseImageDetector):
     trimmed. With `contamination` a number, the threshold is that percentile of all training images.
 
     **Whitening.** Channels of a backbone are correlated, and a few strong ones rule the distances
-    between patches. Each layer is mapped by (C + 0.1 mean(lambda) I)^-p, with C the covariance of its
-    values over the good images and lambda its eigenvalues. It gains most where good images are few;
+    between patches. Each layer is mapped by (C + s mean(lambda) I)^-p, with C the covariance of its
+    values over the good images, lambda its eigenvalues and s little more than 0.1. It gains most where
+    good images are few;
     ``docs/whitening.md`` has figures.
 
     Published rows on MVTec AD and the parameters that reproduce them (image AUROC / pixel AUROC /

@@ -25,20 +25,25 @@ from skad._images import Footprint
 
 # s above: keeps directions that hold little but noise from ruling the distances. See docs/whitening.md.
 SHRINKAGE = 0.1
+# Positions per channel, as a multiple of which fewer are too few to tell small variances.
+_ENOUGH = 5
 # Variance below which float32 is all noise, relative to the mean square.
 _ROUNDING = 1e-9
 
 
 def whitening_matrix(
-    covariance: torch.Tensor, mean: torch.Tensor, strength: float
+    covariance: torch.Tensor, mean: torch.Tensor, n_values: int, strength: float
 ) -> NDArray[np.float32]:
-    """Return (C + s mean(lambda) I)^-p.
+    """Return (C + s mean(lambda) I)^-p, with s = 0.1 + (5 channels / n_values)^2.
 
     Parameters
     ----------
     covariance : torch.Tensor of shape (C, C), float64
     mean : torch.Tensor of shape (C,), float64
         Tells what is no more than rounding: patches that are all equal are not whitened.
+    n_values : int
+        Positions that C was measured at. Of few, the smallest eigenvalues come out too small: images
+        that were measured would lie closer together than new ones.
     strength : float
         p, in [0, 0.5].
 
@@ -50,7 +55,7 @@ def whitening_matrix(
     Examples
     --------
     >>> C = torch.diag(torch.tensor([9.0, 1.0], dtype=torch.float64))
-    >>> whitening_matrix(C, torch.zeros(2), 0.5).diagonal().round(3)
+    >>> whitening_matrix(C, torch.zeros(2), 10**6, 0.5).diagonal().round(3)
     array([0.324, 0.816], dtype=float32)
     """
     values, vectors = torch.linalg.eigh(covariance)
@@ -58,7 +63,8 @@ def whitening_matrix(
     floor = _ROUNDING * float(mean.square().mean() + values.mean())
     if floor == 0 or values.mean() <= floor:
         return np.eye(len(mean), dtype=np.float32)
-    powers = (values + SHRINKAGE * values.mean()) ** -strength
+    shrinkage = SHRINKAGE + (_ENOUGH * len(mean) / n_values) ** 2
+    powers = (values + shrinkage * values.mean()) ** -strength
     matrix = vectors * powers @ vectors.T
     return ((matrix + matrix.T) / 2).float().numpy()
 
@@ -67,7 +73,7 @@ class LayerMoments:
     """Mean and covariance of a layer's values over positions of many images, added up in float64."""
 
     def __init__(self) -> None:
-        self._n = 0
+        self.n_values = 0
         self._shift: Any = None
         self._sum: Any = 0.0
         self._products: Any = 0.0
@@ -78,7 +84,7 @@ class LayerMoments:
         if self._shift is None:  # sums around 0 would lose the small variance of large values
             self._shift = rows.mean(0)
         rows = rows - self._shift
-        self._n += len(rows)
+        self.n_values += len(rows)
         self._sum = self._sum + rows.sum(0)
         self._products = self._products + rows.T @ rows
 
@@ -91,12 +97,12 @@ class LayerMoments:
 
     def mean(self) -> torch.Tensor:
         """Return the mean, of shape (C,)."""
-        return (self._shift + self._sum / self._n).cpu()
+        return (self._shift + self._sum / self.n_values).cpu()
 
     def covariance(self) -> torch.Tensor:
         """Return the covariance, of shape (C, C)."""
-        mean = self._sum / self._n
-        return (self._products / self._n - torch.outer(mean, mean)).cpu()
+        mean = self._sum / self.n_values
+        return (self._products / self.n_values - torch.outer(mean, mean)).cpu()
 
 
 class Whitening(NamedTuple):
@@ -133,7 +139,7 @@ def learn_whitening(
             moments = moments or [LayerMoments() for _ in layers]
             for of_layer, layer in zip(moments, layers, strict=True):
                 of_layer.add(_inside(layer, footprint))
-    matrices = [whitening_matrix(m.covariance(), m.mean(), strength) for m in moments]
+    matrices = [whitening_matrix(m.covariance(), m.mean(), m.n_values, strength) for m in moments]
     gains = [of.gains(matrix) for of, matrix in zip(moments, matrices, strict=True)]
     of_values, of_errors = (sum(squares) for squares in zip(*gains, strict=True))
     return Whitening(matrices, float(np.sqrt(of_errors / of_values)) if of_values > 0 else 1.0)

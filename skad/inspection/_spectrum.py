@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from skad._common.text import readable
-from skad._features.whitening import SHRINKAGE
 from skad.inspection._drawing import Drawn
 from skad.model_selection._unwrap import unwrap_estimator
 
 
 class SpectrumDisplay(Drawn):
     """Variance of good patches along the principal directions of each layer, before and after whitening.
+
+    What is added to all variances before they are evened out (see ``docs/whitening.md``) is counted in.
 
     The steeper a curve falls, the fewer directions rule the distances between patches. How many they are
     in effect is the participation ratio, (sum of variances)^2 / (sum of their squares). Use
@@ -22,7 +23,7 @@ class SpectrumDisplay(Drawn):
     Parameters
     ----------
     variances : list of ndarray of shape (C_j,)
-        Of each layer, in any order; not negative, and not all zero.
+        Of each layer, in any order; positive.
     strength : float
         p of the whitening.
     layers : list of str
@@ -43,7 +44,7 @@ class SpectrumDisplay(Drawn):
     >>> from skad.inspection import SpectrumDisplay
     >>> display = SpectrumDisplay([np.array([9.0, 1.0])], 0.25, ["layer 2"]).plot()
     >>> [(round(before, 2), round(after, 2)) for before, after in display.directions]
-    [(1.22, 1.52)]
+    [(1.22, 1.6)]
     """
 
     def __init__(
@@ -125,13 +126,12 @@ class SpectrumDisplay(Drawn):
         return self
 
     def _whitened(self, variances: np.ndarray) -> np.ndarray:
-        return variances * (variances + SHRINKAGE * variances.mean()) ** (-2 * self.strength)
+        return variances ** (1 - 2 * self.strength)
 
 
 def _variances(matrix: np.ndarray, strength: float) -> np.ndarray:
     """Read the variances back from a whitening matrix, whose eigenvalues are powers of them."""
-    raised = np.linalg.eigvalsh(matrix.astype(float)) ** (-1 / strength)
-    return np.maximum(raised - SHRINKAGE / (1 + SHRINKAGE) * raised.mean(), 0)
+    return np.linalg.eigvalsh(matrix.astype(float)) ** (-1 / strength)
 
 
 def _participation(variances: np.ndarray) -> float:

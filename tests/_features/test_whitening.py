@@ -32,8 +32,8 @@ def whole(n):
 def test_powers_of_the_matrix_invert_the_covariance(strength, times):
     rows = np.random.default_rng(0).standard_normal((500, 6)) @ np.diag([9, 5, 2, 1, 0.5, 0.1])
     covariance = np.cov(rows.T, bias=True)
-    ridge = SHRINKAGE * np.trace(covariance) / 6 * np.eye(6)
-    matrix = whitening_matrix(torch.tensor(covariance), torch.zeros(6), strength)
+    ridge = (SHRINKAGE + (5 * 6 / 500) ** 2) * np.trace(covariance) / 6 * np.eye(6)
+    matrix = whitening_matrix(torch.tensor(covariance), torch.zeros(6), 500, strength)
     assert np.array_equal(matrix, matrix.T)
     power = np.linalg.matrix_power(matrix.astype(float), times)
     np.testing.assert_allclose(power @ (covariance + ridge), np.eye(6), atol=1e-5)
@@ -53,7 +53,7 @@ def test_equal_patches_are_not_whitened(value):
     moments = LayerMoments()
     moments.add(torch.full((50, 3), value))
     np.testing.assert_array_equal(
-        whitening_matrix(moments.covariance(), moments.mean(), 0.5), np.eye(3)
+        whitening_matrix(moments.covariance(), moments.mean(), 50, 0.5), np.eye(3)
     )
 
 
@@ -84,7 +84,9 @@ def test_padding_does_not_count(extractor, pixels):
     for matrix, rows in zip(found, (shallow[0, 2:7], deep[0, 1:4]), strict=True):
         moments = LayerMoments()
         moments.add(rows.flatten(0, 1))
-        expected = whitening_matrix(moments.covariance(), moments.mean(), 0.5)
+        expected = whitening_matrix(
+            moments.covariance(), moments.mean(), len(rows.flatten(0, 1)), 0.5
+        )
         np.testing.assert_array_equal(matrix, expected)
 
 
