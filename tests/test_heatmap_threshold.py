@@ -136,7 +136,8 @@ def test_of_new_images_of_any_size(good, defective, params, image_score):
 def test_of_a_fraction_of_training_images(good, image_score):
     """With a percentile instead of a rank: of scores of the whole bank, or of left-out peaks."""
     size, sources = (0.25, [None] * 12) if image_score == "map" else ("auto", range(12))
-    det = make_detector(contamination=0.25, image_score=image_score, coreset_size=size, whitening=0).fit(good)
+    params = {"contamination": 0.25, "coreset_size": size, "whitening": 0}
+    det = make_detector(image_score=image_score, **params).fit(good)
     peaks = [canvas_of(det, image, i).max() for i, image in zip(sources, good, strict=True)]
     assert det.heatmap_threshold_ == pytest.approx(np.percentile(peaks, 75), rel=1e-9)
 
