@@ -168,7 +168,7 @@ def _figure(row: _Row, name: str) -> str:
         return ""
     interval = row.interval(name)
     if interval is not None:
-        text += " [{:.1f}, {:.1f}]".format(*(100 * limit for limit in interval))
+        text += " [{:.1f}, {:.1f}]".format(*(_shown(limit) for limit in interval))
     if paper is not None:
         text += f" ({paper:.1f}, {ours(values, name) - paper:+.1f})"
     return text
@@ -238,3 +238,8 @@ def _labels(rows: list[_Row], common: dict[str, str]) -> list[str]:
         title = first["title"] if len(titles) > 1 or not own else ""
         labels.append("; ".join(filter(None, [title, listed(own)])))
     return labels
+
+
+def _shown(limit: float) -> float:
+    """Turn a fraction into a percentage to print: rounding may leave a minus before zero."""
+    return round(100 * limit, 1) + 0.0
