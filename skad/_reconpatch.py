@@ -191,7 +191,7 @@ class ReConPatchDetector(PatchCoreDetector):
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
-        whitening=0.25,
+        whitening=0.0,
         coreset_size="auto",
         coreset_method="greedy",
         coreset_projection_dim=128,

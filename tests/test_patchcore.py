@@ -74,10 +74,11 @@ class TestBank:
         assert sum(seen) == 12
         seen.clear()
         make_detector(max_memory="60kB", coreset_projection_dim=16).fit(good)
-        assert sum(seen) == 4 * 12
-        seen.clear()
-        make_detector(max_memory="60kB", coreset_projection_dim=16, whitening=0).fit(good)
         assert sum(seen) == 3 * 12
+        seen.clear()
+        with pytest.warns(UserWarning, match="whitening"):
+            make_detector(max_memory="60kB", coreset_projection_dim=16, whitening=0.25).fit(good)
+        assert sum(seen) == 4 * 12
 
     def test_random_state_decides(self, good):
         a, b, c = (make_detector(random_state=s).fit(good).bank_.vectors for s in (0, 0, 1))

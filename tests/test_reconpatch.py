@@ -9,7 +9,7 @@ from conftest import make_detector, make_reconpatch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from skad._features import PatchesInMemory, WhitenedExtractor
+from skad._features import PatchesInMemory
 from skad._features.extractor import PatchExtractor
 
 
@@ -49,7 +49,7 @@ class TestTraining:
         assert change.max() > 1e-3
 
     def test_bank_holds_f_of_unprojected_features(self, good, fitted):
-        extractor = WhitenedExtractor(fitted._find_network(), fitted.whitening_)
+        extractor = fitted._find_network()
         for vector, source in zip(fitted.bank_.vectors[:5], fitted.bank_.sources[:5], strict=True):
             pixels = fitted.geometry_.apply(good[source])[None].copy()
             mapped = extractor.embed(pixels)[0].numpy() @ fitted.components_.T

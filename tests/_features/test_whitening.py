@@ -12,6 +12,9 @@ from skad._images import Footprint
 
 ON = {"whitening": 0.3}
 
+# What is tested here are features, not thresholds.
+pytestmark = pytest.mark.filterwarnings("ignore:whitening")
+
 
 @pytest.fixture(scope="module")
 def extractor():
@@ -158,8 +161,15 @@ def test_new_images_are_whitened_as_the_first(good, defective):
     assert distances.min() == 0
 
 
-def test_without_whitening_nothing_is_mapped(good):
-    assert make_detector(whitening=0).fit(good).whitening_ == []
+def test_by_default_nothing_is_mapped(good):
+    assert make_detector().fit(good).whitening_ == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_threshold_from_training_images_is_warned_of(good):
+    with pytest.warns(UserWarning, match=r"calibrate\(X\) on fresh good images"):
+        make_detector(**ON).fit(good)
+    make_detector(**ON, contamination=0.1).fit(good)
 
 
 @pytest.mark.parametrize("whitening", [-0.1, 0.6, "strong", None])
