@@ -96,7 +96,7 @@ def test_bounds_are_counted(folder):
     assert result.returncode == 0, result.stderr
     cells = result.stdout.splitlines()[-1].strip("| ").split(" | ")
     median, most = (float(cell) for cell in cells[2].split(", "))
-    assert 0 < median <= most < int(cells[3]) == 28 * 28
+    assert 0 < median <= most < int(cells[3]) == 40 * 40
 
 
 def test_devices_are_compared(folder):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -243,6 +245,9 @@ def test_a_backbone_is_kept_as_long_as_its_detector(good, monkeypatch):
     built = []
     build = backbones._build
     monkeypatch.setattr(backbones, "_build", lambda *a: (built.append(a), build(*a))[1])
+    # None of them is there from another test.
+    monkeypatch.setattr(backbones, "_alive", WeakValueDictionary())
+    monkeypatch.setattr(backbones, "_latest", OrderedDict())
     names = ["resnet10t", "resnet14t", "resnet18", "resnet18d", "resnet26"]
     members = [(n, make_detector(backbone=n, weights=None, coreset_size=8)) for n in names]
     fusion = ScoreFusionDetector(members, target_false_alarm_rate=0.2).fit(good)
