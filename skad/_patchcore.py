@@ -24,7 +24,6 @@ from skad._bank import (
 from skad._base import BaseImageDetector, naming
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress, say
-from skad._common.warn import warn_user
 from skad._features import (
     Canvases,
     Extractor,
@@ -49,7 +48,7 @@ from skad._scoring.calibration import CalibrationLog
 from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
 from skad._scoring.heatmaps import Heatmap
-from skad._scoring.plain import Batch, Rule, Scorer, TrainingImage, TrainingScore
+from skad._scoring.plain import Batch, Rule, Scorer
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._scoring.trimming import KeptPatches, images_to_trim, n_trimmed
 from skad._sklearn_compat import (
@@ -66,10 +65,6 @@ from skad._verdicts import MEANWHILE
 # Length of a rounding error, as a fraction of a vector's: what features differ by between processors. In
 # float32 1e-5 between kernels of CPUs and 1e-3 to a GPU that computes in TF32; in bfloat16 5e-3.
 _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
-_LENIENT = (
-    "whitening: the training images have helped to learn it, so that a threshold from their scores "
-    "gives more false alarms than target_false_alarm_rate. Set it by calibrate(X) on fresh good images."
-)
 # Vectors of the bank that tell how long vectors are.
 _N_MEASURED = 1024
 
@@ -103,11 +98,10 @@ class PatchCoreDetector(BaseImageDetector):
         per layer, then to `target_dim` in all.
     pretrain_dim, target_dim : int, default=1024
         P and T of the official code; used by ``aggregation="adaptive"`` alone.
-    whitening : float, default=0.0
+    whitening : float, default=0.25
         Strength p of whitening, in [0, 0.5]: every layer is mapped by C^-p, with C the covariance of its
-        values over the good patches, before the coreset is chosen. 0: off, as in the papers. 0.25 ranks
-        better on most sets; but with ``contamination="auto"`` false alarms exceed the rate asked for,
-        see Notes. 0.5: Mahalanobis distances within a layer.
+        values over the good patches, before the coreset is chosen. 0: off, as in the papers. 0.5:
+        Mahalanobis distances within a layer. See Notes.
     coreset_size : "auto", float or int, default="auto"
         Size of the memory bank. "auto": 5,000 vectors; 1 % of the patches where that is more, and all
         of them where there are fewer. A float: a fraction of all patches in (0, 1]; 0.01, 0.1 and 0.25
@@ -240,11 +234,10 @@ class PatchCoreDetector(BaseImageDetector):
     trimmed. With `contamination` a number, the threshold is that percentile of all training images.
 
     **Whitening.** Channels of a backbone are correlated, and a few strong ones rule the distances
-    between patches. Each layer is mapped by (C + s mean(lambda) I)^-p, with C the covariance of its
-    values over the good images, lambda its eigenvalues and s little more than 0.1. It gains most where
-    good images are few. The training images have helped to learn the map, so that they lie closer to the
-    bank than new ones, also where a bank has not seen them: a threshold from their scores gives up to
-    three times the false alarms asked for. ``calibrate(X)`` on fresh good images sets it right.
+    between patches. Each layer is mapped by (C + 0.1 mean(lambda) I)^-p, with C the covariance of its
+    values over the good images and lambda its eigenvalues. It gains most where good images are few.
+    Images that have helped to learn the map lie closer to the bank than new ones, also where a bank has
+    not seen them. So each fold of them is scored by the map that the other folds give.
     ``docs/whitening.md`` has figures.
 
     Published rows on MVTec AD and the parameters that reproduce them (image AUROC / pixel AUROC /
@@ -347,7 +340,7 @@ class PatchCoreDetector(BaseImageDetector):
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
-        whitening=0.0,
+        whitening=0.25,
         coreset_size="auto",
         coreset_method="greedy",
         coreset_projection_dim=128,
@@ -440,9 +433,13 @@ class PatchCoreDetector(BaseImageDetector):
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         generator = torch.Generator().manual_seed(seed)
 
-        canvases = self._canvases(images)
-        patches, projected = self._collect_patches(canvases, n_patches, generator, progress)
+        # The matrix is what the generator is asked for first: images that come later need the same.
+        matrix = self._projection(generator)
         folds = split_images(len(images), generator)
+        canvases = self._canvases(images)
+        patches, projected = self._collect_patches(
+            canvases, folds, n_patches, matrix, generator, progress
+        )
         kept, projected = self._trim(images, patches, projected, generator)
         n_patches = len(kept.sources)
         n_select = self._bank_size(n_patches)
@@ -455,15 +452,12 @@ class PatchCoreDetector(BaseImageDetector):
         )
         # A bank of all patches has no holes without those of an image.
         is_whole = n_select == n_patches or len(images) == 1
-        n_folds = 0 if is_whole else int(folds.max()) + 1
-        coreset, others = self._choose_banks(
-            kept, projected, select, n_select, folds, n_folds, progress
-        )
+        coreset, banks = self._choose_banks(kept, projected, select, n_select, is_whole, progress)
         del projected
-        if others:
-            scores = self._score_folds(patches, others, folds, progress, grids=grids)
-        else:
-            scores = self._score_training(patches, canvases.twins(), progress, grids=grids)
+        own = self._own_vectors(canvases, is_whole)
+        scores = self._score_training(patches, banks, own, progress, grids=grids)
+        if len(images) == 1:
+            scores = scores._replace(out_of_sample=None)
         self.trimmed_indices_ = kept.trimmed
         scores = scores._replace(trimmed=kept.trimmed)
         log = CalibrationLog.of(scores, len(images))
@@ -561,14 +555,13 @@ class PatchCoreDetector(BaseImageDetector):
         n_new = self._count_patches(images)
         generator = torch.Generator().manual_seed(growth.seed)
         matrix = self._projection(generator)
+        folds = split_images(len(images), generator)
         canvases = self._canvases(images)
-        patches, projected = self._collect_new_patches(canvases, n_new, matrix, progress)
+        patches, projected = self._collect_new_patches(canvases, folds, n_new, matrix, progress)
         kept, projected = self._trim(images, patches, projected, generator)
         n_new = len(kept.sources)
         n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
-        folds = split_images(len(images), generator)
         is_whole = n_select == growth.n_patches + n_new
-        n_folds = 0 if is_whole else int(folds.max()) + 1
         select = partial(
             select_grown,
             bank=bank,
@@ -577,14 +570,12 @@ class PatchCoreDetector(BaseImageDetector):
             method=self.coreset_method,
             n_starts=self.n_starts,
         )
-        coreset, others = self._choose_banks(
-            kept, projected, select, n_select, folds, n_folds, progress, before=bank
+        coreset, banks = self._choose_banks(
+            kept, projected, select, n_select, is_whole, progress, before=bank
         )
         del projected
-        if others:
-            scores = self._score_folds(patches, others, folds, progress)
-        else:
-            scores = self._score_training(patches, canvases.twins(), progress, self.n_images_)
+        own = self._own_vectors(canvases, is_whole, self.n_images_)
+        scores = self._score_training(patches, banks, own, progress)
         scores = scores._replace(trimmed=kept.trimmed)
         self.trimmed_indices_ = np.append(self.trimmed_indices_, self.n_images_ + kept.trimmed)
         self.n_images_ += len(images)
@@ -595,40 +586,40 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _choose_banks(
         self,
-        patches: KeptPatches,
+        kept: KeptPatches,
         projected: torch.Tensor,
         select: Select,
         n_select: int,
-        folds: np.ndarray,
-        n_folds: int,
+        is_whole: bool,
         progress: FitProgress,
         *,
         before: MemoryBank | None = None,
     ) -> tuple[Coreset, list[MemoryBank]]:
-        """Choose and set the bank; return one without each fold of the images, too.
+        """Choose and set the bank; return those that the folds of the images are scored by, too.
 
-        `before` is the bank that grows, if there is one.
+        They do not hold their fold, or all patches if the bank does. `before` is the bank that grows.
         """
         n_before, first = (0, 0) if before is None else (len(before), self.n_images_)
-        n_chosen = n_select - n_before or n_select
+        n_chosen, n_folds = n_select - n_before or n_select, kept.patches.n_folds
         with progress.stage("coreset", n_chosen) as advance:
-            advance = partial(_advance, advance, 1 + n_folds)
+            advance = partial(_advance, advance, 1 if is_whole else 1 + n_folds)
             coreset = select(projected, n_select, progress=advance)
-            rows = [coreset.rows]
-            if n_folds:
-                rows += select_without(
+            if not is_whole:
+                others = select_without(
                     projected,
-                    folds[patches.sources],
-                    n_folds,
+                    kept,
                     n_select,
                     select,
                     lambda done: advance(n_chosen + done),
                     n_before,
                 )
-            bank, *others = take_banks(patches, rows, index=self.index, before=before, first=first)
+            else:  # a copy for each fold, where each sees other values
+                others = [coreset.rows] * n_folds if kept.patches.differ else []
+            rows = [coreset.rows, *others]
+            bank, *banks = take_banks(kept, rows, index=self.index, before=before, first=first)
         self.bank_ = bank
         self.coreset_radius_ = None if coreset.cover is None else coreset.cover.radius
-        return coreset, others
+        return coreset, banks or [bank] * n_folds
 
     def _note_fresh(self, scores: np.ndarray, peaks: np.ndarray) -> None:
         if hasattr(self, "_growth"):
@@ -654,18 +645,25 @@ class PatchCoreDetector(BaseImageDetector):
         return kept, projected[torch.from_numpy(kept.rows)] if len(trimmed) else projected
 
     def _collect_patches(
-        self, canvases: Canvases, n_patches: int, generator: torch.Generator, progress: FitProgress
+        self,
+        canvases: Canvases,
+        folds: np.ndarray,
+        n_patches: int,
+        matrix: torch.Tensor | None,
+        generator: torch.Generator,
+        progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
-        """Embed the patches of all images; project them for the selection of the coreset."""
-        matrix = self._projection(generator)
+        """Embed the patches of all images; project them by `matrix` for the selection of the coreset."""
         stream = self._must_stream(len(canvases), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
-            patches = PatchesJoined(self._whiten(self._collect_maps(canvases, stream, advance)))
+            maps, weights = self._whiten(self._collect_maps(canvases, stream, advance), folds)
+            patches = TrainingPatches(PatchesJoined(maps), folds, fold_weights=weights)
             return patches, patches.project(matrix)
 
     def _collect_new_patches(
         self,
         canvases: Canvases,
+        folds: np.ndarray,
         n_patches: int,
         matrix: torch.Tensor | None,
         progress: FitProgress,
@@ -673,7 +671,8 @@ class PatchCoreDetector(BaseImageDetector):
         """Embed patches as the bank holds them, and project them."""
         stream = self._must_stream(len(canvases), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
-            patches = PatchesJoined(self._whitened(self._collect_maps(canvases, stream, advance)))
+            maps = self._whitened(self._collect_maps(canvases, stream, advance))
+            patches = TrainingPatches(PatchesJoined(maps), folds)
             return patches, patches.project(matrix)
 
     def _collect_maps(
@@ -682,15 +681,14 @@ class PatchCoreDetector(BaseImageDetector):
         kind = StreamedMaps if stream else HeldMaps
         return kind(self._network, canvases, len(canvases), advance)
 
-    def _whiten(self, maps: FeatureMaps) -> FeatureMaps:
-        """Learn how to whiten feature maps, and do so."""
+    def _whiten(self, maps: FeatureMaps, folds: np.ndarray) -> tuple[FeatureMaps, list[np.ndarray]]:
+        """Learn how to whiten feature maps, and do so; tell what folds are mapped by beside."""
         self.whitening_, self._rounding_gain = [], 1.0
-        if self.whitening:
-            learned = learn_whitening(self._network, maps.per_image(), float(self.whitening))
-            self.whitening_, self._rounding_gain = learned
-            if self.contamination == "auto":
-                warn_user(_LENIENT)
-        return self._whitened(maps)
+        if not self.whitening:
+            return maps, []
+        learned = learn_whitening(self._network, maps.per_image(), float(self.whitening), folds)
+        self.whitening_, self._rounding_gain = learned.matrices, learned.rounding
+        return self._whitened(maps), learned.fold_weights
 
     def _whitened(self, maps: FeatureMaps) -> FeatureMaps:
         matrices = self._matrices()
@@ -761,78 +759,59 @@ class PatchCoreDetector(BaseImageDetector):
     def _score_training(
         self,
         patches: TrainingPatches,
-        twins: frozenset[int],
-        progress: FitProgress,
-        first: int = 0,
-        *,
-        grids: bool = False,
-    ) -> TrainingScores:
-        """Score the images that the bank has learned last, each without its own vectors.
-
-        The bank holds all patches: without those of an image it is the bank of the others.
-
-        `first` is how many images it knew before. `twins` are those that have an identical one among
-        them: a bank without one of the two would know the other, so their own vectors stay.
-        """
-        n_images = patches.n_images
-        leave_out = first + n_images > 1
-        if leave_out:
-            self._check_leave_one_out({first + i for i in twins})
-        images = (
-            TrainingImage(embedded, footprint, first + i if leave_out and i not in twins else None)
-            for i, (embedded, footprint) in enumerate(patches.per_image())
-        )
-        scores = []
-        with progress.stage("calibration", n_images) as advance:
-            for score in self._scorer().score_training(images, grids=grids):
-                scores.append(score)
-                advance(len(scores))
-        found = self._as_training_scores(scores, patches)
-        return found if leave_out else found._replace(out_of_sample=None)
-
-    def _score_folds(
-        self,
-        patches: TrainingPatches,
         banks: list[MemoryBank],
-        folds: np.ndarray,
+        own: list[int | None],
         progress: FitProgress,
         *,
         grids: bool = False,
     ) -> TrainingScores:
-        """Score every image by the bank that was chosen without its fold."""
-        self._check_folds(banks)
+        """Score the images that the bank has learned last, each by the bank of its fold without its own.
+
+        `own` are the numbers of the images whose vectors are left out.
+        """
+        self._check_left(banks, own)
         scorers = [self._scorer(bank) for bank in banks]
         with progress.stage("calibration", patches.n_images) as advance:
-            scores = score_folds(scorers, patches, folds, grids=grids, progress=advance)
-        return self._as_training_scores(scores, patches)
+            scores = score_folds(scorers, patches, own, grids=grids, progress=advance)
+        held_out, peaks, found = (np.array(values) for values in zip(*scores, strict=True))
+        in_sample = self._score_in_sample(patches)
+        return TrainingScores(held_out, in_sample, peaks, found if found.size else None)
 
-    def _as_training_scores(
-        self, scores: list[TrainingScore], patches: TrainingPatches
-    ) -> TrainingScores:
-        held_out, peaks, grids = (np.array(values) for values in zip(*scores, strict=True))
-        in_sample = None
-        if self.contamination != "auto":
-            scorer = self._scorer()
-            in_sample = np.array([scorer.score_embedded(*image) for image in patches.per_image()])
-        return TrainingScores(held_out, in_sample, peaks, grids if grids.size else None)
+    def _own_vectors(self, canvases: Canvases, is_whole: bool, first: int = 0) -> list[int | None]:
+        """Numbers of the images whose own vectors a bank must not be asked for.
 
-    def _check_folds(self, banks: list[MemoryBank]) -> None:
-        """Every fold must leave enough patches to score its images by."""
+        A bank of all patches, without those of an image, is the bank of the others. But where an image
+        has an identical twin, a bank without one of the two would know the other, so both stay. `first`
+        is how many images the bank knew before.
+        """
+        numbers: list[int | None] = list(range(first, first + len(canvases)))
+        if not is_whole or numbers == [0]:
+            return [None] * len(canvases)
+        twins = canvases.twins()
+        return [None if i in twins else number for i, number in enumerate(numbers)]
+
+    def _score_in_sample(self, patches: TrainingPatches) -> np.ndarray | None:
+        """Score the training images as new ones, where the threshold is a percentile of that."""
+        if self.contamination == "auto":
+            return None
+        scorer, images = self._scorer(), patches.per_image(held_out=False)
+        return np.array([scorer.score_embedded(*image) for image in images])
+
+    def _check_left(self, banks: list[MemoryBank], own: list[int | None]) -> None:
+        """Every image must be left enough vectors to be scored by."""
         needed, smallest = max(self.n_neighbors, self.b or 1), min(map(len, banks))
+        numbers = [number for number in own if number is not None]
         if smallest < needed:
             raise ValueError(
                 f"the images of other folds have {smallest} patches, and {needed} are needed to score "
                 f"an image (n_neighbors={self.n_neighbors}, b={self.b}): fit on more images."
             )
-
-    def _check_leave_one_out(self, twins: set[int]) -> None:
-        """Every image must leave enough of the bank to others to be scored without its own."""
-        needed = max(self.n_neighbors, self.b or 1)
-        own = np.bincount(self.bank_.sources)
-        own[[i for i in twins if i < len(own)]] = 0
-        if len(self.bank_.sources) - own.max() < needed:
+        if not numbers:
+            return
+        counts = np.bincount(self.bank_.sources, minlength=max(numbers) + 1)[numbers]
+        if smallest - counts.max() < needed:
             raise ValueError(
-                f"image {own.argmax()} alone holds {own.max()} of the {len(self.bank_.sources)} "
+                f"image {numbers[counts.argmax()]} alone holds {counts.max()} of the {smallest} "
                 f"vectors of the bank; without them fewer than {needed} remain to score it by. "
                 "Raise coreset_size or fit on more images."
             )

@@ -13,7 +13,6 @@ from skad._features import (
     MappedExtractor,
     PatchesInMemory,
     TrainingPatches,
-    TransformedPatches,
 )
 from skad._learning import ReConPatchSettings, learn_embedding
 from skad._patchcore import PatchCoreDetector
@@ -191,7 +190,7 @@ class ReConPatchDetector(PatchCoreDetector):
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
-        whitening=0.0,
+        whitening=0.25,
         coreset_size="auto",
         coreset_method="greedy",
         coreset_projection_dim=128,
@@ -270,18 +269,22 @@ class ReConPatchDetector(PatchCoreDetector):
     # ---------------------------------------------------------------- fitting
 
     def _collect_patches(
-        self, canvases: Canvases, n_patches: int, generator: torch.Generator, progress: FitProgress
+        self,
+        canvases: Canvases,
+        folds: np.ndarray,
+        n_patches: int,
+        matrix: torch.Tensor | None,
+        generator: torch.Generator,
+        progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Extract all patch features once, learn f on them, and map them by it."""
         settings = self._settings(n_patches)
-        matrix = self._projection(generator)
         on_disk = self._must_stream(len(canvases), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
             # Held until they are whitened; what is not goes to its patches at once.
             stream = on_disk or not self.whitening
-            features = PatchesInMemory(
-                self._whiten(self._collect_maps(canvases, stream, advance)), on_disk
-            )
+            maps, weights = self._whiten(self._collect_maps(canvases, stream, advance), folds)
+            features = PatchesInMemory(maps, on_disk)
         with progress.stage("training", self.epochs) as advance:
             device = resolve_device(self.device)
             learned = learn_embedding(features.embeddings, settings, generator, device, advance)
@@ -289,12 +292,14 @@ class ReConPatchDetector(PatchCoreDetector):
         self.sigma_ = learned.sigma
         self.loss_curve_ = np.array(learned.losses)
         self.n_iter_ = len(learned.losses)
-        patches = TransformedPatches(features, self.components_)
+        f = self.components_
+        patches = TrainingPatches(features, folds, f, [f @ weight for weight in weights])
         return patches, patches.project(matrix)
 
     def _collect_new_patches(
         self,
         canvases: Canvases,
+        folds: np.ndarray,
         n_patches: int,
         matrix: torch.Tensor | None,
         progress: FitProgress,
@@ -304,7 +309,7 @@ class ReConPatchDetector(PatchCoreDetector):
         with progress.stage("extraction", len(canvases)) as advance:
             maps = self._whitened(self._collect_maps(canvases, True, advance))
             features = PatchesInMemory(maps, on_disk)
-        patches = TransformedPatches(features, np.array(self.components_))
+        patches = TrainingPatches(features, folds, self.components_)
         return patches, patches.project(matrix)
 
     def _must_stream(self, n_images: int, n_patches: int, matrix: torch.Tensor | None) -> bool:

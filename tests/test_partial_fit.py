@@ -252,7 +252,7 @@ def test_unusable_images(X, y, error):
     assert state(det) == before
 
 
-@pytest.mark.parametrize("step", ["_score_folds", "_calibrate", "_collect_new_patches"])
+@pytest.mark.parametrize("step", ["_score_training", "_calibrate", "_collect_new_patches"])
 def test_an_interrupt(step, monkeypatch):
     det = make_detector().fit(IMAGES[:24])
     before = state(det)

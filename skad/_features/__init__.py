@@ -19,7 +19,6 @@ from skad._features.patches import (
     PatchesJoined,
     StreamedMaps,
     TrainingPatches,
-    TransformedPatches,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
 from skad._features.whitening import WhitenedExtractor, learn_whitening
@@ -42,7 +41,6 @@ __all__ = [
     "StoredExtractor",
     "StreamedMaps",
     "TrainingPatches",
-    "TransformedPatches",
     "WhitenedExtractor",
     "as_feature_store",
     "check_features",

@@ -102,7 +102,8 @@ def _built(spec: FeatureSpec, net: FeatureNet, device: torch.device) -> PatchExt
         embedding = _make_embedding(spec, [layer.shape[1] for layer in maps], device)
         pooled = embedding.pool(maps)
         dim = embedding.join(pooled).shape[-1]
-    return PatchExtractor(spec, net, device, embedding, [layer.shape[1:] for layer in pooled], dim)
+    shapes = [layer.shape[1:] for layer in pooled]
+    return PatchExtractor(spec, net, device, embedding, shapes, embedding.starts(pooled), dim)
 
 
 def _make_embedding(
@@ -131,6 +132,8 @@ class PatchExtractor:
     embedding : ConcatEmbedding or AdaptiveEmbedding
     shapes : list of torch.Size
         (h_j, w_j, C_j) of each layer's pooled feature map; the first fixes the patch grid.
+    starts : list of int
+        Where the values of each layer begin in a patch.
     dim : int
         Length d of a patch embedding.
 
@@ -139,8 +142,8 @@ class PatchExtractor:
     grid : tuple of two ints
         Rows and columns (h, w) of the patch grid.
     dim : int
-    channels : list of int
-        Channels C_j of each layer's pooled feature map.
+    channels, starts : list of int
+        Channels C_j of each layer's pooled feature map, and where they begin in a patch.
     n_values : int
         Numbers in the pooled feature maps of one image.
     digest : str
@@ -158,11 +161,12 @@ class PatchExtractor:
         device: torch.device,
         embedding: ConcatEmbedding | AdaptiveEmbedding,
         shapes: list[torch.Size],
+        starts: list[int],
         dim: int,
     ) -> None:
         self.spec, self.net, self.device, self.embedding = spec, net, device, embedding
         self.grid, self.dim, self._shapes = (shapes[0][0], shapes[0][1]), dim, shapes
-        self.channels = [shape[-1] for shape in shapes]
+        self.channels, self.starts = [shape[-1] for shape in shapes], starts
         self.n_values = sum(shape.numel() for shape in shapes)
         self.digest = net.digest
         self.smallest_side = 1 if net.strides is None else max(net.strides)

@@ -38,12 +38,11 @@ def patch_layers(
     """
     if isinstance(extractor, MappedExtractor):
         return None
-    parts = extractor.split(pooled[None])
-    layers = [part[0] for part in parts]
+    layers = [part[0] for part in extractor.split(pooled[None])]
     if not PatchLayers.pay(layers, extractor.dim):
         return None
     some = None if mask.all() else torch.from_numpy(mask.ravel())
-    return PatchLayers(layers, extractor.embedding.starts(parts), some)
+    return PatchLayers(layers, extractor.starts, some)
 
 
 class PatchLayers:

@@ -1,8 +1,9 @@
 """All patches of the training images: held, or joined whenever they are needed.
 
-Every kind answers the same three questions (project, take, image by image) with the same numbers:
-every image is embedded and projected in the same fixed shape. Patches are joined of pooled feature
-maps, which are held, too, or made by the backbone in every pass.
+Patches are joined of pooled feature maps, which are held, too, or made by the backbone in every pass.
+Every kind answers the same three questions (project, take, image by image) with the same numbers: an
+image is always embedded and projected in the same fixed shape. `TrainingPatches` is what detectors see
+of them, after the maps that were learned.
 """
 
 from __future__ import annotations
@@ -148,22 +149,6 @@ class HeldMaps:
         return self
 
 
-class TrainingPatches(Protocol):
-    """The patches of n images, N in all; ``sources[i]`` is the image that patch i was cut from."""
-
-    n_images: int
-    sources: np.ndarray
-
-    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """Return (N, p) projections by a (p, d) matrix; the embeddings themselves if it is None."""
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return (len(indices), d) float32 embeddings, in the order asked for."""
-
-    def per_image(self) -> Iterator[Embedded]:
-        """Yield the embeddings of image after image, on the extractor's device, and their places."""
-
-
 class PatchesJoined:
     """Patches that are joined of pooled feature maps whenever they are needed, in next to no time.
 
@@ -173,7 +158,7 @@ class PatchesJoined:
     """
 
     def __init__(self, maps: FeatureMaps) -> None:
-        self.maps, self.n_images = maps, maps.n_images
+        self.maps, self.n_images, self.device = maps, maps.n_images, maps.extractor.device
         self.sources = np.empty(0, dtype=np.int64)
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
@@ -242,8 +227,10 @@ class PatchesInMemory:
         self.embeddings = embeddings[: ends[-1]]
         self.sources = np.repeat(np.arange(self.n_images), np.diff(self.ends))
 
-    def project(self, matrix: torch.Tensor) -> torch.Tensor:
+    def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Return (N, p) projections by a (p, d) matrix, image by image as the other kinds project."""
+        if matrix is None:
+            return torch.from_numpy(self.embeddings).to(self.device)
         to_lower = matrix.to(self.device).T
         projected = torch.empty((len(self.embeddings), to_lower.shape[1]), device=self.device)
         for start, (patches, _) in zip(self.ends[:-1], self.per_image(), strict=True):
@@ -262,34 +249,88 @@ class PatchesInMemory:
             yield torch.from_numpy(self.embeddings[start:end]).to(self.device), footprint
 
 
-class TransformedPatches:
-    """Patches after a linear map; none of the results is held.
+class TrainingPatches:
+    """The training patches as the bank holds them, and as each fold of the images is scored.
+
+    What was learned from all images knows those of a fold, which would lie closer to the bank than new
+    ones. So a fold may have a map of its own, which its images have not helped to learn.
 
     Parameters
     ----------
-    patches : PatchesInMemory
-    weight : ndarray of shape (E, d), float32
-        Patch p becomes ``weight @ p``.
+    patches : PatchesJoined or PatchesInMemory
+    folds : ndarray of shape (n_images,), int64
+        The fold of each image, 0 to F - 1.
+    weight : ndarray of shape (E, d), float32, default=None
+        In the bank, patch p becomes ``weight @ p``; None: it stays as it is.
+    fold_weights : sequence of F ndarrays of shape (E, d), float32, default=()
+        The same, for each fold; none: folds are scored as the bank holds patches.
+
+    Attributes
+    ----------
+    n_folds : int
+    differ : bool
+        Whether folds have maps of their own.
     """
 
-    def __init__(self, patches: PatchesInMemory, weight: np.ndarray) -> None:
-        self.patches = patches
-        self.weight = torch.from_numpy(weight)
-        self.sources, self.n_images = patches.sources, patches.n_images
+    def __init__(
+        self,
+        patches: PatchesJoined | PatchesInMemory,
+        folds: np.ndarray,
+        weight: np.ndarray | None = None,
+        fold_weights: Sequence[np.ndarray] = (),
+    ) -> None:
+        self._patches, self.folds, self.n_images = patches, folds, patches.n_images
+        self.n_folds, self.differ = int(folds.max()) + 1, len(fold_weights) > 0
+        # Copied, since torch warns of the read-only memory map that a worker may see.
+        self._weight = None if weight is None else torch.from_numpy(np.array(weight))
+        own: list[torch.Tensor | None] = [torch.from_numpy(one) for one in fold_weights]
+        self._fold_weights = own or [self._weight] * self.n_folds
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The image of each patch, once they were projected."""
+        return self._patches.sources
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
-        """Project by a (p, E) matrix, both maps in one."""
-        return self.patches.project(self.weight if matrix is None else matrix @ self.weight)
+        """Return (N, p) projections by a (p, E) matrix, both maps in one; None: the mapped patches."""
+        if self._weight is not None:
+            matrix = self._weight if matrix is None else matrix @ self._weight
+        return self._patches.project(matrix)
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Fetch and map some patches."""
-        return (torch.from_numpy(self.patches.take(indices)) @ self.weight.T).numpy()
+    def take(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Fetch patches for the bank and for that of each fold, in one pass over the images.
 
-    def per_image(self) -> Iterator[Embedded]:
-        """Map image after image, each by the very product that maps it when it is scored."""
-        weight = self.weight.to(self.patches.device)
-        for patches, footprint in self.patches.per_image():
-            yield patches @ weight.T, footprint
+        Parameters
+        ----------
+        rows : sequence of ndarray of int64
+            Their numbers: for the bank, then for some or all folds.
+
+        Returns
+        -------
+        list of ndarray of shape (len(rows[i]), E), float32
+            In the order asked for.
+        """
+        taken = self._patches.take(np.concatenate(rows))
+        parts = np.split(taken, np.cumsum([len(some) for some in rows])[:-1])
+        weights = [self._weight, *self._fold_weights]
+        return [
+            some if weight is None else (torch.from_numpy(some) @ weight.T).numpy()
+            for some, weight in zip(parts, weights, strict=False)
+        ]
+
+    def per_image(self, *, held_out: bool) -> Iterator[Embedded]:
+        """Map image after image, each by the very product that maps it when it is scored.
+
+        Parameters
+        ----------
+        held_out : bool
+            As its fold is scored, or as the bank holds patches.
+        """
+        device = self._patches.device
+        weights = [w if w is None else w.to(device) for w in [self._weight, *self._fold_weights]]
+        which = 1 + self.folds if held_out else np.zeros_like(self.folds)
+        for i, (patches, footprint) in zip(which, self._patches.per_image(), strict=True):
+            yield patches if weights[i] is None else patches @ weights[i].T, footprint
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

@@ -7,6 +7,10 @@ Mahalanobis, p = 0 leaves them as they are.
 
 Maps act on pooled feature maps, each layer at its own resolution: whatever joins, stores or compares
 patches behind them needs not know. That costs a product per layer and image.
+
+Images that a map was learned from are whitened better than new ones: they lie closer to the bank, also
+where it does not hold them. So that thresholds hold, each fold of the training images is scored by a map
+that was learned from the others.
 """
 
 from __future__ import annotations
@@ -25,25 +29,20 @@ from skad._images import Footprint
 
 # s above: keeps directions that hold little but noise from ruling the distances. See docs/whitening.md.
 SHRINKAGE = 0.1
-# Positions per channel, as a multiple of which fewer are too few to tell small variances.
-_ENOUGH = 5
 # Variance below which float32 is all noise, relative to the mean square.
 _ROUNDING = 1e-9
 
 
 def whitening_matrix(
-    covariance: torch.Tensor, mean: torch.Tensor, n_values: int, strength: float
+    covariance: torch.Tensor, mean: torch.Tensor, strength: float
 ) -> NDArray[np.float32]:
-    """Return (C + s mean(lambda) I)^-p, with s = 0.1 + (5 channels / n_values)^2.
+    """Return (C + s mean(lambda) I)^-p, with s = 0.1.
 
     Parameters
     ----------
     covariance : torch.Tensor of shape (C, C), float64
     mean : torch.Tensor of shape (C,), float64
         Tells what is no more than rounding: patches that are all equal are not whitened.
-    n_values : int
-        Positions that C was measured at. Of few, the smallest eigenvalues come out too small: images
-        that were measured would lie closer together than new ones.
     strength : float
         p, in [0, 0.5].
 
@@ -55,7 +54,7 @@ def whitening_matrix(
     Examples
     --------
     >>> C = torch.diag(torch.tensor([9.0, 1.0], dtype=torch.float64))
-    >>> whitening_matrix(C, torch.zeros(2), 10**6, 0.5).diagonal().round(3)
+    >>> whitening_matrix(C, torch.zeros(2), 0.5).diagonal().round(3)
     array([0.324, 0.816], dtype=float32)
     """
     values, vectors = torch.linalg.eigh(covariance)
@@ -63,30 +62,39 @@ def whitening_matrix(
     floor = _ROUNDING * float(mean.square().mean() + values.mean())
     if floor == 0 or values.mean() <= floor:
         return np.eye(len(mean), dtype=np.float32)
-    shrinkage = SHRINKAGE + (_ENOUGH * len(mean) / n_values) ** 2
-    powers = (values + shrinkage * values.mean()) ** -strength
+    powers = (values + SHRINKAGE * values.mean()) ** -strength
     matrix = vectors * powers @ vectors.T
     return ((matrix + matrix.T) / 2).float().numpy()
 
 
 class LayerMoments:
-    """Mean and covariance of a layer's values over positions of many images, added up in float64."""
+    """Mean and covariance of a layer's values over positions of many images, added up in float64.
 
-    def __init__(self) -> None:
-        self.n_values = 0
-        self._shift: Any = None
-        self._sum: Any = 0.0
-        self._products: Any = 0.0
+    Parameters
+    ----------
+    shift : torch.Tensor of shape (C,)
+        Values near their mean: sums around 0 would lose the small variance of large values.
+    """
+
+    def __init__(self, shift: torch.Tensor) -> None:
+        self.n_values, self._shift = 0, shift.double()
+        self._sum = torch.zeros_like(self._shift)
+        self._products = torch.outer(self._sum, self._sum)
 
     def add(self, rows: torch.Tensor) -> None:
         """Add (n, C) values."""
-        rows = rows.double()
-        if self._shift is None:  # sums around 0 would lose the small variance of large values
-            self._shift = rows.mean(0)
-        rows = rows - self._shift
+        rows = rows.double() - self._shift
         self.n_values += len(rows)
-        self._sum = self._sum + rows.sum(0)
-        self._products = self._products + rows.T @ rows
+        self._sum += rows.sum(0)
+        self._products += rows.T @ rows
+
+    def without(self, part: LayerMoments) -> LayerMoments:
+        """Return those of all values but a part of them, which was added up around the same shift."""
+        rest = LayerMoments(self._shift)
+        rest.n_values = self.n_values - part.n_values
+        rest._sum = self._sum - part._sum
+        rest._products = self._products - part._products
+        return rest
 
     def gains(self, matrix: NDArray[np.float32]) -> tuple[float, float]:
         """Mean squares of what becomes of values, and of errors as long that point anywhere."""
@@ -112,12 +120,16 @@ class Whitening(NamedTuple):
     """(C_j, C_j) per layer, symmetric."""
     rounding: float
     """How much larger rounding errors are behind the maps, as fractions of a vector's length."""
+    fold_weights: list[NDArray[np.float32]]
+    """(d, d) per fold: ``weight @ p`` makes of a patch p that all images have whitened the same patch as
+    the images of the other folds whiten it. Empty if there is one fold."""
 
 
 def learn_whitening(
     extractor: PatchExtractor | StoredExtractor,
     pooled: Iterable[tuple[torch.Tensor, Footprint]],
     strength: float,
+    folds: NDArray[np.int64],
 ) -> Whitening:
     """Learn the maps of all layers from good images, in one pass.
 
@@ -127,22 +139,58 @@ def learn_whitening(
     pooled : iterable of pairs
         Pooled feature maps of each image, (1, n_values), and where it lies. Padding does not count.
     strength : float
+    folds : ndarray of shape (n_images,)
+        The fold of each image, 0 to F - 1.
 
     Returns
     -------
     Whitening
     """
-    moments: list[LayerMoments] = []
+    of_all: list[LayerMoments] = []
+    of_folds: list[list[LayerMoments]] = []
     with torch.inference_mode():
-        for one, footprint in pooled:
-            layers = [layer[0] for layer in extractor.split(one)]
-            moments = moments or [LayerMoments() for _ in layers]
-            for of_layer, layer in zip(moments, layers, strict=True):
-                of_layer.add(_inside(layer, footprint))
-    matrices = [whitening_matrix(m.covariance(), m.mean(), m.n_values, strength) for m in moments]
-    gains = [of.gains(matrix) for of, matrix in zip(moments, matrices, strict=True)]
+        for (one, footprint), fold in zip(pooled, folds, strict=True):
+            layers = [_inside(layer[0], footprint) for layer in extractor.split(one)]
+            if not of_all:
+                of_all, *of_folds = (
+                    [LayerMoments(layer.mean(0)) for layer in layers]
+                    for _ in range(2 + int(folds.max()))
+                )
+            for moments in (of_all, of_folds[fold]):
+                for of_layer, layer in zip(moments, layers, strict=True):
+                    of_layer.add(layer)
+    matrices = [_matrix(moments, strength) for moments in of_all]
+    gains = [of.gains(matrix) for of, matrix in zip(of_all, matrices, strict=True)]
     of_values, of_errors = (sum(squares) for squares in zip(*gains, strict=True))
-    return Whitening(matrices, float(np.sqrt(of_errors / of_values)) if of_values > 0 else 1.0)
+    rounding = float(np.sqrt(of_errors / of_values)) if of_values > 0 else 1.0
+    weights = []
+    for of_fold in of_folds if len(of_folds) > 1 else []:
+        rest = [all_.without(part) for all_, part in zip(of_all, of_fold, strict=True)]
+        others = [_matrix(moments, strength) for moments in rest]
+        weights.append(_between(extractor, matrices, others))
+    return Whitening(matrices, rounding, weights)
+
+
+def _matrix(moments: LayerMoments, strength: float) -> NDArray[np.float32]:
+    return whitening_matrix(moments.covariance(), moments.mean(), strength)
+
+
+def _between(
+    extractor: PatchExtractor | StoredExtractor,
+    given: Sequence[NDArray[np.float32]],
+    wanted: Sequence[NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Return the map that makes of patches whitened by some matrices such whitened by others.
+
+    With three layers and ``aggregation="adaptive"`` a value may belong to two of them, and is mapped as
+    a part of both.
+    """
+    weight = np.eye(extractor.dim)
+    for start, before, after in zip(extractor.starts, given, wanted, strict=True):
+        own = slice(start, start + len(before))
+        both = np.linalg.solve(before.astype(float), after.astype(float))
+        weight[own, own] += both.T - np.eye(len(before))
+    return weight.astype(np.float32)
 
 
 def _inside(layer: torch.Tensor, footprint: Footprint) -> torch.Tensor:

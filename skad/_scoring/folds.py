@@ -7,6 +7,8 @@ lie above theirs. A bank of the same size that is selected from the other images
 A bank that grows is treated in the same way: new images are scored by what it would have become without
 their fold. A single new image is scored by the bank as it was.
 
+A bank of all patches has no such holes: an image is scored by it without its own vectors.
+
 References
 ----------
 V. Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 74, 2015: scores
@@ -65,8 +67,7 @@ def split_images(n_images: int, generator: torch.Generator) -> NDArray[np.int64]
 
 def select_without(
     projected: torch.Tensor,
-    folds: NDArray[np.int64],
-    n_folds: int,
+    kept: KeptPatches,
     n_select: int,
     select: Select,
     progress: Callable[[int], None],
@@ -77,10 +78,8 @@ def select_without(
     Parameters
     ----------
     projected : torch.Tensor of shape (N, p)
-    folds : ndarray of shape (N,)
-        The fold of each row.
-    n_folds : int
-        A fold may have no rows: those of its images may not enter a bank.
+    kept : KeptPatches
+        What the rows belong to. A fold may have none: those of its images may not enter a bank.
     n_select : int
         Rows per bank; all rows of the other folds where they are fewer.
     select : callable
@@ -95,8 +94,8 @@ def select_without(
         Row numbers, one array per fold.
     """
     chosen: list[NDArray[np.int64]] = []
-    for fold in range(n_folds):
-        others = np.flatnonzero(folds != fold)
+    for fold in range(kept.patches.n_folds):
+        others = np.flatnonzero(kept.folds != fold)
         rows = np.append(np.arange(n_before), n_before + others)
         more = partial(_report, progress, sum(map(len, chosen)))
         of_others = projected[torch.from_numpy(others)]
@@ -119,7 +118,7 @@ def take_banks(
     ----------
     patches : KeptPatches
     rows : sequence of ndarray of int64
-        Those of each bank.
+        Those of the bank, and of that of each fold.
     index : str
         As for :class:`skad._bank.MemoryBank`; it may need more vectors than a fold leaves, whose bank is
         searched exactly then.
@@ -135,9 +134,8 @@ def take_banks(
     n_before = 0 if before is None else len(before)
     is_new = [some >= n_before for some in rows]
     new = [some[at] - n_before for some, at in zip(rows, is_new, strict=True)]
-    taken = np.split(patches.take(np.concatenate(new)), np.cumsum([len(some) for some in new])[:-1])
     banks = []
-    for some, at, numbers, of_new in zip(rows, is_new, new, taken, strict=True):
+    for some, at, numbers, of_new in zip(rows, is_new, new, patches.take(new), strict=True):
         vectors = np.empty((len(some), of_new.shape[1]), dtype=np.float32)
         sources = np.empty(len(some), dtype=np.int64)
         vectors[at], sources[at] = of_new, first + patches.sources[numbers]
@@ -151,20 +149,20 @@ def take_banks(
 def score_folds(
     scorers: Sequence[Scorer],
     patches: TrainingPatches,
-    folds: NDArray[np.int64],
+    sources: Sequence[int | None],
     *,
     grids: bool,
     progress: Callable[[int], None],
 ) -> list[TrainingScore]:
-    """Score every image by the bank that was chosen without its fold, in one pass over the images.
+    """Score every image by what does not know it, in one pass over the images.
 
     Parameters
     ----------
     scorers : sequence of Scorer
         One per fold.
     patches : TrainingPatches
-    folds : ndarray of shape (n_images,)
-        The fold of each image.
+    sources : sequence of int or None
+        Number of each image in the bank of its fold, whose vectors are left out; None: there are none.
     grids : bool
         Whether the scores of all patches are wanted as well.
     progress : callable
@@ -176,11 +174,11 @@ def score_folds(
         In the order of the images.
     """
     scores: dict[int, TrainingScore] = {}
-    stream = iter(enumerate(patches.per_image()))
+    stream = iter(enumerate(patches.per_image(held_out=True)))
     while some := dict(islice(stream, _IMAGES_TOGETHER)):
         for fold, scorer in enumerate(scorers):
-            own = [i for i in some if folds[i] == fold]
-            images = [TrainingImage(*some[i], None) for i in own]
+            own = [i for i in some if patches.folds[i] == fold]
+            images = [TrainingImage(*some[i], sources[i]) for i in own]
             scores |= zip(own, scorer.score_training(images, grids=grids), strict=True)
         progress(len(scores))
     return [scores[i] for i in range(patches.n_images)]

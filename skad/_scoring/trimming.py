@@ -52,18 +52,19 @@ class KeptPatches:
     trimmed : ndarray of int64
     rows : ndarray of int64
         Which of all patches these are.
-    sources : ndarray of int64
-        The image of each.
+    sources, folds : ndarray of int64
+        The image of each, and the fold of that.
     """
 
     def __init__(self, patches: TrainingPatches, trimmed: NDArray[np.int64]) -> None:
-        self._patches, self.trimmed = patches, trimmed
+        self.patches, self.trimmed = patches, trimmed
         self.rows = np.flatnonzero(~np.isin(patches.sources, trimmed))
         self.sources = patches.sources[self.rows]
+        self.folds = patches.folds[self.sources]
 
-    def take(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return embeddings, in the order asked for."""
-        return self._patches.take(self.rows[indices])
+    def take(self, indices: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Fetch patches for the bank and that of each fold, as :meth:`TrainingPatches.take` does."""
+        return self.patches.take([self.rows[some] for some in indices])
 
 
 def n_trimmed(n_images: int, fraction: float) -> int:

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_detector, make_reconpatch
+from sklearn.utils import check_random_state
 
 import skad
 from skad._features import FeatureSpec, WhitenedExtractor, learn_whitening, patch_extractor
 from skad._features.whitening import SHRINKAGE, LayerMoments, whitening_matrix
 from skad._images import Footprint
+from skad._scoring.folds import split_images
+from skad.utils.estimator_checks import good_images
 
 ON = {"whitening": 0.3}
-
-# What is tested here are features, not thresholds.
-pytestmark = pytest.mark.filterwarnings("ignore:whitening")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,11 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
 
 
+def learn(extractor, images, folds=None):
+    folds = np.zeros(len(images), dtype=int) if folds is None else folds
+    return learn_whitening(extractor, images, 0.5, folds)
+
+
 def whole(n):
     return Footprint(np.ones((8, 8), bool), (0, 0, 64, 64))
 
@@ -35,8 +40,8 @@ def whole(n):
 def test_powers_of_the_matrix_invert_the_covariance(strength, times):
     rows = np.random.default_rng(0).standard_normal((500, 6)) @ np.diag([9, 5, 2, 1, 0.5, 0.1])
     covariance = np.cov(rows.T, bias=True)
-    ridge = (SHRINKAGE + (5 * 6 / 500) ** 2) * np.trace(covariance) / 6 * np.eye(6)
-    matrix = whitening_matrix(torch.tensor(covariance), torch.zeros(6), 500, strength)
+    ridge = SHRINKAGE * np.trace(covariance) / 6 * np.eye(6)
+    matrix = whitening_matrix(torch.tensor(covariance), torch.zeros(6), strength)
     assert np.array_equal(matrix, matrix.T)
     power = np.linalg.matrix_power(matrix.astype(float), times)
     np.testing.assert_allclose(power @ (covariance + ridge), np.eye(6), atol=1e-5)
@@ -44,19 +49,30 @@ def test_powers_of_the_matrix_invert_the_covariance(strength, times):
 
 def test_moments_are_those_of_all_values_far_from_zero():
     rows = np.random.default_rng(0).standard_normal((300, 4)) + 1e4
-    moments = LayerMoments()
+    moments = LayerMoments(torch.tensor(rows[0]))
     for some in np.split(rows, [7, 100]):
         moments.add(torch.tensor(some))
     np.testing.assert_allclose(moments.mean(), rows.mean(0), rtol=1e-12)
     np.testing.assert_allclose(moments.covariance(), np.cov(rows.T, bias=True), rtol=1e-9)
 
 
+def test_moments_without_a_part_are_those_of_the_rest():
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 4)) + 1e4)
+    whole, part, rest = (LayerMoments(rows[0]) for _ in range(3))
+    whole.add(rows)
+    part.add(rows[:100])
+    rest.add(rows[100:])
+    found = whole.without(part)
+    np.testing.assert_allclose(found.mean(), rest.mean(), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance(), rest.covariance(), rtol=1e-9)
+
+
 @pytest.mark.parametrize("value", [0.0, 1e5])
 def test_equal_patches_are_not_whitened(value):
-    moments = LayerMoments()
+    moments = LayerMoments(torch.full((3,), value))
     moments.add(torch.full((50, 3), value))
     np.testing.assert_array_equal(
-        whitening_matrix(moments.covariance(), moments.mean(), 50, 0.5), np.eye(3)
+        whitening_matrix(moments.covariance(), moments.mean(), 0.5), np.eye(3)
     )
 
 
@@ -72,7 +88,7 @@ def test_patches_are_mapped_layer_by_layer(extractor, pixels):
 
 def test_an_image_is_whitened_alike_in_every_batch(extractor, pixels):
     pooled = [(one, whole(1)) for one in extractor.pool(pixels).split(1)]
-    whitened = WhitenedExtractor(extractor, learn_whitening(extractor, pooled, 0.5).matrices)
+    whitened = WhitenedExtractor(extractor, learn(extractor, pooled).matrices)
     alone = torch.cat([whitened.embed(pixels[i : i + 1]) for i in range(5)])
     assert torch.equal(whitened.embed(pixels), alone)
 
@@ -82,21 +98,19 @@ def test_padding_does_not_count(extractor, pixels):
     mask[2:7] = True
     pooled = extractor.pool(pixels[:1])
     footprint = Footprint(mask, (16, 0, 40, 64))
-    found = learn_whitening(extractor, [(pooled, footprint)], 0.5).matrices
+    found = learn(extractor, [(pooled, footprint)]).matrices
     shallow, deep = extractor.split(pooled)
     for matrix, rows in zip(found, (shallow[0, 2:7], deep[0, 1:4]), strict=True):
-        moments = LayerMoments()
-        moments.add(rows.flatten(0, 1))
-        expected = whitening_matrix(
-            moments.covariance(), moments.mean(), len(rows.flatten(0, 1)), 0.5
-        )
-        np.testing.assert_array_equal(matrix, expected)
+        rows = rows.flatten(0, 1).double()
+        covariance = torch.cov(rows.T, correction=0)
+        expected = whitening_matrix(covariance, rows.mean(0), 0.5)
+        np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_rounding_errors_grow_as_is_said(extractor, pixels):
     pooled = extractor.pool(pixels)
     images = [(one, whole(1)) for one in pooled.split(1)]
-    matrices, rounding = learn_whitening(extractor, images, 0.5)
+    matrices, rounding, _ = learn(extractor, images)
     whitened = WhitenedExtractor(extractor, matrices)
     generator = torch.Generator().manual_seed(0)
     errors = [
@@ -161,18 +175,72 @@ def test_new_images_are_whitened_as_the_first(good, defective):
     assert distances.min() == 0
 
 
-def test_by_default_nothing_is_mapped(good):
-    assert make_detector().fit(good).whitening_ == []
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_threshold_from_training_images_is_warned_of(good):
-    with pytest.warns(UserWarning, match=r"calibrate\(X\) on fresh good images"):
-        make_detector(**ON).fit(good)
-    make_detector(**ON, contamination=0.1).fit(good)
+def test_strength_0_maps_nothing(good):
+    assert make_detector(whitening=0).fit(good).whitening_ == []
 
 
 @pytest.mark.parametrize("whitening", [-0.1, 0.6, "strong", None])
 def test_other_strengths_are_refused(good, whitening):
     with pytest.raises(ValueError, match="whitening"):
         make_detector(whitening=whitening).fit(good)
+
+
+# ---- thresholds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aggregation", ["concat", "adaptive"])
+def test_folds_are_whitened_by_the_images_of_the_others(pixels, aggregation):
+    spec = FeatureSpec("skad_nano", (2, 3), 64, 3, aggregation, 64, 48, "float32")
+    extractor = patch_extractor(spec, "skad_nano", "pretrained", torch.device("cpu"))
+    folds = np.array([0, 1, 2, 0, 1])
+    images = [(one, whole(1)) for one in extractor.pool(pixels).split(1)]
+    learned = learn(extractor, images, folds)
+    whitened = WhitenedExtractor(extractor, learned.matrices).embed(pixels)
+    assert len(learned.fold_weights) == 3
+    for fold, weight in enumerate(learned.fold_weights):
+        others = learn(extractor, [images[i] for i in np.flatnonzero(folds != fold)]).matrices
+        expected = WhitenedExtractor(extractor, others).embed(pixels)
+        np.testing.assert_allclose(
+            whitened @ torch.from_numpy(weight.T), expected, atol=1e-3 * float(expected.abs().max())
+        )
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+def test_an_image_is_scored_by_maps_that_do_not_know_it(make, good, is_whole):
+    # A bank of all patches; or folds, whose banks are so large that they hold all of the others.
+    size = 1.0 if is_whole else 12 * 16 - 1
+    det = make(**ON, image_score="patch", coreset_size=size).fit(good)
+    network = det._find_network()
+    canvases = np.stack([det.geometry_.apply(image) for image in good])
+    pooled = network.pool(canvases).split(1)
+    place = Footprint(np.ones((4, 4), bool), (0, 0, 32, 32))
+    f = getattr(det, "components_", np.eye(network.dim))
+    seed = int(check_random_state(0).randint(np.iinfo(np.int32).max))
+    generator = torch.Generator().manual_seed(seed)
+    det._as_fitted()._projection(generator)
+    folds = split_images(len(good), generator)
+    expected = np.empty(len(good))
+    for i, fold in enumerate(folds):
+        others = [(pooled[j], place) for j in np.flatnonzero(folds != fold)]
+        matrices = learn_whitening(network, others, 0.3, np.zeros(len(others), int)).matrices
+        whitened = WhitenedExtractor(network, matrices)
+        patches = np.stack([network.join(whitened.whiten(one))[0] for one in pooled]) @ f.T
+        known = np.arange(len(good)) != i if is_whole else folds != fold
+        bank = patches[known].reshape(-1, patches.shape[-1])
+        expected[i] = np.linalg.norm(patches[i][:, None] - bank, axis=2).min(1).max()
+    np.testing.assert_allclose(-det.training_scores_, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [make_detector, make_reconpatch])
+@pytest.mark.parametrize("size", [0.25, 1.0])
+def test_new_images_score_as_training_images(make, size):
+    images = good_images(90, seed=3)
+    det = make(whitening=0.5, coreset_size=size).fit(images[:30])
+    assert 0.4 < det.anomaly_p_value(images[30:]).mean() < 0.75
+
+
+def test_a_single_image_is_whitened(good):
+    det = make_detector(**ON, contamination=0.1).fit(good[:1])
+    assert len(det.whitening_) == 2
+    assert np.isnan(det.training_scores_).all()
