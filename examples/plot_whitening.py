@@ -24,12 +24,10 @@ from skad import PatchCoreDetector
 from skad.inspection import SpectrumDisplay
 
 tiles = np.random.default_rng(0).permutation(cut_tiles(data.grass()))
-detector = PatchCoreDetector(
-    "skad_nano", image_size=128, whitening=0.25, contamination=0.1, random_state=0
-).fit(tiles[:20])
+detector = PatchCoreDetector("skad_nano", image_size=128, random_state=0).fit(tiles[:20])
 display = SpectrumDisplay.from_estimator(detector)
 display.figure_.savefig("spectrum.png", dpi=90)
 
 # %%
-# ``whitening=0``, the default, leaves distances as they are; ``whitening=0.5`` gives every direction of
-# a layer nearly the same weight.
+# ``whitening=0.25`` is the default. ``whitening=0`` leaves distances as they are; ``whitening=0.5`` gives
+# every direction of a layer nearly the same weight.
