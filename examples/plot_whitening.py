@@ -29,5 +29,5 @@ display = SpectrumDisplay.from_estimator(detector)
 display.figure_.savefig("spectrum.png", dpi=90)
 
 # %%
-# ``whitening=0.25`` is the default. ``whitening=0`` leaves distances as they are; ``whitening=0.5`` gives
-# every direction of a layer nearly the same weight.
+# ``whitening=0.25`` is the default. ``whitening=0`` leaves distances as they are; ``whitening=0.5``
+# gives every direction of a layer nearly the same weight.

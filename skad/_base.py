@@ -20,12 +20,15 @@ from sklearn.utils.validation import validate_data
 
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
+from skad._common.warn import warn_user
 from skad._images import (
     CanvasCache,
     Geometry,
     ImageBatch,
     ImageSource,
+    Size,
     as_image_source,
+    as_size,
     is_rows,
     iter_batches,
     refuse_other_kind,
@@ -56,6 +59,10 @@ OTHER_WEIGHTS = (
     "the backbone's weights are not those this detector was fitted with: its scores would be wrong. "
     "Pass the original file with set_params(weights=...), or fit again."
 )
+
+
+# Beyond it, the aspect of an image is changed so much that a user is told.
+_ASPECT = 2.0
 
 
 class BaseImageDetector(BaseDetector):
@@ -171,7 +178,7 @@ class BaseImageDetector(BaseDetector):
 
     _parameter_constraints: dict = {
         **BaseDetector._parameter_constraints,
-        "image_size": [Interval(Integral, 1, None, closed="left")],
+        "image_size": [Interval(Integral, 1, None, closed="left"), "array-like"],
         "geometry": [StrOptions({"squash", "pad", "crop"})],
         "resize": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
@@ -217,7 +224,7 @@ class BaseImageDetector(BaseDetector):
         """Score batches of images; their patches too, if there are to be maps."""
 
     def _render(self, grid: np.ndarray) -> np.ndarray:
-        """Turn an (h, w) grid of patch scores into an (S, S) float64 map of the canvas."""
+        """Turn an (h, w) grid of patch scores into a float64 map of the canvas."""
         return render(grid, self.geometry_.image_size, self.smoothing)
 
     def _find_network(self) -> Any:
@@ -292,6 +299,7 @@ class BaseImageDetector(BaseDetector):
         self._begin_fit()
         self._network = self._find_network()
         images.check(self._smallest_side())
+        self._warn_of_aspect(images)
         with progress.fitting(), naming(images):
             scores = self._fit_images(images, progress, grids=in_ensemble)
         self._note_network()
@@ -448,13 +456,28 @@ class BaseImageDetector(BaseDetector):
         resize = self.resize if self.geometry == "crop" else None
         return Geometry(self.geometry, self._canvas_size(images), resize)
 
-    def _canvas_size(self, images: ImageSource) -> int:
-        """Side of the square that the network sees, as the parameters and the images ask for it."""
-        return int(self.image_size)
+    def _warn_of_aspect(self, images: ImageSource) -> None:
+        """Warn of images that lose their shape on the canvas, more than twofold; rows have none."""
+        if hasattr(self, "n_features_in_") and self.image_shape is None:
+            return
+        factors = [self.geometry_.distortion(*images.shape(i)) for i in range(len(images))]
+        worst = int(np.argmax(factors))
+        if factors[worst] > _ASPECT:
+            n = sum(factor > _ASPECT for factor in factors)
+            height, width = images.shape(worst)
+            warn_user(
+                f"{n} of {len(images)} images are squeezed more than twofold to {self.image_size_} "
+                f"pixels: {images.describe(worst)} has {height} x {width}. Give image_size=(height, "
+                'width) the shape of the images, or keep it by geometry="pad".'
+            )
+
+    def _canvas_size(self, images: ImageSource) -> Size:
+        """Size of what the network sees, as the parameters and the images ask for it."""
+        return as_size(self.image_size)
 
     @property
-    def image_size_(self) -> int:
-        """Side of the square that the network sees, in pixels."""
+    def image_size_(self) -> Size:
+        """Side of the square that the network sees, or its height and width, in pixels."""
         return self.geometry_.image_size
 
 

@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from skad._base import BaseDetector, BaseImageDetector
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
-from skad._images import Geometry, ImageSource, one_call
+from skad._images import Geometry, ImageSource, as_size, one_call
 from skad._scoring.heatmaps import render, summarise, without_padding
 from skad._scoring.results import MappedImage, TrainingScores
 from skad._sklearn_compat import (
@@ -467,14 +467,14 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     def _overlay(self, scored: Scored, smooth: bool = True) -> np.ndarray:
         """Average the members' maps: on their common canvas, else on one that shows the whole image."""
-        maps, side = [], self._geometry.image_size
+        maps, shape = [], self._geometry.canvas
         for (detector, _, _), grid in zip(self._members, self._z(scored), strict=True):
             geometry = detector.geometry_
             canvas = detector._render(grid) if smooth else render(grid, geometry.image_size, 0.0)
             if self._share_grid:
                 maps.append(without_padding(canvas, geometry.content(*scored.shape)))
             else:
-                maps.append(geometry.restore(canvas, *scored.shape, shape=(side, side)))
+                maps.append(geometry.restore(canvas, *scored.shape, shape=shape))
         return _mean_of_seen(maps)
 
     @property
@@ -482,7 +482,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         """How images lie on the canvas of fused maps."""
         if self._share_grid:
             return self.estimators_[0].geometry_
-        return Geometry("squash", max(member.geometry_.image_size for member in self.estimators_))
+        sizes = [member.geometry_.canvas for member in self.estimators_]
+        return Geometry("squash", as_size(np.max(sizes, axis=0)))
 
     def _sk_visual_block_(self) -> _VisualBlock:
         names, members = zip(*self.estimators, strict=True)

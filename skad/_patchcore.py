@@ -43,7 +43,7 @@ from skad._features import (
     learn_whitening,
     patch_extractor,
 )
-from skad._images import ImageBatch, ImageSource
+from skad._images import ImageBatch, ImageSource, Size, as_size
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
@@ -130,10 +130,11 @@ class PatchCoreDetector(BaseImageDetector):
     geometry : {"squash", "pad", "crop"}, default="squash"
         How an image meets the network: "squash" resizes it to a square; "pad" keeps the aspect
         and never scores the padding; "crop" is the papers' centre crop, which does not see the rim.
-    image_size : "auto" or int, default="auto"
-        Side of the square that the network sees, in pixels. "auto": the one that the backbone is made
-        for, as timm tells (224 for most); 320 where that is less and the images are larger (the median
-        of their shorter sides), unless the backbone takes one size alone. 224 for a network of your own.
+    image_size : "auto", int or tuple of two ints, default="auto"
+        What the network sees, in pixels: the side of a square, or (height, width). "auto": the square
+        that the backbone is made for, as timm tells (224 for most); 320 where that is less and the
+        images are larger (the median of their shorter sides), unless the backbone takes one size alone.
+        224 for a network of your own.
         ``image_size_`` is what became of it.
     resize : int or None, default=None
         Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
@@ -204,8 +205,8 @@ class PatchCoreDetector(BaseImageDetector):
     heatmap_threshold_ : float
         What lies above it in a heat map is outlined. ``-offset_`` with ``image_score="map"``; else the
         maps of good images stay below it, but for the fraction of false alarms.
-    image_size_ : int
-        Side of the square, in pixels.
+    image_size_ : int or tuple of two ints
+        The size that the network sees, in pixels: the side of a square, or (height, width).
     n_images_ : int
         Number of good images learned from.
     trimmed_indices_ : ndarray of int
@@ -302,7 +303,10 @@ class PatchCoreDetector(BaseImageDetector):
         "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
         "target_dim": [Interval(Integral, 1, None, closed="left")],
         "whitening": [Interval(Real, 0, 0.5, closed="both")],
-        "image_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "image_size": [
+            StrOptions({"auto"}),
+            *BaseImageDetector._parameter_constraints["image_size"],
+        ],
         "coreset_size": [
             StrOptions({"auto"}),
             Interval(RealNotInt, 0, 1, closed="right"),
@@ -862,9 +866,9 @@ class PatchCoreDetector(BaseImageDetector):
 
     # ---------------------------------------------------------------- network
 
-    def _canvas_size(self, images: ImageSource) -> int:
-        if self.image_size != "auto":
-            return int(self.image_size)
+    def _canvas_size(self, images: ImageSource) -> Size:
+        if not isinstance(self.image_size, str):
+            return as_size(self.image_size)
         sides = [min(images.shape(i)) for i in range(len(images))]
         return default_image_size(self.backbone, float(np.median(sides)))
 

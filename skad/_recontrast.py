@@ -97,7 +97,8 @@ class ReContrastDetector(BaseImageDetector):
         Which features' distances make up the heat map: those of the frozen encoder, of the adapting one,
         or all six. Used by ``pairs="cross"`` alone.
     geometry, image_size, resize, image_shape, smoothing
-        As in :class:`PatchCoreDetector`; here `image_size` (default=256) is a multiple of 32.
+        As in :class:`PatchCoreDetector`; here `image_size` (default=256), or each of its two numbers, is
+        a multiple of 32.
     image_score : "map" or float, default="map"
         What the score of an image is. "map": the highest value of its smoothed heat map, as in the
         paper; an image is defective exactly if something in it is outlined. A float in (0, 1]: the mean
@@ -319,13 +320,14 @@ class ReContrastDetector(BaseImageDetector):
     # ---------------------------------------------------------------- fitting
 
     def _begin_fit(self) -> None:
-        if self.image_size % _STRIDE:
-            below = self.image_size // _STRIDE * _STRIDE
-            sizes = " or ".join(str(size) for size in (below, below + _STRIDE) if size)
-            raise ValueError(
-                f"image_size={self.image_size} is not a multiple of {_STRIDE}, which the decoder needs "
-                f"to meet the encoder's grids: use {sizes}."
-            )
+        for side in self.geometry_.canvas:
+            if side % _STRIDE:
+                below = side // _STRIDE * _STRIDE
+                sizes = " or ".join(str(size) for size in (below, below + _STRIDE) if size)
+                raise ValueError(
+                    f"image_size={self.image_size}: {side} is not a multiple of {_STRIDE}, which the "
+                    f"decoder needs to meet the encoder's grids: use {sizes}."
+                )
         if self.pairs == "cross" and not self.train_encoder:
             raise ValueError(
                 'pairs="cross" needs two different encoders: use train_encoder=True, or pairs="own".'
@@ -524,8 +526,9 @@ class ReContrastDetector(BaseImageDetector):
 
     def _make_grids(self, n: int) -> np.ndarray:
         """Room for maps, on disk: the number of images must not decide about memory."""
-        side = self.geometry_.image_size
-        return temporary_array((n, side, side), "the maps of good images", "or fit on fewer images")
+        return temporary_array(
+            (n, *self.geometry_.canvas), "the maps of good images", "or fit on fewer images"
+        )
 
     # ---------------------------------------------------------------- scoring
 
@@ -539,7 +542,7 @@ class ReContrastDetector(BaseImageDetector):
             yield self._score_maps(grids.astype(np.float64), batch.shapes)
 
     def _score_maps(self, grids: np.ndarray, shapes: list[tuple[int, int]]) -> BatchScores:
-        """(B,) scores, and the (B, S, S) maps that they come from, not smoothed; NaN in padding."""
+        """(B,) scores, and the (B, H, W) maps that they come from, not smoothed; NaN in padding."""
         image = np.empty(len(grids))
         for i, (height, width) in enumerate(shapes):
             r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *grids.shape[1:])
@@ -552,7 +555,7 @@ class ReContrastDetector(BaseImageDetector):
     def _ready_scorer(self) -> BatchInvariant:
         """Build the network that scores, or take the one that was built before.
 
-        It maps (B, S, S, 3) canvases to (B, S, S) float32 summed cosine distances, not smoothed.
+        It maps (B, H, W, 3) canvases to (B, H, W) float32 summed cosine distances, not smoothed.
         """
         device = resolve_device(self.device)
         key = (self._network.net, str(device), self.precision, self.maps, is_plain_mode())
@@ -580,7 +583,11 @@ class ReContrastDetector(BaseImageDetector):
             with torch.inference_mode(), autocast(device, self.precision):
                 targets, outputs = network(pixels)
             with torch.inference_mode():
-                return (anomaly_map(targets[chosen], outputs[chosen], pixels.shape[1]),)
+                return (
+                    anomaly_map(
+                        targets[chosen], outputs[chosen], (pixels.shape[1], pixels.shape[2])
+                    ),
+                )
 
         run = recorded(distances, device)
         return BatchInvariant(lambda pixels: run(torch.from_numpy(pixels))[0], device)
@@ -588,7 +595,7 @@ class ReContrastDetector(BaseImageDetector):
     # --------------------------------------------------------------- networks
 
     def _find_network(self) -> Encoder:
-        size = int(self.image_size)
+        size = self.geometry_.image_size
         device = resolve_device(self.device)
         net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
         return Encoder(net, net.digest, net.identity(size))
@@ -603,7 +610,7 @@ class ReContrastDetector(BaseImageDetector):
     def _channels(self, frozen: FeatureNet) -> list[int]:
         if frozen.channels is not None:
             return list(frozen.channels)
-        black = torch.zeros((1, self.image_size, self.image_size, 3), device=frozen.mean.device)
+        black = torch.zeros((1, *self.geometry_.canvas, 3), device=frozen.mean.device)
         with torch.inference_mode():
             return [layer.shape[1] for layer in frozen(black)]
 

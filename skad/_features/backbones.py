@@ -38,6 +38,7 @@ from skad._features.weight_files import (
     read_state_dict,
     weights_digest,
 )
+from skad._images import Size
 from skad._torch.accelerators import fused
 from skad._torch.devices import is_plain_mode
 
@@ -70,7 +71,7 @@ def load_backbone(
     layers: Sequence[int],
     device: torch.device,
     fuse: bool = False,
-    image_size: int | None = None,
+    image_size: Size | None = None,
 ) -> FeatureNet:
     """Return the frozen backbone, built once in this process.
 
@@ -88,8 +89,8 @@ def load_backbone(
     fuse : bool, default=False
         Fuse convolutions with what follows them: faster. What is fused cannot be trained, and its
         weights are not those of the file.
-    image_size : int or None, default=None
-        Side of the images, in pixels, that a network of the user's own is asked about: what answers
+    image_size : int, tuple of two ints or None, default=None
+        Of the images, in pixels, that a network of the user's own is asked about: what answers
         otherwise than before is built anew. None: it is not asked.
 
     Returns
@@ -197,7 +198,7 @@ def _answers(network: nn.Module) -> object:
     return _singletons.setdefault(network, next(_numbers))
 
 
-def _is_outdated(net: FeatureNet, backbone: Any, image_size: int | None) -> bool:
+def _is_outdated(net: FeatureNet, backbone: Any, image_size: Size | None) -> bool:
     return image_size is not None and not net.is_up_to_date(backbone, image_size)
 
 

@@ -15,6 +15,7 @@ from skad._features.backbones import load_backbone
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.feature_net import FeatureNet, naming_the_size
 from skad._features.identity import BackboneIdentity
+from skad._images import Size, height_and_width
 from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast
 from skad._torch.invariance import BatchInvariant
@@ -35,8 +36,8 @@ class FeatureSpec:
     backbone : str or None
         timm's name; None for a network of the user's own.
     layers : tuple of int
-    image_size : int
-        Side of the square canvas, in pixels.
+    image_size : int or tuple of two ints
+        Side of a square canvas, or height and width, in pixels.
     patch_size : int
     aggregation : {"concat", "adaptive"}
     pretrain_dim, target_dim : int
@@ -46,7 +47,7 @@ class FeatureSpec:
 
     backbone: str | None
     layers: tuple[int, ...]
-    image_size: int
+    image_size: Size
     patch_size: int
     aggregation: str
     pretrain_dim: int
@@ -89,13 +90,13 @@ def patch_extractor(
 def _built(spec: FeatureSpec, net: FeatureNet, device: torch.device) -> PatchExtractor:
     """Ask the network about a black image what an extractor must know of its feature maps."""
     size = spec.image_size
-    if net.strides is not None and size < max(net.strides):
+    if net.strides is not None and min(height_and_width(size)) < max(net.strides):
         raise ValueError(
             f"image_size={size} is smaller than the stride {max(net.strides)} of the deepest layer of "
             f"layers={shortened(repr(spec.layers))}: nothing would be left of the image. Use a larger "
             "image_size or shallower layers."
         )
-    black = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=device)
+    black = torch.zeros((1, *height_and_width(size), 3), dtype=torch.uint8, device=device)
     with torch.inference_mode():
         with naming_the_size(size), autocast(device, spec.precision):
             maps = [layer.float() for layer in net(black)]
@@ -185,7 +186,7 @@ class PatchExtractor:
 
         Parameters
         ----------
-        pixels : ndarray of shape (B, S, S, 3)
+        pixels : ndarray of shape (B, H, W, 3)
             uint8, or float32 in 0..1.
 
         Returns

@@ -14,6 +14,7 @@ from skad._common.forks import LOADING
 from skad._common.text import shortened
 from skad._features.identity import BackboneIdentity, probe_image
 from skad._features.weight_files import IMAGENET_MEAN, IMAGENET_STD, weights_digest
+from skad._images import Size, height_and_width
 from skad._torch.devices import exact_convolutions
 from skad._torch.invariance import pin_convolutions
 
@@ -93,13 +94,13 @@ class FeatureNet(nn.Module):
             for layer, n_channels in zip(maps, self.channels, strict=True)
         ]
 
-    def identity(self, size: int) -> BackboneIdentity | None:
+    def identity(self, size: Size) -> BackboneIdentity | None:
         """Take down what a network of the user's own is recognised by, beside its weights.
 
         Parameters
         ----------
-        size : int
-            Side of the images that it is asked about, in pixels.
+        size : int or tuple of two ints
+            Of the images that it is asked about, in pixels.
 
         Returns
         -------
@@ -124,11 +125,11 @@ class FeatureNet(nn.Module):
                 self.shared["identity", size] = first
             return self.shared["identity", size]
 
-    def _answered(self, configuration: str, size: int) -> BackboneIdentity:
+    def _answered(self, configuration: str, size: Size) -> BackboneIdentity:
         with _asking(size, self.mean.device) as image:
             return BackboneIdentity.of(configuration, self(image))
 
-    def is_up_to_date(self, network: nn.Module, size: int) -> bool:
+    def is_up_to_date(self, network: nn.Module, size: Size) -> bool:
         """Whether a network of the user's own still answers as when it was built into this one.
 
         What it reads from outside (variables of the environment, files, libraries) may have changed,
@@ -138,8 +139,8 @@ class FeatureNet(nn.Module):
         ----------
         network : torch.nn.Module
             As the user has it.
-        size : int
-            Side of the images that it is asked about, in pixels.
+        size : int or tuple of two ints
+            Of the images that it is asked about, in pixels.
         """
         noted = self.identity(size)
         if noted is None:
@@ -198,7 +199,7 @@ def _normalised(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> 
 
 
 @contextmanager
-def _asking(size: int, device: torch.device) -> Iterator[torch.Tensor]:
+def _asking(size: Size, device: torch.device) -> Iterator[torch.Tensor]:
     """Hand out the image by whose answers networks are compared."""
     with torch.inference_mode(), exact_convolutions(device), naming_the_size(size):
         yield probe_image(size).to(device)
@@ -237,13 +238,14 @@ def _kind_of(maps: Any) -> str:
 
 
 @contextmanager
-def naming_the_size(size: int) -> Iterator[None]:
+def naming_the_size(size: Size) -> Iterator[None]:
     """Say of whatever a network raises that it cannot take images of this size."""
     try:
         yield
     except (torch.cuda.OutOfMemoryError, MemoryError, NoFeatureMapsError):
         raise
     except Exception as error:  # networks raise what they like
+        height, width = height_and_width(size)
         raise ValueError(
-            f"the backbone cannot take images of {size} x {size} pixels: {_said(error)}"
+            f"the backbone cannot take images of {height} x {width} pixels: {_said(error)}"
         ) from error

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from skad._images import Size, height_and_width
+
 # Answers may differ by so much, relative to the norm of a layer.
 _TOLERANCE = 1e-3
 # Numbers that are kept of a layer, so that a pickled detector stays small.
@@ -86,16 +88,16 @@ class BackboneIdentity:
         return None if all(_close(a, b) for a, b in layers) else "outputs"
 
 
-def probe_image(size: int) -> torch.Tensor:
+def probe_image(size: Size) -> torch.Tensor:
     """Image by whose answers networks are compared: noise on squares, the same on every machine.
 
     Parameters
     ----------
-    size : int
+    size : int or tuple of two ints
 
     Returns
     -------
-    torch.Tensor of shape (1, size, size, 3), uint8
+    torch.Tensor of shape (1, H, W, 3), uint8
 
     Examples
     --------
@@ -104,8 +106,9 @@ def probe_image(size: int) -> torch.Tensor:
     """
     random = np.random.RandomState(0)  # whose numbers are promised to stay
     squares = random.randint(0, 192, (8, 8, 3))
-    rows = np.arange(size) * 8 // size
-    image = squares[rows][:, rows] + random.randint(0, 64, (size, size, 3))
+    height, width = height_and_width(size)
+    rows, columns = (np.arange(side) * 8 // side for side in (height, width))
+    image = squares[rows][:, columns] + random.randint(0, 64, (height, width, 3))
     return torch.from_numpy(image.astype(np.uint8)[None])
 
 

@@ -2,7 +2,7 @@
 
 `is_rows` tells tables from images, `as_image_source` gives every kind of images one interface
 (`ImageSource`), `iter_batches` decodes and resizes ahead of the consumer, `Geometry` places an image
-on the square canvas of a network, and `Geometry.restore` brings a map from that canvas back to the
+on the canvas of a network, and `Geometry.restore` brings a map from that canvas back to the
 image. Nothing here knows a network: NumPy and Pillow are all it needs.
 """
 
@@ -11,7 +11,7 @@ from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
-from .geometry import Footprint, Geometry
+from .geometry import Footprint, Geometry, Size, as_size, height_and_width
 from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks
@@ -24,11 +24,14 @@ __all__ = [
     "Geometry",
     "ImageBatch",
     "ImageSource",
+    "Size",
     "as_image_source",
     "as_ndarray",
+    "as_size",
     "check_image",
     "column_values",
     "describe",
+    "height_and_width",
     "image_numbers",
     "is_encoded",
     "is_rows",

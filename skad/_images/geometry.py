@@ -1,4 +1,4 @@
-"""How images of any size are placed on the square canvas of a network, and maps brought back.
+"""How images of any size are placed on the canvas of a network, and maps brought back.
 
 All modes are one placement: the image is resized to ``rows.resized x columns.resized`` and laid on
 the canvas at an offset, which is negative where the canvas crops. Coordinates are those of pixel
@@ -11,14 +11,59 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+Size = int | tuple[int, int]
+"""Of a canvas, in pixels: the side of a square, or height and width."""
+
 _MODES = ("squash", "pad", "crop")
 # The papers' 224 of 256 and 320 of 366.
 _CROP_RATIO = 0.875
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Spell a size out.
+
+    Examples
+    --------
+    >>> height_and_width(224), height_and_width((160, 320))
+    ((224, 224), (160, 320))
+    """
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def as_size(value: Any) -> Size:
+    """Read a size as a user writes it; what is square is a number.
+
+    Parameters
+    ----------
+    value : int or sequence of two ints
+
+    Returns
+    -------
+    int or tuple of two ints
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> as_size([160, 320]), as_size((224, 224))
+    ((160, 320), 224)
+    """
+    sides = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value, value)
+    if isinstance(value, str) or len(sides) != 2 or not all(map(_is_side, sides)):
+        raise ValueError(
+            "image_size must be a positive integer, the side of a square, or two: (height, width); got "
+            f"{value!r}."
+        )
+    height, width = map(int, sides)
+    return height if height == width else (height, width)
 
 
 class Footprint(NamedTuple):
@@ -111,45 +156,57 @@ class _Side(NamedTuple):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How images are brought to the square canvas that a network sees.
+    """How images are brought to the canvas that a network sees, (H, W) pixels.
 
     Parameters
     ----------
     mode : {"squash", "pad", "crop"}
-        "squash" resizes to the canvas and does not keep the aspect. "pad" resizes the longer side
-        to the canvas and repeats the edge pixels on both sides of the shorter. "crop" is the
-        papers': the shorter side is resized to `resize`, and the centre is cut out.
-    image_size : int
-        Side S of the canvas.
+        "squash" resizes to the canvas and does not keep the aspect. "pad" resizes to what fits into
+        the canvas and repeats the edge pixels on two sides. "crop" is the papers': the image is resized
+        to what covers more than the canvas, and the centre is cut out.
+    image_size : int or tuple of two ints
+        Side of a square canvas, or height and width.
     resize : int, default=None
-        For "crop" only: length of the shorter side before the cut. None is ``S / 0.875``,
-        rounded: 256 for 224, 366 for 320.
+        For "crop" on a square only: length of the shorter side before the cut. None: what covers a
+        canvas whose sides are ``1 / 0.875`` times as long, rounded: 256 for 224, 366 for 320.
 
     Raises
     ------
     ValueError
         If the mode is unknown, a size is no positive integer, or `resize` is less than
-        `image_size` or given for another mode.
+        `image_size` or given for another mode or a canvas that is no square.
     """
 
     mode: str
-    image_size: int
+    image_size: Size
     resize: int | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
             raise ValueError(f"geometry must be one of {_MODES}; got {self.mode!r}.")
-        _check_size("image_size", self.image_size)
+        if as_size(self.image_size) != self.image_size:
+            raise ValueError(f"image_size must be written {as_size(self.image_size)!r}.")
         if self.resize is None:
             return
-        _check_size("resize", self.resize)
+        if not _is_side(self.resize):
+            raise ValueError(f"resize must be a positive integer; got {self.resize!r}.")
         if self.mode != "crop":
             raise ValueError(f"resize is for geometry 'crop' only; got it with {self.mode!r}.")
+        if isinstance(self.image_size, tuple):
+            raise ValueError(
+                f"resize={self.resize} is for a square canvas; with image_size={self.image_size} leave "
+                "resize=None."
+            )
         if self.resize < self.image_size:
             raise ValueError(
                 f"resize must be image_size at least, or there is nothing to crop; got "
                 f"resize={self.resize} and image_size={self.image_size}."
             )
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of the canvas."""
+        return height_and_width(self.image_size)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Bring an image to the canvas.
@@ -161,7 +218,7 @@ class Geometry:
 
         Returns
         -------
-        ndarray of shape (S, S, 3)
+        ndarray of shape (*canvas, 3)
             Of the same type. Bilinear with antialiasing; uint8 is rounded, as in the official
             pipelines. An image that has the size already is given back as it is.
         """
@@ -173,8 +230,16 @@ class Geometry:
 
     def keeps(self, height: int, width: int) -> bool:
         """Whether images of this size are given back as they are by `apply`."""
-        size = self.image_size
-        return all(side == (size, size, 0, size) for side in self._sides(height, width))
+        sides = zip(self._sides(height, width), self.canvas, strict=True)
+        return all(side == (size, size, 0, size) for side, size in sides)
+
+    def distortion(self, height: int, width: int) -> float:
+        """Tell by which factor the aspect of an image is changed, 1 at least."""
+        if self.mode != "squash":
+            return 1.0
+        rows, columns = self.canvas
+        factor = height * columns / (width * rows)
+        return max(factor, 1 / factor)
 
     def content(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Tell where on the canvas the image is.
@@ -206,7 +271,7 @@ class Geometry:
 
         Parameters
         ----------
-        canvas_map : ndarray of shape (S, S)
+        canvas_map : ndarray of the canvas's shape
             One value for each pixel of the canvas.
         height, width : int
             Of the image.
@@ -223,10 +288,9 @@ class Geometry:
         ValueError
             If the map has not the shape of the canvas.
         """
-        if canvas_map.shape != (self.image_size, self.image_size):
+        if canvas_map.shape != self.canvas:
             raise ValueError(
-                f"canvas_map must have the shape of the canvas, {(self.image_size,) * 2}; "
-                f"got {canvas_map.shape}."
+                f"canvas_map must have the shape of the canvas, {self.canvas}; got {canvas_map.shape}."
             )
         points = (height, width) if shape is None else shape
         rows, columns = (
@@ -311,31 +375,42 @@ class Geometry:
 
     def _sides(self, height: int, width: int) -> tuple[_Side, _Side]:
         """Place an image on the canvas."""
-        size = self.image_size
+        lengths, sizes = (height, width), self.canvas
         if self.mode == "squash":
-            return _Side(height, size, 0, size), _Side(width, size, 0, size)
+            return _Side(height, sizes[0], 0, sizes[0]), _Side(width, sizes[1], 0, sizes[1])
         if self.mode == "pad":
-            longer = max(height, width)
-            rows, columns = (max(1, round(n * size / longer)) for n in (height, width))
+            # The side that is longer, measured by the canvas, fills it.
+            size, longer = _first(height * sizes[1] >= width * sizes[0], sizes, lengths)
+            rows, columns = (max(1, round(n * size / longer)) for n in lengths)
             return (
-                _Side(height, rows, (size - rows) // 2, size),
-                _Side(width, columns, (size - columns) // 2, size),
+                _Side(height, rows, (sizes[0] - rows) // 2, sizes[0]),
+                _Side(width, columns, (sizes[1] - columns) // 2, sizes[1]),
             )
-        shorter, target = min(height, width), self._shorter_side()
+        covered = self._covered()
+        target, shorter = _first(height * covered[1] <= width * covered[0], covered, lengths)
         # torchvision's roundings: int() for the longer side, round() for the cut.
-        rows, columns = (target * n // shorter for n in (height, width))
+        rows, columns = (target * n // shorter for n in lengths)
         return (
-            _Side(height, rows, -round((rows - size) / 2), size),
-            _Side(width, columns, -round((columns - size) / 2), size),
+            _Side(height, rows, -round((rows - sizes[0]) / 2), sizes[0]),
+            _Side(width, columns, -round((columns - sizes[1]) / 2), sizes[1]),
         )
 
-    def _shorter_side(self) -> int:
-        return round(self.image_size / _CROP_RATIO) if self.resize is None else self.resize
+    def _covered(self) -> tuple[int, int]:
+        """Tell what an image covers before it is cut."""
+        if self.resize is not None:
+            return self.resize, self.resize
+        height, width = self.canvas
+        return round(height / _CROP_RATIO), round(width / _CROP_RATIO)
 
 
-def _check_size(name: str, size: object) -> None:
-    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{name} must be a positive integer; got {size!r}.")
+def _first(is_first: bool, sizes: tuple[int, int], lengths: tuple[int, int]) -> tuple[int, int]:
+    """Size and length of the first side, or of the second."""
+    i = 0 if is_first else 1
+    return sizes[i], lengths[i]
+
+
+def _is_side(size: object) -> bool:
+    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0
 
 
 def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -311,19 +311,19 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def anomaly_map(
-    targets: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], size: int
+    targets: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], size: int | tuple[int, int]
 ) -> torch.Tensor:
     """Sum of the cosine distances of all pairs, each resized to the size of the image.
 
     Parameters
     ----------
     targets, outputs : sequences of torch.Tensor of shape (B, C_k, h_k, w_k)
-    size : int
-        Side S of the images, in pixels.
+    size : int or tuple of two ints
+        Of the images, in pixels.
 
     Returns
     -------
-    torch.Tensor of shape (B, S, S)
+    torch.Tensor of shape (B, H, W)
         Not smoothed.
     """
     total = torch.zeros((), device=targets[0].device)

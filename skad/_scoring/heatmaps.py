@@ -1,7 +1,7 @@
 """From a grid of patch scores to a smooth map, as one linear operator per axis.
 
 Bilinear up-sampling and Gaussian smoothing are both linear and separable, so the whole way from the
-(h, w) grid to the (S, S) canvas is ``rows @ grid @ columns.T`` with two small matrices that are
+(h, w) grid to the (H, W) canvas is ``rows @ grid @ columns.T`` with two small matrices that are
 computed once.
 """
 
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 
+from skad._images import Size, height_and_width
+
 Box = tuple[int, int, int, int]
 """Pixels of a canvas that hold an image: top, bottom, left, right, half-open."""
 ImageScore = str | float
@@ -23,13 +25,13 @@ ImageScore = str | float
 class Heatmap(NamedTuple):
     """How a grid of patch scores becomes a map of the canvas."""
 
-    size: int
-    """Side S of the canvas, in pixels."""
+    size: Size
+    """Of the canvas, in pixels."""
     sigma: float
     """Standard deviation of the Gaussian, in pixels."""
 
     def render(self, grid: np.ndarray) -> np.ndarray:
-        """Turn an (h, w) grid into an (S, S) float64 map; see :func:`render`."""
+        """Turn an (h, w) grid into a float64 map of the canvas; see :func:`render`."""
         return render(grid, self.size, self.sigma)
 
     def summary(self, grid: np.ndarray, box: Box, image_score: ImageScore = "map") -> float:
@@ -72,15 +74,15 @@ def summarise(heatmap: np.ndarray, image_score: ImageScore) -> float:
     return float(highest.mean(dtype=np.float64))
 
 
-def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = False) -> np.ndarray:
+def render(grid: np.ndarray, size: Size, sigma: float, align_corners: bool = False) -> np.ndarray:
     """Up-sample a grid of scores bilinearly and smooth it.
 
     Parameters
     ----------
     grid : ndarray of shape (h, w)
         Patch scores; NaN in padding, which must surround a full rectangle of scores.
-    size : int
-        Side S of the canvas, in pixels.
+    size : int or tuple of two ints
+        Side of a square canvas, or height and width, in pixels.
     sigma : float
         Standard deviation of the Gaussian in pixels (4 in the papers); 0: none. Its radius is
         int(4 sigma + 0.5) and edge pixels repeat outside, as in ``scipy.ndimage.gaussian_filter``.
@@ -89,24 +91,24 @@ def render(grid: np.ndarray, size: int, sigma: float, align_corners: bool = Fals
 
     Returns
     -------
-    ndarray of shape (S, S), float64
+    ndarray of shape (H, W), float64
     """
-    grid = fill_padding(grid)
-    rows = _operator(grid.shape[0], size, float(sigma), align_corners)
-    columns = _operator(grid.shape[1], size, float(sigma), align_corners)
+    grid, (height, width) = fill_padding(grid), height_and_width(size)
+    rows = _operator(grid.shape[0], height, float(sigma), align_corners)
+    columns = _operator(grid.shape[1], width, float(sigma), align_corners)
     # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
     # and the search three times slower.
     return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).numpy()
 
 
 def patches_under(
-    pixels: np.ndarray, shape: tuple[int, int], size: int, sigma: float
+    pixels: np.ndarray, shape: tuple[int, int], size: Size, sigma: float
 ) -> np.ndarray:
     """Tell which patches weigh on some pixels of a rendered map.
 
     Parameters
     ----------
-    pixels : ndarray of shape (S, S), bool
+    pixels : ndarray of shape (H, W), bool
     shape : tuple of two ints
         Of the grid.
     size, sigma
@@ -116,7 +118,8 @@ def patches_under(
     -------
     ndarray of shape `shape`, bool
     """
-    rows, columns = ((_operator(n, size, sigma, False) > 0).double() for n in shape)
+    sides = zip(shape, height_and_width(size), strict=True)
+    rows, columns = ((_operator(n, side, sigma, False) > 0).double() for n, side in sides)
     return (rows.T @ torch.from_numpy(pixels).double() @ columns > 0).numpy()
 
 

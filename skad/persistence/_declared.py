@@ -72,6 +72,7 @@ class Declared:
 
 SIDE = integer(1, 2**16)
 SEED = integer(0, 2**32 - 1)
+SIZE = Rule("a side or two", lambda v, n: SIDE.holds(v, n) or several(SIDE, 2, 2).holds(v, n))
 
 # Beyond what the constraints of the classes say. All others are plain.
 PARAMETERS: Mapping[str, Rule] = {
@@ -81,7 +82,10 @@ PARAMETERS: Mapping[str, Rule] = {
     "patch_size": SIDE,
     "pretrain_dim": integer(1, 2**20),
     "target_dim": integer(1, 2**20),
-    "image_size": Rule('"auto" or a side', lambda v, n: v == "auto" or SIDE.holds(v, n)),
+    "image_size": Rule(
+        '"auto", a side or two',
+        lambda v, n: (isinstance(v, str) and v == "auto") or SIZE.holds(v, n),
+    ),
     "resize": optional(SIDE),
     "image_shape": optional(integers(1, 2**31)),
     "smoothing": number(0, 1e4),
@@ -147,7 +151,7 @@ _TRAINING: Table = {
             "pairs": text(),
             "train_encoder": flag(),
             "geometry": text(),
-            "image_size": SIDE,
+            "image_size": SIZE,
             "resize": optional(SIDE),
         },
         "digest": text(),
@@ -161,12 +165,12 @@ _TRAINING: Table = {
 
 
 DECLARED: Mapping[type, Declared] = {
-    Geometry: Declared({"mode": text(), "image_size": SIDE, "resize": optional(SIDE)}),
+    Geometry: Declared({"mode": text(), "image_size": SIZE, "resize": optional(SIDE)}),
     FeatureSpec: Declared(
         {
             "backbone": text(),
             "layers": several(integer(0, 1000), kinds=(tuple,)),
-            "image_size": SIDE,
+            "image_size": SIZE,
             "patch_size": SIDE,
             "aggregation": text(),
             "pretrain_dim": integer(1, 2**20),

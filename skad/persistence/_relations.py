@@ -11,7 +11,7 @@ import numpy as np
 from skad._bank import MemoryBank, bank_size, check_index
 from skad._features import FeatureSpec
 from skad._fusion import state_of
-from skad._images import Geometry
+from skad._images import Geometry, as_size
 from skad._scoring.calibration import CalibrationLog
 from skad.persistence._rules import is_bounded
 
@@ -28,7 +28,8 @@ class Relation(NamedTuple):
 
 def _geometry_of(s: SimpleNamespace) -> Geometry:
     # What "auto" stands for may change: the size is the one of the fit.
-    size = s.geometry_.image_size if s.fit.image_size == "auto" else s.fit.image_size
+    is_auto = isinstance(s.fit.image_size, str)
+    size = s.geometry_.image_size if is_auto else as_size(s.fit.image_size)
     return Geometry(s.fit.geometry, size, s.fit.resize if s.fit.geometry == "crop" else None)
 
 
@@ -66,7 +67,7 @@ def _chose_from(n_patches: int, s: SimpleNamespace) -> bool:
     per_image, rest = divmod(n_patches, s.n_images_ - len(s.trimmed_indices_))
     return (
         n_chosen <= n_patches
-        and per_image <= s.geometry_.image_size**2
+        and per_image <= np.prod(s.geometry_.canvas)
         and (rest == 0 or s.geometry_.mode == "pad")
         and (n_chosen == size if isinstance(size, int) else n_chosen >= bank_size(n_patches, size))
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from skad._images import Geometry
+from skad._images import Geometry, as_size
 
 SIZES = [(64, 64), (37, 53), (53, 37), (201, 80), (80, 201), (20, 33), (63, 9), (1, 12), (64, 65)]
 S = 64
@@ -283,3 +283,68 @@ def test_valid_cells_of_pad(size, grid):
 
 def test_valid_cells_at_half_height():
     assert Geometry("pad", 64).valid_cells(100, 200, 8, 8) == (2, 6, 0, 8)
+
+
+# --------------------------------------------------------------------------- rectangles
+
+
+WIDE = (48, 96)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [(64, 64), ((64, 64), 64), ([48, 96], WIDE), (np.array([48, 96]), WIDE), (np.int32(8), 8)],
+)
+def test_what_is_square_is_a_number(value, size):
+    assert as_size(value) == size
+    assert type(as_size(value)) is type(size)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, (1,), (1, 2, 3), (8, 0), (8, 8.5), "ab", None])
+def test_other_sizes_are_refused(value):
+    with pytest.raises(ValueError, match=r"image_size must be a positive integer.*height, width"):
+        as_size(value)
+
+
+def test_resize_is_for_squares():
+    with pytest.raises(ValueError, match="leave resize=None"):
+        Geometry("crop", WIDE, 96)
+
+
+@pytest.mark.parametrize("mode", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("size", SIZES)
+def test_images_lie_on_a_rectangle_as_on_a_square(mode, size):
+    """On a canvas twice as wide, an image twice as wide lies as the image on the square."""
+    height, width = size
+    square, wide = Geometry(mode, 48), Geometry(mode, WIDE)
+    top, bottom, left, right = square.content(height, width)
+    found = wide.content(height, 2 * width)
+    assert found[:2] == (top, bottom)
+    np.testing.assert_allclose(found[2:], (2 * left, 2 * right), atol=1)
+    cells = wide.valid_cells(height, 2 * width, 6, 6)
+    np.testing.assert_allclose(cells, square.valid_cells(height, width, 6, 6), atol=1)
+    canvas = wide.apply(noise(height, 2 * width))
+    assert canvas.shape == (*WIDE, 3)
+    seen = np.isfinite(wide.restore(np.ones(WIDE), height, 2 * width))
+    one = np.isfinite(square.restore(np.ones((48, 48)), height, width))
+    assert abs(seen.mean() - one.mean()) < 0.1
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop"])
+@pytest.mark.parametrize("size", [(100, 200), (200, 100), (120, 130)])
+def test_pad_and_crop_keep_the_aspect(mode, size):
+    height, width = size
+    geometry = Geometry(mode, WIDE)
+    rows, columns = (
+        geometry.restore(one, height, width)
+        for one in np.meshgrid(np.arange(48.0), np.arange(96.0), indexing="ij")
+    )
+    down, right = np.nanmedian(np.diff(rows, axis=0)), np.nanmedian(np.diff(columns, axis=1))
+    assert down == pytest.approx(right, rel=0.02)
+    assert geometry.distortion(*size) == 1
+
+
+def test_distortion_is_that_of_the_aspect():
+    assert Geometry("squash", WIDE).distortion(100, 200) == 1
+    assert Geometry("squash", WIDE).distortion(100, 100) == 2
+    assert Geometry("squash", 64).distortion(30, 90) == pytest.approx(3)
