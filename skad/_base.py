@@ -6,6 +6,7 @@ opens images and scores them. A detector derives from it and fills in hooks: fit
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -23,14 +24,17 @@ from skad._common.progress import FitProgress
 from skad._common.warn import warn_user
 from skad._images import (
     CanvasCache,
+    Frame,
     Geometry,
     ImageBatch,
     ImageSource,
+    RegionOfInterest,
     Size,
     as_image_source,
     as_size,
     is_rows,
     iter_batches,
+    read_roi,
     refuse_other_kind,
     short_errors,
     warn_of_rows,
@@ -182,6 +186,7 @@ class BaseImageDetector(BaseDetector):
         "geometry": [StrOptions({"squash", "pad", "crop"})],
         "resize": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
+        "roi": ["array-like", str, os.PathLike, callable, None],
         "image_score": [
             StrOptions({"map"}),
             Interval(RealNotInt, 0, 1, closed="right"),
@@ -295,10 +300,11 @@ class BaseImageDetector(BaseDetector):
                 "n_samples=1: a threshold from scores of images that were held out needs at least two "
                 "good images; pass contamination=<fraction> to fit on one image (one-shot)."
             )
+        self.roi_ = read_roi(getattr(self, "roi", None))
         self.geometry_ = self._make_geometry(images)
         self._begin_fit()
         self._network = self._find_network()
-        images.check(self._smallest_side())
+        self._check_images(images)
         self._warn_of_aspect(images)
         with progress.fitting(), naming(images):
             scores = self._fit_images(images, progress, grids=in_ensemble)
@@ -368,39 +374,36 @@ class BaseImageDetector(BaseDetector):
         return -np.concatenate([result.image for _, result in now._iter_scores(X, maps=False)])
 
     def _iter_maps(self, X: Any) -> Iterator[MappedImage]:
-        for shapes, scores in self._iter_scores(X, maps=True):
+        for frames, scores in self._iter_scores(X, maps=True):
             grids: Any = scores.grid
-            for shape, score, grid in zip(shapes, scores.image.tolist(), grids, strict=True):
-                canvas, box = self._render(grid), self.geometry_.content(*shape)
-                yield MappedImage.of(canvas, box, self.geometry_, shape, score)
+            for frame, score, grid in zip(frames, scores.image.tolist(), grids, strict=True):
+                yield MappedImage.of(self._render(grid), self.geometry_, frame, score)
 
-    def _image_score(self, grid: np.ndarray, shape: tuple[int, int]) -> float:
-        """Score an image of a height and width by the scores of its patches: by its map."""
-        seen = on_image(self._render(grid), self.geometry_.content(*shape))
+    def _image_score(self, grid: np.ndarray, frame: Frame) -> float:
+        """Score an image by the scores of its patches: by its map."""
+        seen = on_image(self._render(grid), self.geometry_.pixels(*frame))
         return summarise(seen, getattr(self, "image_score", "map"))
 
-    def _iter_scores(
-        self, X: Any, maps: bool
-    ) -> Iterator[tuple[list[tuple[int, int]], BatchScores]]:
-        """Score batch after batch; also yield the heights and widths of its images."""
+    def _iter_scores(self, X: Any, maps: bool) -> Iterator[tuple[list[Frame], BatchScores]]:
+        """Score batch after batch; also yield what is known of its images beside their pixels."""
         images = self._open(X, reset=False)
-        images.check(self._smallest_side())
+        self._check_images(images)
         # A detector may take the next batch before it has finished this one.
-        begun: deque[list[tuple[int, int]]] = deque()
+        begun: deque[list[Frame]] = deque()
 
         def batches() -> Iterator[ImageBatch]:
             for batch in self._iter_batches(images):
-                begun.append(batch.shapes)
+                begun.append(batch.frames)
                 yield batch
 
         with naming(images):
             for scores in self._score_batches(batches(), maps):
-                shapes = begun.popleft()
+                frames = begun.popleft()
                 if scores.image is None:
                     grids: Any = scores.grid
-                    found = map(self._image_score, grids, shapes)
-                    scores = scores._replace(image=np.fromiter(found, np.float64, len(shapes)))
-                yield shapes, scores
+                    found = map(self._image_score, grids, frames)
+                    scores = scores._replace(image=np.fromiter(found, np.float64, len(frames)))
+                yield frames, scores
 
     def _as_fitted(self) -> Self:
         now = super()._as_fitted()
@@ -449,12 +452,32 @@ class BaseImageDetector(BaseDetector):
         # One job reads in the calling thread.
         n_workers = {None: None, -1: None, 1: 0}.get(self.n_jobs, self.n_jobs)
         return iter_batches(
-            images, self.geometry_, self.batch_size, n_workers=n_workers, order=order, cache=cache
+            images,
+            self.geometry_,
+            self.batch_size,
+            n_workers=n_workers,
+            order=order,
+            cache=cache,
+            roi=self._roi(),
         )
 
     def _make_geometry(self, images: ImageSource) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
         return Geometry(self.geometry, self._canvas_size(images), resize)
+
+    def _roi(self) -> RegionOfInterest | None:
+        # Detectors that were saved before there were any have none.
+        return getattr(self, "roi_", None)
+
+    def _check_images(self, images: ImageSource) -> None:
+        """Check all images before any work starts."""
+        images.check(self._smallest_side())
+        roi = self._roi()
+        mask = None if roi is None else roi.of_shape()
+        if roi is not None and mask is not None:
+            for i in range(len(images)):
+                roi.check_shape(images.shape(i), images.describe(i))
+            self.geometry_.pixels(images.shape(0), mask)
 
     def _warn_of_aspect(self, images: ImageSource) -> None:
         """Warn of images that lose their shape on the canvas, more than twofold; rows have none."""

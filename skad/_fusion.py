@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from skad._base import BaseDetector, BaseImageDetector
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
-from skad._images import Geometry, ImageSource, as_size, one_call
+from skad._images import Frame, Geometry, ImageSource, as_size, one_call
 from skad._scoring.heatmaps import render, summarise, without_padding
 from skad._scoring.results import MappedImage, TrainingScores
 from skad._sklearn_compat import (
@@ -88,7 +88,7 @@ class Member(NamedTuple):
 class Scored(NamedTuple):
     """One image as the members score it."""
 
-    shape: tuple[int, int]
+    frame: Frame
     images: list[float]
     grids: list[np.ndarray]
     """None in place of each where only image scores were asked for."""
@@ -331,6 +331,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 with progress.stage(name, 1) as advance:
                     training.append(_fit_named(name, member, X, labels))
                     advance(1)
+        _check_regions(members)
         self._names = [name for name, _ in members]
         self.estimators_ = [member for _, member in members]
         self._copy_columns(self.estimators_[0])
@@ -377,7 +378,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         for n, i in enumerate(common):
             at = [int(np.searchsorted(left, i)) for left in lefts]
             scored = Scored(
-                images.shape(int(rows[i])),
+                self._frame(images, int(rows[i])),
                 [s.out_of_sample[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
                 [s.grids[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
             )
@@ -438,8 +439,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         """Score image after image by all members; only a batch of each is held."""
         streams = [_per_image(detector, X, maps) for detector in self.estimators_]
         for images in zip(*streams, strict=True):
-            shapes, scores, grids = zip(*images, strict=True)
-            yield Scored(shapes[0], list(scores), list(grids))
+            frames, scores, grids = zip(*images, strict=True)
+            yield Scored(frames[0], list(scores), list(grids))
 
     def _iter_maps(self, X: Any) -> Iterator[MappedImage]:
         return map(self._mapped, self._iter_scored(X, maps=True))
@@ -456,7 +457,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             score = float(np.nanmax(np.mean(self._z(scored), axis=0)))
         else:
             score = float(np.nanmax(self._overlay(scored, smooth=False)))
-        return MappedImage(canvas, self._geometry, scored.shape, score, float(seen.max()))
+        return MappedImage(canvas, self._geometry, scored.frame, score, float(seen.max()))
 
     def _mean_score(self, images: list[float]) -> float:
         """Average the members' image scores (Eq. 11)."""
@@ -472,10 +473,18 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             geometry = detector.geometry_
             canvas = detector._render(grid) if smooth else render(grid, geometry.image_size, 0.0)
             if self._share_grid:
-                maps.append(without_padding(canvas, geometry.content(*scored.shape)))
+                maps.append(without_padding(canvas, geometry.pixels(*scored.frame)))
             else:
-                maps.append(geometry.restore(canvas, *scored.shape, shape=shape))
-        return _mean_of_seen(maps)
+                maps.append(geometry.restore(canvas, *scored.frame.shape, shape=shape))
+        return without_padding(_mean_of_seen(maps), self._geometry.pixels(*scored.frame))
+
+    def _frame(self, images: ImageSource, i: int) -> Frame:
+        """Tell what is known of a training image beside its pixels."""
+        roi = self.estimators_[0]._roi()
+        mask = None if roi is None else roi.of_shape()
+        if roi is not None and mask is None:
+            mask = roi.of(images.load(i), images.describe(i))
+        return Frame(images.shape(i), mask)
 
     @property
     def _geometry(self) -> Geometry:
@@ -488,6 +497,17 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     def _sk_visual_block_(self) -> _VisualBlock:
         names, members = zip(*self.estimators, strict=True)
         return _VisualBlock("parallel", members, names=names)
+
+
+def _check_regions(members: list[tuple[str, BaseImageDetector]]) -> None:
+    """Refuse members that look at different regions: where one sees nothing, there is no mean."""
+    (first, one), *others = members
+    for name, other in others:
+        if one._roi() != other._roi():
+            raise ValueError(
+                f"members {first!r} and {name!r} have different regions of interest: give all members "
+                "the same roi."
+            )
 
 
 def _share_grid(members: list[BaseImageDetector], training: list[TrainingScores]) -> bool:
@@ -531,10 +551,10 @@ def _fit_named(name: str, member: BaseImageDetector, X: Any, y: Any) -> Training
 
 def _per_image(
     detector: BaseImageDetector, X: Any, maps: bool
-) -> Iterator[tuple[tuple[int, int], float, np.ndarray | None]]:
-    for shapes, (image, grid) in detector._as_fitted()._iter_scores(X, maps):
+) -> Iterator[tuple[Frame, float, np.ndarray | None]]:
+    for frames, (image, grid) in detector._as_fitted()._iter_scores(X, maps):
         grids = [None] * len(image) if grid is None else grid
-        yield from zip(shapes, image.tolist(), grids, strict=True)
+        yield from zip(frames, image.tolist(), grids, strict=True)
 
 
 def _mean_of_seen(maps: list[np.ndarray]) -> np.ndarray:

@@ -43,7 +43,7 @@ from skad._features import (
     learn_whitening,
     patch_extractor,
 )
-from skad._images import ImageBatch, ImageSource, Size, as_size
+from skad._images import Frame, ImageBatch, ImageSource, Size, as_size
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
@@ -142,6 +142,13 @@ class PatchCoreDetector(BaseImageDetector):
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
         pixel high, of its numbers as they are.
+    roi : array-like of shape (H, W), path-like, callable or None, default=None
+        Region of interest, in the coordinates of the images. What lies outside is made grey before the
+        network sees it, is never learned and never scored, and is NaN in heat maps. A mask, zero
+        outside, for images of its own size; a file of one (an image, or JSON with polygons and boxes as
+        LabelMe or COCO write them), which ``fit`` reads; or a function that maps an image, (H, W, 3)
+        uint8 or float32 in 0..1, to its mask. The function is called from several threads, and must be
+        one that can be pickled. A patch counts if half of it lies inside.
     image_score : {"map", "patch"} or float, default="map"
         What the score of an image is. "map": the highest value of its smoothed heat map; an image is
         defective exactly if something in it is outlined. "patch": the score of its most anomalous patch,
@@ -213,6 +220,9 @@ class PatchCoreDetector(BaseImageDetector):
         Which of these never entered the bank, in the order of ``training_scores_``; see `trim_fraction`.
     n_features_in_ : int
         Number of columns; only if X held rows.
+    roi_ : object or None
+        The region of interest: its attribute ``mask`` is an ndarray of shape (H, W), bool; or None if
+        `roi` is a function.
     geometry_, feature_spec_, weights_digest_
         What the features of a new image depend on.
 
@@ -327,7 +337,7 @@ class PatchCoreDetector(BaseImageDetector):
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
         "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
     }
-    _absent_means = {"whitening": 0.0}
+    _absent_means = {"whitening": 0.0, "roi": None}
     whitening_: list[np.ndarray]
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
     _growth_stages = _stages
@@ -357,6 +367,7 @@ class PatchCoreDetector(BaseImageDetector):
         image_size="auto",
         resize=None,
         image_shape=None,
+        roi=None,
         image_score="map",
         smoothing=4.0,
         index="auto",
@@ -391,6 +402,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.image_size = image_size
         self.resize = resize
         self.image_shape = image_shape
+        self.roi = roi
         self.image_score = image_score
         self.smoothing = smoothing
         self.index = index
@@ -444,7 +456,7 @@ class PatchCoreDetector(BaseImageDetector):
         patches, projected = self._collect_patches(
             canvases, folds, n_patches, matrix, generator, progress
         )
-        kept, projected = self._trim(images, patches, projected, generator)
+        kept, projected = self._trim(patches, projected, generator)
         n_patches = len(kept.sources)
         n_select = self._bank_size(n_patches)
         select = partial(
@@ -562,7 +574,7 @@ class PatchCoreDetector(BaseImageDetector):
         folds = split_images(len(images), generator)
         canvases = self._canvases(images)
         patches, projected = self._collect_new_patches(canvases, folds, n_new, matrix, progress)
-        kept, projected = self._trim(images, patches, projected, generator)
+        kept, projected = self._trim(patches, projected, generator)
         n_new = len(kept.sources)
         n_select = growth.bank_size(len(bank), n_new, self.coreset_size)
         is_whole = n_select == growth.n_patches + n_new
@@ -631,19 +643,13 @@ class PatchCoreDetector(BaseImageDetector):
             self._growth = replace(self._growth, log=CalibrationLog.of(fresh, self.n_images_))
 
     def _trim(
-        self,
-        images: ImageSource,
-        patches: TrainingPatches,
-        projected: torch.Tensor,
-        generator: torch.Generator,
+        self, patches: TrainingPatches, projected: torch.Tensor, generator: torch.Generator
     ) -> tuple[KeptPatches, torch.Tensor]:
         """Leave out the patches, and their projections, of the most suspicious images."""
         trimmed = np.empty(0, dtype=np.int64)
-        if n_trimmed(len(images), self.trim_fraction) > 0:
-            shapes = [images.shape(i) for i in range(len(images))]
-            footprints = self.geometry_.footprints(shapes, self._network.grid)
+        if n_trimmed(patches.n_images, self.trim_fraction) > 0:
             trimmed = images_to_trim(
-                projected, footprints, self._heatmap(), self.trim_fraction, generator
+                projected, patches.footprints, self._heatmap(), self.trim_fraction, generator
             )
         kept = KeptPatches(patches, trimmed)
         return kept, projected[torch.from_numpy(kept.rows)] if len(trimmed) else projected
@@ -720,14 +726,17 @@ class PatchCoreDetector(BaseImageDetector):
 
     def _located_batches(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list]]:
         for batch in self._iter_batches(images):
-            yield batch.pixels, self.geometry_.footprints(batch.shapes, self._network.grid)
+            yield batch.pixels, self.geometry_.footprints(batch.frames, self._network.grid)
 
     def _count_patches(self, images: ImageSource) -> int:
+        """Count the patches of all images; at most so many, where each has a mask of its own."""
         height, width = self._network.grid
-        if self.geometry_.mode != "pad":
+        roi = self._roi()
+        mask = None if roi is None else roi.of_shape()
+        if self.geometry_.mode != "pad" and mask is None:
             return len(images) * height * width
-        shapes = [images.shape(i) for i in range(len(images))]
-        footprints = self.geometry_.footprints(shapes, (height, width))
+        frames = [Frame(images.shape(i), mask) for i in range(len(images))]
+        footprints = self.geometry_.footprints(frames, (height, width))
         return sum(int(footprint.mask.sum()) for footprint in footprints)
 
     def _bank_size(self, n_patches: int) -> int:
@@ -838,7 +847,7 @@ class PatchCoreDetector(BaseImageDetector):
             Batch(
                 batch.start,
                 batch.pixels,
-                self.geometry_.footprints(batch.shapes, extractor.grid),
+                self.geometry_.footprints(batch.frames, extractor.grid),
             )
             for batch in batches
         )

@@ -73,7 +73,7 @@ class ReConPatchDetector(PatchCoreDetector):
     b : int or None, default=None
         Re-weight the score of every patch by the neighbourhood of `b` bank vectors around the
         matched one (Eq. 10, the matched vector counted in), at least 2. None: no re-weighting.
-    geometry, image_size, resize, image_shape, smoothing
+    geometry, image_size, resize, image_shape, roi, smoothing
         Images and heat maps as in :class:`PatchCoreDetector`.
     index : str, default="auto"
         Nearest-neighbour search as in :class:`PatchCoreDetector`.
@@ -203,6 +203,7 @@ class ReConPatchDetector(PatchCoreDetector):
         image_size="auto",
         resize=None,
         image_shape=None,
+        roi=None,
         image_score="map",
         smoothing=4.0,
         index="auto",
@@ -238,6 +239,7 @@ class ReConPatchDetector(PatchCoreDetector):
             image_size=image_size,
             resize=resize,
             image_shape=image_shape,
+            roi=roi,
             image_score=image_score,
             smoothing=smoothing,
             index=index,

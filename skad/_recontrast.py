@@ -18,7 +18,7 @@ from skad._common.memory import parse_bytes, temporary_array
 from skad._common.progress import Advance, FitProgress
 from skad._common.warn import warn_user
 from skad._features import BackboneIdentity, FeatureNet, load_backbone
-from skad._images import CanvasCache, ImageBatch, ImageSource
+from skad._images import CanvasCache, Frame, ImageBatch, ImageSource
 from skad._learning import (
     ReContrastNetwork,
     ReContrastSettings,
@@ -28,6 +28,7 @@ from skad._learning import (
     make_stable,
     mirrored_design,
 )
+from skad._scoring.heatmaps import without_padding
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import Interval, StrOptions
 from skad._torch.accelerators import recorded
@@ -96,7 +97,7 @@ class ReContrastDetector(BaseImageDetector):
     maps : {"both", "frozen", "trained"}, default="both"
         Which features' distances make up the heat map: those of the frozen encoder, of the adapting one,
         or all six. Used by ``pairs="cross"`` alone.
-    geometry, image_size, resize, image_shape, smoothing
+    geometry, image_size, resize, image_shape, roi, smoothing
         As in :class:`PatchCoreDetector`; here `image_size` (default=256), or each of its two numbers, is
         a multiple of 32.
     image_score : "map" or float, default="map"
@@ -218,6 +219,7 @@ class ReContrastDetector(BaseImageDetector):
     20
     """
 
+    _absent_means = {"roi": None}
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],
@@ -268,6 +270,7 @@ class ReContrastDetector(BaseImageDetector):
         image_size=256,
         resize=None,
         image_shape=None,
+        roi=None,
         image_score="map",
         smoothing=4.0,
         validation_fraction=0.2,
@@ -303,6 +306,7 @@ class ReContrastDetector(BaseImageDetector):
         self.image_size = image_size
         self.resize = resize
         self.image_shape = image_shape
+        self.roi = roi
         self.image_score = image_score
         self.smoothing = smoothing
         self.validation_fraction = validation_fraction
@@ -539,17 +543,14 @@ class ReContrastDetector(BaseImageDetector):
             if not np.isfinite(grids).all():
                 # In fit: the step that broke the network was the last, and its loss was the one before.
                 raise self._diverged("the trained network scores images as NaN or infinite")
-            yield self._score_maps(grids.astype(np.float64), batch.shapes)
+            yield self._score_maps(grids.astype(np.float64), batch.frames)
 
-    def _score_maps(self, grids: np.ndarray, shapes: list[tuple[int, int]]) -> BatchScores:
+    def _score_maps(self, grids: np.ndarray, frames: list[Frame]) -> BatchScores:
         """(B,) scores, and the (B, H, W) maps that they come from, not smoothed; NaN in padding."""
         image = np.empty(len(grids))
-        for i, (height, width) in enumerate(shapes):
-            r0, r1, c0, c1 = self.geometry_.valid_cells(height, width, *grids.shape[1:])
-            inside = np.full(grids.shape[1:], np.nan)
-            inside[r0:r1, c0:c1] = grids[i, r0:r1, c0:c1]
-            grids[i] = inside
-            image[i] = self._image_score(inside, (height, width))
+        for i, frame in enumerate(frames):
+            grids[i] = without_padding(grids[i], self.geometry_.pixels(*frame))
+            image[i] = self._image_score(grids[i], frame)
         return BatchScores(image, grids)
 
     def _ready_scorer(self) -> BatchInvariant:

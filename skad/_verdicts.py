@@ -501,7 +501,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         found, shapes = [], []
         for image in now._iter_maps(X):
             found.append(now._regions_of(image, min_area))
-            shapes.append(image.shape)
+            shapes.append(image.frame.shape)
         return Regions(found, shapes)
 
     def _regions_of(self, image: MappedImage, min_area: float = 0) -> list[Region]:
@@ -510,7 +510,7 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
             image.canvas,
             self.heatmap_threshold_,
             image.geometry,
-            image.shape,
+            image.frame.shape,
             min_area=min_area,
             usual_peak=float(np.median(self._calibration_peaks)),
         )

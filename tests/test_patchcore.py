@@ -7,6 +7,7 @@ from conftest import make_detector
 from sklearn.utils import check_random_state
 
 from skad._bank import start_coreset
+from skad._images import Frame
 from skad._scoring.folds import N_FOLDS, split_images
 
 
@@ -157,7 +158,7 @@ class TestScores:
             pytest.importorskip("faiss")
         det = make_detector(whitening=0, **params).fit(good)
         patches = np.stack([embed(det, image) for image in good]).astype(np.float32)
-        inside = det.geometry_.footprints([good[0].shape[:2]], (4, 4))[0].mask.ravel()
+        inside = det.geometry_.footprints([Frame(good[0].shape[:2])], (4, 4))[0].mask.ravel()
         patches = patches[:, inside]
         # The generator draws the projection, the folds, the bank, and the bank of each fold.
         seed = int(check_random_state(0).randint(np.iinfo(np.int32).max))

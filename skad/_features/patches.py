@@ -160,6 +160,7 @@ class PatchesJoined:
     def __init__(self, maps: FeatureMaps) -> None:
         self.maps, self.n_images, self.device = maps, maps.n_images, maps.extractor.device
         self.sources = np.empty(0, dtype=np.int64)
+        self.footprints: list[Footprint] = []
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Embed all images and keep only their projections."""
@@ -169,11 +170,12 @@ class PatchesJoined:
         height, width = extractor.grid
         dim = extractor.dim if to_lower is None else to_lower.shape[1]
         projected = torch.empty((self.n_images * height * width, dim), device=device)
-        ends = [0]
-        for embedding, _ in self.per_image():
+        ends, self.footprints = [0], []
+        for embedding, footprint in self.per_image():
             end = ends[-1] + len(embedding)
             projected[ends[-1] : end] = embedding if to_lower is None else embedding @ to_lower
             ends.append(end)
+            self.footprints.append(footprint)
         self.sources = np.repeat(np.arange(self.n_images), np.diff(ends))
         return projected[: ends[-1]]
 
@@ -290,6 +292,11 @@ class TrainingPatches:
     def sources(self) -> np.ndarray:
         """The image of each patch, once they were projected."""
         return self._patches.sources
+
+    @property
+    def footprints(self) -> list[Footprint]:
+        """Where the patches of each image lie, once they were projected."""
+        return self._patches.footprints
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Return (N, p) projections by a (p, E) matrix, both maps in one; None: the mapped patches."""

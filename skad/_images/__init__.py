@@ -11,19 +11,23 @@ from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
-from .geometry import Footprint, Geometry, Size, as_size, height_and_width
+from .geometry import Footprint, Frame, Geometry, Pixels, Size, as_size, height_and_width
 from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks
+from .roi import RegionOfInterest, read_roi
 from .sources import ImageSource, as_image_source
 from .tables import refuse_other_kind, short_errors, warn_of_rows
 
 __all__ = [
     "CanvasCache",
     "Footprint",
+    "Frame",
     "Geometry",
     "ImageBatch",
     "ImageSource",
+    "Pixels",
+    "RegionOfInterest",
     "Size",
     "as_image_source",
     "as_ndarray",
@@ -37,6 +41,7 @@ __all__ = [
     "is_rows",
     "iter_batches",
     "one_call",
+    "read_roi",
     "refuse_other_kind",
     "refuse_single",
     "say_remarks",

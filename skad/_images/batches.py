@@ -11,7 +11,8 @@ import numpy as np
 
 from skad._common.forks import ObjectLock
 
-from .geometry import Geometry
+from .geometry import Frame, Geometry
+from .roi import RegionOfInterest
 from .sources import ImageSource
 from .threads import available_workers, ordered_map
 
@@ -27,13 +28,25 @@ class ImageBatch(NamedTuple):
         uint8; float32 in 0..1 if any of the images is float. uint8 becomes float32 by
         ``x.astype(float32) / float32(255)`` everywhere: the score of an image must not depend on
         its neighbours. It may be a view of the user's array: not to be written into.
-    shapes : list of (H, W)
-        Heights and widths of the images themselves.
+    frames : list of Frame
+        Height and width of each image, and its region of interest.
     """
 
     start: int
     pixels: np.ndarray
-    shapes: list[tuple[int, int]]
+    frames: list[Frame]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Heights and widths of the images themselves."""
+        return [frame.shape for frame in self.frames]
+
+
+class _Prepared(NamedTuple):
+    """An image on the canvas."""
+
+    canvas: np.ndarray
+    frame: Frame
 
 
 class CanvasCache:
@@ -48,18 +61,16 @@ class CanvasCache:
     def __init__(self, max_bytes: int | None) -> None:
         self.max_bytes = max_bytes
         self.n_bytes = 0
-        self._kept: dict[int, tuple[np.ndarray, tuple[int, int]]] = {}
+        self._kept: dict[int, _Prepared] = {}
         self._lock = ObjectLock()
 
-    def get(
-        self, i: int, prepare: Callable[[int], tuple[np.ndarray, tuple[int, int]]]
-    ) -> tuple[np.ndarray, tuple[int, int]]:
+    def get(self, i: int, prepare: Callable[[int], _Prepared]) -> _Prepared:
         """Take image `i` from memory, else from `prepare`."""
         if i in self._kept:
             return self._kept[i]
         prepared = prepare(i)
         with self._lock:
-            n_bytes = self.n_bytes + prepared[0].nbytes
+            n_bytes = self.n_bytes + prepared.canvas.nbytes
             if self.max_bytes is None or n_bytes <= self.max_bytes:
                 self._kept[i], self.n_bytes = prepared, n_bytes
         return prepared
@@ -73,6 +84,7 @@ def iter_batches(
     n_workers: int | None = None,
     order: np.ndarray | None = None,
     cache: CanvasCache | None = None,
+    roi: RegionOfInterest | None = None,
 ) -> Generator[ImageBatch, None, None]:
     """Stream a source in batches.
 
@@ -91,6 +103,8 @@ def iter_batches(
         Images of the source to stream, in this order; None: all, one after the other.
     cache : CanvasCache or None, default=None
         Shared by several passes over the same source.
+    roi : RegionOfInterest or None, default=None
+        What lies outside is made grey.
 
     Yields
     ------
@@ -112,9 +126,9 @@ def iter_batches(
     indices = range(len(source)) if order is None else order.tolist()
     n_workers = min(int(n_workers), len(indices))
     first = source.stacked(indices[:1]) if len(indices) else None
-    if first is not None and geometry.keeps(*first.shape[1:3]):
+    if first is not None and geometry.keeps(*first.shape[1:3]) and roi is None:
         return _ready_batches(source, int(batch_size), indices)
-    return _batches(source, geometry, int(batch_size), n_workers, indices, cache)
+    return _batches(source, geometry, int(batch_size), n_workers, indices, cache, roi)
 
 
 def _ready_batches(
@@ -124,7 +138,8 @@ def _ready_batches(
     for start in range(0, len(indices), batch_size):
         pixels = source.stacked(indices[start : start + batch_size])
         assert pixels is not None
-        yield ImageBatch(start, pixels, [pixels.shape[1:3]] * len(pixels))
+        height, width = pixels.shape[1:3]
+        yield ImageBatch(start, pixels, [Frame((height, width))] * len(pixels))
 
 
 def _batches(
@@ -134,12 +149,21 @@ def _batches(
     n_workers: int,
     indices: Sequence[int],
     cache: CanvasCache | None,
+    roi: RegionOfInterest | None,
 ) -> Generator[ImageBatch, None, None]:
-    def prepare(i: int) -> tuple[np.ndarray, tuple[int, int]]:
+    def prepare(i: int) -> _Prepared:
         image = source.load(i)
-        return geometry.apply(image), (image.shape[0], image.shape[1])
+        height, width = image.shape[:2]
+        if roi is None:
+            return _Prepared(geometry.apply(image), Frame((height, width)))
+        mask = roi.of(image, source.describe(i))
+        try:
+            geometry.pixels((height, width), mask)
+        except ValueError as error:
+            raise ValueError(f"{source.describe(i)}: {error}") from error
+        return _Prepared(geometry.apply(mask.blank(image)), Frame((height, width), mask))
 
-    def cached(i: int) -> tuple[np.ndarray, tuple[int, int]]:
+    def cached(i: int) -> _Prepared:
         return prepare(i) if cache is None else cache.get(i, prepare)
 
     # While the consumer computes on one batch, the next is made, and no worker waits meanwhile.
@@ -149,16 +173,14 @@ def _batches(
         for start, group in zip(
             range(0, len(indices), batch_size), _groups(images, batch_size), strict=True
         ):
-            canvases, shapes = zip(*group, strict=True)
-            yield ImageBatch(start, _stacked(canvases), list(shapes))
+            canvases, frames = zip(*group, strict=True)
+            yield ImageBatch(start, _stacked(canvases), list(frames))
     finally:
         # Not left to garbage collection: an error in the consumer keeps this frame alive.
         images.close()
 
 
-def _groups(
-    images: Iterator[tuple[np.ndarray, tuple[int, int]]], size: int
-) -> Iterator[list[tuple[np.ndarray, tuple[int, int]]]]:
+def _groups(images: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]:
     while group := list(islice(images, size)):
         yield group
 

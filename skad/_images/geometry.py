@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from .roi import Mask
 
 Size = int | tuple[int, int]
 """Of a canvas, in pixels: the side of a square, or height and width."""
@@ -22,6 +25,57 @@ Size = int | tuple[int, int]
 _MODES = ("squash", "pad", "crop")
 # The papers' 224 of 256 and 320 of 366.
 _CROP_RATIO = 0.875
+# Of a canvas pixel, or a patch, that must lie in a region of interest.
+_SHARE = 0.5
+
+
+@lru_cache(maxsize=32)
+def _footprint(
+    geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
+) -> Footprint:
+    mask = np.zeros(grid, dtype=bool)
+    r0, r1, c0, c1 = geometry.valid_cells(*shape, *grid)
+    mask[r0:r1, c0:c1] = True
+    if region is not None:
+        rows, columns = (
+            _overlaps(n, n_pixels) for n, n_pixels in zip(grid, geometry.canvas, strict=True)
+        )
+        mask &= _most(np.where(mask, rows @ _shares(geometry, region) @ columns.T, 0.0))
+    return Footprint(mask, geometry.pixels(shape, region))
+
+
+@lru_cache(maxsize=32)
+def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
+    """Tell which pixels of the canvas lie in a region."""
+    inside = _most(_shares(geometry, region))
+    inside.flags.writeable = False
+    return inside
+
+
+@lru_cache(maxsize=4)
+def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
+    """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
+    as_image = region.inside.astype(np.float32)[:, :, None].repeat(3, axis=2)
+    shares = geometry._place(as_image, "constant")[:, :, 0]
+    if shares.max() == 0:
+        raise ValueError(
+            "nothing of the region of interest lies in the crop that the network sees: use "
+            'geometry="squash" or "pad".'
+        )
+    return shares
+
+
+def _most(shares: np.ndarray) -> np.ndarray:
+    """Choose what lies inside by half at least; of a sliver, what lies inside most."""
+    return shares >= min(_SHARE, shares.max())
+
+
+def _overlaps(n_cells: int, side: int) -> np.ndarray:
+    """(n_cells, side) shares of each cell that lie in each pixel."""
+    edges = np.arange(n_cells + 1) * side / n_cells
+    pixels = np.arange(side)
+    last = np.minimum(edges[1:, None], pixels + 1)
+    return np.clip(last - np.maximum(edges[:-1, None], pixels), 0, None) * n_cells / side
 
 
 def height_and_width(size: Size) -> tuple[int, int]:
@@ -66,13 +120,26 @@ def as_size(value: Any) -> Size:
     return height if height == width else (height, width)
 
 
+Pixels = tuple[int, int, int, int] | np.ndarray
+"""Of a canvas, those that count: top, bottom, left, right, half-open; or a mask of its shape, bool."""
+
+
+class Frame(NamedTuple):
+    """What is known of an image beside its pixels."""
+
+    shape: tuple[int, int]
+    """Height and width."""
+    mask: Mask | None = None
+    """Its region of interest; None: all of it."""
+
+
 class Footprint(NamedTuple):
     """Where on the canvas an image lies."""
 
     mask: np.ndarray
-    """(h, w) bool: the patches that do not lie in padding."""
-    box: tuple[int, int, int, int]
-    """Canvas pixels that hold the image: top, bottom, left, right, half-open."""
+    """(h, w) bool: the patches that count: not those in padding, nor outside a region of interest."""
+    pixels: Pixels
+    """The pixels that count."""
 
 
 class NearestPixels(NamedTuple):
@@ -222,11 +289,14 @@ class Geometry:
             Of the same type. Bilinear with antialiasing; uint8 is rounded, as in the official
             pipelines. An image that has the size already is given back as it is.
         """
+        return self._place(image, "edge")
+
+    def _place(self, image: np.ndarray, padding: Any) -> np.ndarray:
         rows, columns = self._sides(*image.shape[:2])
         resized = _resized(image, rows.resized, columns.resized)
         shown = resized[rows.visible(), columns.visible()]
-        padding = (rows.padding(), columns.padding(), (0, 0))
-        return np.pad(shown, padding, mode="edge") if np.any(padding) else shown
+        width = (rows.padding(), columns.padding(), (0, 0))
+        return np.pad(shown, width, mode=padding) if np.any(width) else shown
 
     def keeps(self, height: int, width: int) -> bool:
         """Whether images of this size are given back as they are by `apply`."""
@@ -327,30 +397,32 @@ class Geometry:
         rows, columns = self._sides(height, width)
         return rows.nearest(), columns.nearest()
 
-    def footprints(
-        self, shapes: Sequence[tuple[int, int]], grid: tuple[int, int]
-    ) -> list[Footprint]:
+    def footprints(self, frames: Sequence[Frame], grid: tuple[int, int]) -> list[Footprint]:
         """Tell where on the canvas images lie, and which patches see them and not padding.
 
         Parameters
         ----------
-        shapes : sequence of (H, W)
-            Heights and widths of the images.
+        frames : sequence of Frame
+            Of the images.
         grid : tuple of two ints
             Rows and columns (h, w) of the patch grid.
 
         Returns
         -------
         list of Footprint
-            One per image; images of one size share theirs.
+            One per image; those of one size and mask share theirs. One patch at least counts.
         """
-        of_shape = {}
-        for height, width in set(shapes):
-            mask = np.zeros(grid, dtype=bool)
-            r0, r1, c0, c1 = self.valid_cells(height, width, *grid)
-            mask[r0:r1, c0:c1] = True
-            of_shape[height, width] = Footprint(mask, self.content(height, width))
-        return [of_shape[shape] for shape in shapes]
+        return [_footprint(self, *frame, grid) for frame in frames]
+
+    def pixels(self, shape: tuple[int, int], mask: Mask | None = None) -> Pixels:
+        """Tell which pixels of the canvas count: those that hold the image, and lie in its mask.
+
+        Raises
+        ------
+        ValueError
+            If none does: the mask lies outside of the crop.
+        """
+        return self.content(*shape) if mask is None else _pixels_in(self, mask)
 
     def valid_cells(
         self, height: int, width: int, grid_height: int, grid_width: int

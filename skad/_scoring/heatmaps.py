@@ -8,16 +8,14 @@ computed once.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
-from skad._images import Size, height_and_width
+from skad._images import Pixels, Size, height_and_width
 
-Box = tuple[int, int, int, int]
-"""Pixels of a canvas that hold an image: top, bottom, left, right, half-open."""
 ImageScore = str | float
 """What of a map, or of its patches, is the score of an image."""
 
@@ -34,22 +32,32 @@ class Heatmap(NamedTuple):
         """Turn an (h, w) grid into a float64 map of the canvas; see :func:`render`."""
         return render(grid, self.size, self.sigma)
 
-    def summary(self, grid: np.ndarray, box: Box, image_score: ImageScore = "map") -> float:
-        """Score an image by its map, without padding; see :func:`summarise`."""
-        return summarise(on_image(self.render(grid), box), image_score)
+    def summary(self, grid: np.ndarray, pixels: Pixels, image_score: ImageScore = "map") -> float:
+        """Score an image by its map, where it counts; see :func:`summarise`."""
+        return summarise(on_image(self.render(grid), pixels), image_score)
 
 
-def on_image(canvas: np.ndarray, box: Box) -> np.ndarray:
-    """Cut out the pixels of a canvas that hold the image."""
-    top, bottom, left, right = box
-    return canvas[top:bottom, left:right]
+def on_image(canvas: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Cut out the pixels of a canvas that count: a rectangle, or all of a mask one after the other."""
+    return canvas[_index(pixels)]
 
 
-def without_padding(canvas: np.ndarray, box: Box) -> np.ndarray:
-    """Keep the pixels of a canvas that hold the image; NaN elsewhere."""
-    seen = np.full(canvas.shape, np.nan)
-    on_image(seen, box)[...] = on_image(canvas, box)
-    return seen
+def put_on_image(canvas: np.ndarray, pixels: Pixels, values: np.ndarray) -> np.ndarray:
+    """Write values as `on_image` gives them into a canvas."""
+    canvas[_index(pixels)] = values
+    return canvas
+
+
+def without_padding(canvas: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Keep the pixels of a canvas that count; NaN elsewhere."""
+    return put_on_image(np.full(canvas.shape, np.nan), pixels, on_image(canvas, pixels))
+
+
+def _index(pixels: Pixels) -> Any:
+    if isinstance(pixels, np.ndarray):
+        return pixels
+    top, bottom, left, right = pixels
+    return slice(top, bottom), slice(left, right)
 
 
 def summarise(heatmap: np.ndarray, image_score: ImageScore) -> float:
@@ -57,8 +65,8 @@ def summarise(heatmap: np.ndarray, image_score: ImageScore) -> float:
 
     Parameters
     ----------
-    heatmap : ndarray of shape (H, W)
-        Without padding.
+    heatmap : ndarray of any shape
+        Its pixels, without padding.
     image_score : "map" or float
         "map": the highest value. A float in (0, 1]: the mean of this fraction of pixels, the most
         anomalous; one pixel at least.
@@ -80,7 +88,7 @@ def render(grid: np.ndarray, size: Size, sigma: float, align_corners: bool = Fal
     Parameters
     ----------
     grid : ndarray of shape (h, w)
-        Patch scores; NaN in padding, which must surround a full rectangle of scores.
+        Patch scores; NaN in padding and outside a region of interest.
     size : int or tuple of two ints
         Side of a square canvas, or height and width, in pixels.
     sigma : float
@@ -131,11 +139,14 @@ def on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def fill_padding(grid: np.ndarray) -> np.ndarray:
-    """Repeat the border of the scored rectangle into the NaN padding around it."""
+    """Fill NaN with the nearest value: the border of a scored rectangle is repeated around it."""
     inside = ~np.isnan(grid)
     if inside.all():
         return grid
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all():
+        nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+        return grid[tuple(nearest)]
     near_rows = np.clip(np.arange(grid.shape[0]), rows[0], rows[-1])
     near_columns = np.clip(np.arange(grid.shape[1]), columns[0], columns[-1])
     return grid[np.ix_(near_rows, near_columns)]

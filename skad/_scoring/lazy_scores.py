@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from skad._bank import LeaveOut
 from skad._images import Footprint
-from skad._scoring.heatmaps import Heatmap, fill_padding, on_grid, on_image, patches_under
+from skad._scoring.heatmaps import (
+    Heatmap,
+    fill_padding,
+    on_grid,
+    on_image,
+    patches_under,
+    put_on_image,
+)
 
 # While the highest score is looked for, so many patches are computed at first (mostly two or three
 # matter), and in every further round so many times more.
@@ -150,14 +157,14 @@ class MapPeak:
 
     def _rivals(self) -> NDArray[np.bool_]:
         """Pixels that may be the highest; `value` becomes the highest that is exact."""
-        mask, box = self._footprint
+        mask, pixels = self._footprint
         uncertain = (~self.scores.certain)[self._shown].astype(np.float64)
         self._bounds = self._heatmap.render(on_grid(self.scores.values, mask))
-        is_open = on_image(self._heatmap.render(uncertain), box) > 0
-        self.value = on_image(self._bounds, box)[~is_open].max(initial=-np.inf)
+        is_open = on_image(self._heatmap.render(uncertain), pixels) > 0
+        bounds = on_image(self._bounds, pixels)
+        self.value = bounds[~is_open].max(initial=-np.inf)
         rivals = np.zeros(self._bounds.shape, dtype=bool)
-        on_image(rivals, box)[...] = is_open & (on_image(self._bounds, box) >= self.value)
-        return rivals
+        return put_on_image(rivals, pixels, is_open & (bounds >= self.value))
 
     def _patches_of(self, pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Numbers of the patches that weigh on some pixels and are not computed."""

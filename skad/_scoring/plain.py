@@ -168,7 +168,7 @@ class Scorer:
         """
         if self.rule.image_score != "patch":
             grid = on_grid(scores, footprint.mask)
-            return self.heatmap.summary(grid, footprint.box, self.rule.image_score)
+            return self.heatmap.summary(grid, footprint.pixels, self.rule.image_score)
         top = scores.argmax()
         return float(self.score_patches(patches[top : top + 1], leave_out, weighted=True)[0])
 
@@ -206,7 +206,7 @@ class Scorer:
             grid = on_grid(scores, footprint.mask)
             yield TrainingScore(
                 self.score_image(patches, scores, footprint, source),
-                self.heatmap.summary(grid, footprint.box),
+                self.heatmap.summary(grid, footprint.pixels),
                 grid if grids else np.empty(0),
             )
 

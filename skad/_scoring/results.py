@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skad._images import Geometry
-from skad._scoring.heatmaps import Box, on_image, summarise, without_padding
+from skad._images import Frame, Geometry
+from skad._scoring.heatmaps import fill_padding, on_image, summarise, without_padding
 
 
 class BatchScores(NamedTuple):
@@ -56,29 +56,29 @@ class MappedImage(NamedTuple):
     """An image with its score and its map."""
 
     canvas: np.ndarray
-    """(S, S) float64, the map on the canvas that the network sees; NaN in padding."""
+    """Float64, the map on the canvas that the network sees; NaN where it does not count."""
     geometry: Geometry
     """How the image lies on it."""
-    shape: tuple[int, int]
-    """Height and width of the image."""
+    frame: Frame
+    """What is known of the image beside its pixels."""
     score: float
     """Anomaly score of the image."""
     peak: float
     """Highest value of the map."""
 
     @classmethod
-    def of(
-        cls,
-        canvas: np.ndarray,
-        box: Box,
-        geometry: Geometry,
-        shape: tuple[int, int],
-        score: float,
-    ) -> MappedImage:
-        """Leave out the padding of a map; `box` is what of the canvas holds the image."""
-        peak = summarise(on_image(canvas, box), "map")
-        return cls(without_padding(canvas, box), geometry, shape, score, peak)
+    def of(cls, canvas: np.ndarray, geometry: Geometry, frame: Frame, score: float) -> MappedImage:
+        """Leave out of a map what does not count."""
+        pixels = geometry.pixels(*frame)
+        peak = summarise(on_image(canvas, pixels), "map")
+        return cls(without_padding(canvas, pixels), geometry, frame, score, peak)
 
     def heatmap(self) -> np.ndarray:
-        """Interpolate the map at the pixels of the image: (H, W) float32, NaN outside a crop."""
-        return self.geometry.restore(self.canvas.astype(np.float32), *self.shape)
+        """Interpolate the map at the pixels of the image: (H, W) float32, NaN where it was not seen."""
+        (height, width), mask = self.frame
+        canvas = self.canvas.astype(np.float32)
+        if mask is None:
+            return self.geometry.restore(canvas, height, width)
+        found = self.geometry.restore(fill_padding(canvas), height, width)
+        found[~mask.inside] = np.nan
+        return found

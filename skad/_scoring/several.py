@@ -34,7 +34,7 @@ def score_held_out(
         grid = on_grid(patches, image.footprint.mask)
         peak = score
         if scorer.rule.image_score != "map":
-            peak = scorer.heatmap.summary(grid, image.footprint.box)
+            peak = scorer.heatmap.summary(grid, image.footprint.pixels)
         yield TrainingScore(score, peak, grid if grids else np.empty(0))
 
 

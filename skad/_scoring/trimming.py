@@ -142,7 +142,7 @@ def suspicions(
         grids = far.kthvalue(rank, dim=-1).values.clamp_min_(0).sqrt_().double().cpu().numpy()
         for i, footprint in zip(some.tolist(), footprints[start:], strict=False):
             grid = np.where(footprint.mask, grids[:, :, i - start], np.nan)
-            scores[i] = heatmap.summary(grid, footprint.box)
+            scores[i] = heatmap.summary(grid, footprint.pixels)
     return scores
 
 

@@ -247,7 +247,7 @@ def _embed(
     quotas = {value: max(1, max_patches // (labels == value).sum()) for value in np.unique(labels)}
     chosen, owners, i = [], [], 0
     for batch in detector._iter_batches(images):
-        footprints = detector.geometry_.footprints(batch.shapes, extractor.grid)
+        footprints = detector.geometry_.footprints(batch.frames, extractor.grid)
         embedded = extractor.embed(batch.pixels).cpu().numpy()
         for patches, footprint in zip(embedded, footprints, strict=True):
             inside = patches[footprint.mask.ravel()]

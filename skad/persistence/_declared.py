@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from skad._bank import Cover, MemoryBank
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector
-from skad._images import Geometry
+from skad._images import Geometry, RegionOfInterest
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
@@ -89,12 +91,22 @@ PARAMETERS: Mapping[str, Rule] = {
     "resize": optional(SIDE),
     "image_shape": optional(integers(1, 2**31)),
     "smoothing": number(0, 1e4),
+    "roi": Rule("None, a mask or the path of one", lambda v, n: _is_roi(v)),
     "memory": nothing(),
     "random_state": optional(SEED),
     "estimators": several(
         Rule("a pair of a name and a detector", lambda value, _: _is_pair(value)), 1, 999
     ),
 }
+
+
+def _is_roi(value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return True
+    try:
+        return np.ndim(value) == 2 and np.asarray(value).dtype.kind in "buif"
+    except ValueError:
+        return False
 
 
 def _is_pair(value: Any) -> bool:
@@ -143,6 +155,7 @@ _WHITENING: Table = {
     "whitening_": several(squares("float32"), 0, 1000, kinds=(list,)),
     "_rounding_gain": number(0),
 }
+_REGIONS: Table = {"roi_": optional(instance(RegionOfInterest))}
 # For a warm start.
 _TRAINING: Table = {
     "_resumable": {
@@ -166,6 +179,10 @@ _TRAINING: Table = {
 
 DECLARED: Mapping[type, Declared] = {
     Geometry: Declared({"mode": text(), "image_size": SIZE, "resize": optional(SIDE)}),
+    RegionOfInterest: Declared(
+        {"mask": array("bool", "roi_height", "roi_width"), "function": nothing()},
+        relations=(Relation("mask", "hold a pixel that counts", lambda s: s.mask.any()),),
+    ),
     FeatureSpec: Declared(
         {
             "backbone": text(),
@@ -226,7 +243,9 @@ DECLARED: Mapping[type, Declared] = {
             "image": instance(RobustScale),
         }
     ),
-    PatchCoreDetector: Declared(_OF_BANKS, (_GROWTH, _WHITENING, *_OF_ROWS), RELATED_BANKS),
+    PatchCoreDetector: Declared(
+        _OF_BANKS, (_GROWTH, _WHITENING, _REGIONS, *_OF_ROWS), RELATED_BANKS
+    ),
     ReConPatchDetector: Declared(
         {
             **_OF_BANKS,
@@ -235,7 +254,7 @@ DECLARED: Mapping[type, Declared] = {
             "loss_curve_": array("float64", "n_iter", finite=False),
             "n_iter_": integer(),
         },
-        (_GROWTH, _WHITENING, *_OF_ROWS),
+        (_GROWTH, _WHITENING, _REGIONS, *_OF_ROWS),
         (
             *RELATED_BANKS,
             Relation(
@@ -258,7 +277,7 @@ DECLARED: Mapping[type, Declared] = {
             "n_iter_": integer(),
             "validation_indices_": array("int64", "n_left_out", low=0),
         },
-        (_TRAINING, *_OF_ROWS),
+        (_TRAINING, _REGIONS, *_OF_ROWS),
         RELATED_NETWORK,
     ),
     ScoreFusionDetector: Declared(

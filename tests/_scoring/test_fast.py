@@ -51,7 +51,7 @@ def as_seen(scoring, good, defective):
     det = scoring[0]
     images = det._open(np.concatenate([good[:3], defective]), reset=False)
     (batch,) = det.set_params(batch_size=9)._iter_batches(images)
-    footprints = det.geometry_.footprints(batch.shapes, det._network.grid)
+    footprints = det.geometry_.footprints(batch.frames, det._network.grid)
     return Batch(0, batch.pixels, footprints)
 
 

@@ -149,7 +149,7 @@ class TestMapPeak:
         lazy = lazy_scores(exact * 1.02)
         peak = MapPeak(lazy, footprint, heatmap)
         compute([(lazy, peak.unknown)], score)
-        top, bottom, left, right = footprint.box
+        top, bottom, left, right = footprint.pixels
         whole = heatmap.render(on_grid(exact, footprint.mask))
         assert peak.value == whole[top:bottom, left:right].max()
         assert len(score.asked) < 0.7 * len(exact)
