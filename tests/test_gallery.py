@@ -13,6 +13,7 @@ PAGES = {
     "plot_coreset.py": ["coreset.png"],
     "plot_drift.py": ["drift.png"],
     "plot_whitening.py": ["spectrum.png"],
+    "plot_region_of_interest.py": ["region_of_interest.png"],
     "make_report.py": ["report.html"],
 }
 

@@ -16,7 +16,7 @@ from skad._scoring.regions import Region
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
 from skad.inspection._fitted import decode_once, map_images
-from skad.inspection._panels import STAR, colour_range, draw_panels
+from skad.inspection._panels import SEEN, STAR, colour_range, draw_panels
 from skad.inspection._shown import Shown
 from skad.model_selection._scorers import as_mask, list_masks
 from skad.model_selection._unwrap import unwrap_estimator
@@ -40,7 +40,8 @@ class HeatmapDisplay(Drawn):
     images : list of ndarray of shape (H, W, 3)
         uint8, or floats in 0..1.
     heatmaps : list of ndarray of shape (H, W)
-        Higher = more anomalous; NaN outside a centre crop.
+        Higher = more anomalous; NaN outside a region of interest or a centre crop, whose edge is a
+        dotted white line.
     threshold : float
         Level of the outline, where there are no `regions`.
     titles : sequence of str, default=None
@@ -248,10 +249,13 @@ class HeatmapDisplay(Drawn):
         )
         if low <= self.threshold <= high:
             self.colorbar_.ax.axhline(self.threshold, color=FOUND, linewidth=2.5)
-        self._explain(any(picture.mask is not None for picture in shown))
+        self._explain(
+            any(picture.mask is not None for picture in shown),
+            any(np.isnan(picture.heatmap).any() for picture in shown),
+        )
         return self
 
-    def _explain(self, with_truth: bool) -> None:
+    def _explain(self, with_truth: bool, with_edge: bool) -> None:
         """Draw the legend of outlines and star under all rows."""
         with LOADING:
             from matplotlib.lines import Line2D
@@ -262,7 +266,10 @@ class HeatmapDisplay(Drawn):
         ]
         if with_truth:
             entries.insert(1, Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))
-        # On grey: lime on white is hard to see.
+        if with_edge:
+            style = {"color": SEEN["colors"], "linestyle": SEEN["linestyles"], "linewidth": 2}
+            entries.append(Line2D([], [], label="edge of what is looked at", **style))
+        # On grey: lime and white on white are hard to see.
         self.figure_.legend(
             handles=entries,
             loc="outside lower center",

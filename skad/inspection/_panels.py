@@ -22,6 +22,10 @@ STAR: dict[str, Any] = {
 """Style of the mark on the most anomalous pixel."""
 
 
+SEEN: dict[str, Any] = {"colors": "white", "linewidths": 1.5, "linestyles": "dotted"}
+"""Style of the edge of what was looked at: a region of interest, or a crop."""
+
+
 def colour_range(shown: Sequence[Shown], threshold: float) -> tuple[float, float]:
     """Find the ends of a colour scale that several heat maps share.
 
@@ -64,6 +68,7 @@ def draw_panels(
     drawn = axes[1].imshow(heatmap, extent=where, cmap=cmap, vmin=vmin, vmax=vmax)
     axes[2].imshow(picture.image, extent=where)
     if min(heatmap.shape) > 1:  # contours need two rows: a 1 x F strip has none
+        _outline(axes[2], picture, np.isfinite(heatmap).astype(float), 0.5, **SEEN)
         if picture.mask is not None:
             _outline(axes[2], picture, picture.mask, 0.5, colors=TRUTH, linewidths=1.2)
         if picture.regions is None:
