@@ -9,6 +9,7 @@ ESTIMATORS = {
     "_fusion.py": "ScoreFusionDetector",
     "_patchcore.py": "PatchCoreDetector",
     "_reconpatch.py": "ReConPatchDetector",
+    "_register.py": "Register",
     "_recontrast.py": "ReContrastDetector",
 }
 

@@ -30,6 +30,7 @@ PUBLIC = [
     "skad.inspection",
     "skad.metrics",
     "skad.model_selection",
+    "skad.preprocessing",
     "skad.utils.estimator_checks",
 ]
 # What a page says, and what takes seconds instead.
