@@ -24,6 +24,7 @@ from skad._bank import (
 from skad._base import BaseImageDetector, naming
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress, say
+from skad._common.warn import warn_user
 from skad._features import (
     Canvases,
     Extractor,
@@ -39,7 +40,11 @@ from skad._features import (
     WhitenedExtractor,
     as_feature_store,
     default_image_size,
+    default_layers,
+    default_patch_size,
     folder_of,
+    is_plain_transformer,
+    layer_strides,
     learn_whitening,
     patch_extractor,
 )
@@ -87,11 +92,14 @@ class PatchCoreDetector(BaseImageDetector):
         ("skad_nano": from the package; "efficientnet_lite0": from the one that the extra ``lite``
         installs). A path: a .safetensors or .pth file; it may hold just the stages in use. None: random
         weights, always the same (for tests). Ignored for a network of your own.
-    layers : tuple of int, default=(2, 3)
-        Hierarchy layers, shallow to deep; layer j of a ResNet has stride 2^(j+1). The first fixes
-        the patch grid, the forward pass stops at the last.
-    patch_size : int, default=3
-        Side p of the neighbourhood around a grid point, odd.
+    layers : tuple of int or "auto", default="auto"
+        Layers of the backbone by their numbers, shallow to deep. The first fixes the patch grid, the
+        forward pass stops at the last. "auto": those of strides 8 and 16, which are (2, 3) of a ResNet
+        as in the paper; of a transformer, blocks at a quarter, a half, three quarters and the whole of
+        its depth. ``feature_spec_.layers`` is what became of it. Ignored for a network of your own.
+    patch_size : int or "auto", default="auto"
+        Side p of the neighbourhood that a patch is the mean of, odd. "auto": 3, as in the paper; 1 for a
+        transformer.
     aggregation : {"concat", "adaptive"}, default="concat"
         "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
         adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values
@@ -307,8 +315,8 @@ class PatchCoreDetector(BaseImageDetector):
         **BaseImageDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],
         "weights": [str, os.PathLike, None],
-        "layers": ["array-like"],
-        "patch_size": [Interval(Integral, 1, None, closed="left")],
+        "layers": ["array-like", StrOptions({"auto"})],
+        "patch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "aggregation": [StrOptions({"concat", "adaptive"})],
         "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
         "target_dim": [Interval(Integral, 1, None, closed="left")],
@@ -349,8 +357,8 @@ class PatchCoreDetector(BaseImageDetector):
         backbone="wide_resnet50_2.tv_in1k",
         *,
         weights="pretrained",
-        layers=(2, 3),
-        patch_size=3,
+        layers="auto",
+        patch_size="auto",
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
@@ -420,7 +428,8 @@ class PatchCoreDetector(BaseImageDetector):
     # ---------------------------------------------------------------- fitting
 
     def _begin_fit(self) -> None:
-        if self.patch_size % 2 == 0:
+        layers, patch_size = self._layers_and_patch_size()
+        if patch_size % 2 == 0:
             raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
         if self.b is not None and self.image_score != "patch" and not self._weighs_patches:
             raise ValueError(
@@ -430,15 +439,32 @@ class PatchCoreDetector(BaseImageDetector):
             )
         self.feature_spec_ = FeatureSpec(
             backbone=self.backbone if isinstance(self.backbone, str) else None,
-            layers=tuple(int(layer) for layer in self.layers),
+            layers=layers,
             image_size=self.geometry_.image_size,
-            patch_size=int(self.patch_size),
+            patch_size=patch_size,
             aggregation=self.aggregation,
             pretrain_dim=int(self.pretrain_dim),
             target_dim=int(self.target_dim),
             precision=self.precision,
         )
         self._folder_at_fit = folder_of(self.memory)
+
+    def _layers_and_patch_size(self) -> tuple[tuple[int, ...], int]:
+        """Tell what "auto" stands for, and warn of blocks of a transformer that have hardly begun."""
+        backbone, patch_size = self.backbone, self.patch_size
+        if isinstance(patch_size, str):
+            patch_size = default_patch_size(backbone)
+        if isinstance(self.layers, str):
+            return default_layers(backbone), int(patch_size)
+        layers = tuple(int(layer) for layer in self.layers)
+        if isinstance(backbone, str) and layers and is_plain_transformer(backbone):
+            depth = len(layer_strides(backbone))
+            if max(layers) < depth // 3:
+                warn_user(
+                    f"layers={layers} are among the first of the {depth} blocks of {backbone!r}, which "
+                    f'know little but edges: layers="auto" takes {default_layers(backbone)}.'
+                )
+        return layers, int(patch_size)
 
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool

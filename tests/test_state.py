@@ -80,6 +80,7 @@ OTHER = {
     "projection_dim": 8,
     "random_state": 7,
     "resize": 48,
+    "roi": [[1] * 48] * 40,
     "sigma": 2.0,
     "smoothing": 0.5,
     "stop_gradient": False,

@@ -1,6 +1,13 @@
 """Frozen backbones, patch embedding, and the patches of the training images."""
 
-from skad._features.backbones import default_image_size, load_backbone
+from skad._features.backbones import load_backbone
+from skad._features.defaults import (
+    default_image_size,
+    default_layers,
+    default_patch_size,
+    is_plain_transformer,
+    layer_strides,
+)
 from skad._features.extractor import (
     FeatureSpec,
     PatchExtractor,
@@ -45,8 +52,12 @@ __all__ = [
     "as_feature_store",
     "check_features",
     "default_image_size",
+    "default_layers",
+    "default_patch_size",
     "folder_of",
     "inside",
+    "is_plain_transformer",
+    "layer_strides",
     "learn_whitening",
     "load_backbone",
     "patch_extractor",

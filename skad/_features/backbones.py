@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import count
@@ -38,7 +39,7 @@ from skad._features.weight_files import (
     read_state_dict,
     weights_digest,
 )
-from skad._images import Size
+from skad._images import Size, height_and_width
 from skad._torch.accelerators import fused
 from skad._torch.devices import is_plain_mode
 
@@ -46,10 +47,6 @@ _N_CACHED = 4
 # Sides of the images, in pixels, that networks without a description are asked about.
 _PROBES = (64, 224)
 _RANDOM_WEIGHTS_SEED = 0
-# Side of the images, in pixels, that a network of the user's own is given by default.
-_IMAGE_SIZE = 224
-# Side for images that have as many pixels.
-_LARGE_SIZE = 320
 
 # Everything that is alive, so that what a detector holds is never built again; and the latest, which
 # stay alive by themselves.
@@ -90,8 +87,9 @@ def load_backbone(
         Fuse convolutions with what follows them: faster. What is fused cannot be trained, and its
         weights are not those of the file.
     image_size : int, tuple of two ints or None, default=None
-        Of the images, in pixels, that a network of the user's own is asked about: what answers
-        otherwise than before is built anew. None: it is not asked.
+        Of the images, in pixels. A model of timm's that is made for one size is made for this one; a
+        network of the user's own is asked about such an image, and built anew if it answers otherwise
+        than before. None: the size that timm's model is made for.
 
     Returns
     -------
@@ -109,17 +107,18 @@ def load_backbone(
     if isinstance(backbone, str):
         backbone = NETWORKS.get(backbone, backbone)
     own, fuse = isinstance(backbone, nn.Module), fuse and not is_plain_mode()
+    size = None if own else _other_size(backbone, image_size)
     # Two threads that miss the cache together must not build twice, and the random initialisation
     # borrows torch's global generator.
     with LOADING:
         while True:
             content = _content_of_network(backbone) if own else _content_of_name(backbone, weights)
-            key = (fuse, str(device), content, () if own else tuple(layers))
+            key = (fuse, str(device), content, () if own else tuple(layers), size)
             net = _alive.get(key)
             if net is not None and not (own and _is_outdated(net, backbone, image_size)):
                 break
             survive_forks()
-            net = _build(backbone, weights, tuple(layers), fuse).to(device)
+            net = _build(backbone, weights, tuple(layers), fuse, size).to(device)
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             # A file that was replaced while it was read is read again.
             if own or content == _content_of_name(backbone, weights):
@@ -129,38 +128,6 @@ def load_backbone(
         while len(_latest) > _N_CACHED:
             _latest.popitem(last=False)
         return net
-
-
-def default_image_size(backbone: str | nn.Module, side: float) -> int:
-    """Choose the side of the square that a backbone sees.
-
-    Parameters
-    ----------
-    backbone : str or torch.nn.Module
-    side : float
-        Usual shorter side of the images, in pixels. What is larger shows more at 320 px than at 224;
-        scaling up what is smaller shows nothing new.
-
-    Returns
-    -------
-    int
-        What the backbone is made for, or 320 if that is less and the images are larger. 224 for a
-        network of the user's own, which may take one size alone.
-
-    Raises
-    ------
-    ValueError
-        If timm does not know the name.
-    """
-    if not isinstance(backbone, str):
-        return _IMAGE_SIZE
-    name = NETWORKS.get(backbone, backbone)
-    _check_name(name)
-    config = _pretrained_config(name)
-    size = int(config.get("input_size", (_IMAGE_SIZE,))[-1])
-    if config.get("fixed_input_size") or side < _LARGE_SIZE:
-        return size
-    return max(size, _LARGE_SIZE)
 
 
 def _content_of_name(name: Any, weights: Any) -> tuple[object, ...]:
@@ -202,7 +169,23 @@ def _is_outdated(net: FeatureNet, backbone: Any, image_size: Size | None) -> boo
     return image_size is not None and not net.is_up_to_date(backbone, image_size)
 
 
-def _build(backbone: Any, weights: Any, layers: tuple[int, ...], fuse: bool) -> FeatureNet:
+def _other_size(name: Any, size: Size | None) -> tuple[int, int] | None:
+    """Return a size that a model is not made for, if it is made for one alone."""
+    if size is None:
+        return None
+    config = pretrained_config(name)
+    wanted = height_and_width(size)
+    is_other = config.get("fixed_input_size") and wanted != tuple(config["input_size"][1:])
+    return wanted if is_other else None
+
+
+def _build(
+    backbone: Any,
+    weights: Any,
+    layers: tuple[int, ...],
+    fuse: bool,
+    size: tuple[int, int] | None = None,
+) -> FeatureNet:
     if isinstance(backbone, nn.Module):
         _check_has_weights(backbone)
         configuration, _ = fingerprint(backbone, exact=False)
@@ -210,7 +193,7 @@ def _build(backbone: Any, weights: Any, layers: tuple[int, ...], fuse: bool) -> 
     _check_name(backbone)
     # The file is found before the network is built: its absence is the commoner error.
     file = _pretrained_file(backbone) if weights == "pretrained" else weights
-    config = _pretrained_config(backbone)
+    config = pretrained_config(backbone)
     model = _create(backbone, layers)
     if file is not None:
         # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one layer down.
@@ -219,9 +202,13 @@ def _build(backbone: Any, weights: Any, layers: tuple[int, ...], fuse: bool) -> 
         if backbone in PACKAGES and "conv_stem.weight" not in tensors:
             tensors = named_as_in_timm(tensors, backbone, file)
         load_weights(network, tensors, f"weights={quoted(file)}")
+    digest = weights_digest(model)
+    if size is not None:
+        model = _resized(model, backbone, layers, size)
     return _frozen(
         model,
         fuse,
+        digest=digest,
         mean=config.get("mean", IMAGENET_MEAN),
         std=config.get("std", IMAGENET_STD),
         channels=model.feature_info.channels(),
@@ -229,11 +216,52 @@ def _build(backbone: Any, weights: Any, layers: tuple[int, ...], fuse: bool) -> 
     )
 
 
-def _frozen(body: nn.Module, fuse: bool, **description: Any) -> FeatureNet:
+def _frozen(
+    body: nn.Module, fuse: bool, digest: str | None = None, **description: Any
+) -> FeatureNet:
     """Freeze a network, which is fused after its weights have been recognised."""
     freeze(body.eval())
-    digest = weights_digest(body)
+    digest = weights_digest(body) if digest is None else digest
     return FeatureNet(fused(body) if fuse else body, digest=digest, **description)
+
+
+def _resized(model: Any, name: str, layers: tuple[int, ...], size: tuple[int, int]) -> Any:
+    """Make a network with the weights of another for images of another size.
+
+    Transformers hold a vector per position: timm interpolates these in every pass, or once.
+    """
+    timm, height, width = import_timm(), *size
+    for option in ({"dynamic_img_size": True}, {"img_size": size}):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                other = timm.create_model(name, features_only=True, out_indices=layers, **option)
+            network = getattr(other, "model", other)
+            state = getattr(model, "model", model).state_dict()
+            network.load_state_dict(_interpolated(state, network))
+            return other
+        except TypeError:  # it does not know the option
+            continue
+        except (AssertionError, RuntimeError, ValueError) as error:
+            native = pretrained_config(name)["input_size"][1:]
+            raise ValueError(
+                f"backbone={name!r} is made for images of {native[0]} x {native[1]} pixels, and cannot "
+                f'be brought to {height} x {width}: {shortened(str(error))} Set image_size="auto".'
+            ) from error
+    return model
+
+
+def _interpolated(state: dict[str, torch.Tensor], network: Any) -> dict[str, torch.Tensor]:
+    """Bring weights that belong to positions to those of a network, as timm does for its own files."""
+    needed = {key: value.shape for key, value in network.state_dict().items()}
+    if any(needed.get(key) != value.shape for key, value in state.items()):
+        module = sys.modules[type(network).__module__]
+        state = getattr(module, "checkpoint_filter_fn", lambda state, _: state)(state, network)
+    grid, key = getattr(network, "tokens_spatial_shape", None), "pos_embed"
+    if grid is not None and key in needed and state[key].shape != needed[key]:
+        # Hiera, whose own function does not.
+        resample = import_timm().layers.resample_abs_pos_embed
+        state = {**state, key: resample(state[key], list(grid), num_prefix_tokens=0)}
+    return state
 
 
 def _check_has_weights(network: nn.Module) -> None:
@@ -274,7 +302,23 @@ def _check_name(name: str) -> None:
     raise ValueError(f"backbone={shortened(name)!r} is not a model that timm knows.{hint}")
 
 
-def _pretrained_config(name: str) -> dict[str, Any]:
+def pretrained_config(name: str) -> dict[str, Any]:
+    """Return what timm says about a network and its weights.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If timm does not know the name, or its tag.
+    """
+    _check_name(name)
     try:
         config = import_timm().models.get_pretrained_cfg(name)
     except RuntimeError as error:  # a tag that does not exist
@@ -287,8 +331,7 @@ def _pretrained_config(name: str) -> dict[str, Any]:
 
 def _pretrained_file(name: str) -> Path:
     if name not in _found or not _found[name].is_file():
-        _check_name(name)
-        bundled = _pretrained_config(name).get("file")
+        bundled = pretrained_config(name).get("file")
         if bundled:
             _found[name] = Path(bundled)
             _bundled.add(name)
@@ -305,7 +348,7 @@ def _hub_id(name: str) -> str:
             f"backbone={name!r} with weights='pretrained' needs its tag, because timm changes which "
             f"weights an untagged name stands for. Write one of: {', '.join(tagged) or 'none known'}."
         )
-    hub_id = _pretrained_config(name).get("hf_hub_id")
+    hub_id = pretrained_config(name).get("hf_hub_id")
     if not hub_id:
         raise ValueError(
             f"timm knows no pretrained weights for backbone={name!r}; "

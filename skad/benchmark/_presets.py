@@ -103,7 +103,14 @@ def _make(kind: Any, params: Params, seed: int, changes: Params) -> Any:
 # An image is as anomalous as its most anomalous patch, a bank holds 1 % of the patches, and features
 # are as the backbone makes them.
 _BY_PATCH = {"image_score": "patch"}
-_BANK = {**_BY_PATCH, "coreset_size": 0.01, "image_size": 224, "whitening": 0.0}
+_BANK = {
+    **_BY_PATCH,
+    "coreset_size": 0.01,
+    "image_size": 224,
+    "layers": (2, 3),
+    "patch_size": 3,
+    "whitening": 0.0,
+}
 
 # ---- PatchCore ------------------------------------------------------------------------------------
 

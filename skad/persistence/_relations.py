@@ -34,9 +34,14 @@ def _geometry_of(s: SimpleNamespace) -> Geometry:
 
 
 def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
-    params = {name: getattr(s.fit, name) for name in vars(spec)}
-    params |= {"layers": tuple(s.fit.layers), "image_size": s.geometry_.image_size}
-    return spec == FeatureSpec(**params)
+    # What "auto" stands for may change: it is the one of the fit.
+    params = {
+        name: getattr(spec, name) if getattr(s.fit, name) == "auto" else getattr(s.fit, name)
+        for name in vars(spec)
+        if name not in ("layers", "image_size")
+    }
+    layers = spec.layers if isinstance(s.fit.layers, str) else tuple(s.fit.layers)
+    return spec == FeatureSpec(**params, layers=layers, image_size=s.geometry_.image_size)
 
 
 def _knows_index(index: str, bank: MemoryBank) -> bool:

@@ -103,6 +103,16 @@ def flag() -> Rule:
     return Rule("True or False", lambda value, _: isinstance(value, bool))
 
 
+def or_auto(rule: Rule) -> Rule:
+    """Ask for what a rule says, or "auto"."""
+    return Rule(
+        f'"auto" or {rule.says}',
+        lambda value, lengths: (
+            value == "auto" if isinstance(value, str) else rule.holds(value, lengths)
+        ),
+    )
+
+
 def nothing() -> Rule:
     """Ask for None, since such a thing never comes from a file."""
     return Rule("None in a file", lambda value, _: value is None)

@@ -544,3 +544,68 @@ print("imported", torchvision.__version__)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert result.stdout.startswith("imported"), result.stderr
+
+
+# ---- sizes that networks are not made for ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "option"),
+    [
+        ("deit_tiny_patch16_224", (96, 128), {"dynamic_img_size": True}),
+        ("vit_small_patch14_dinov2", (56, 70), {"dynamic_img_size": True}),
+        ("eva02_tiny_patch14_224", (56, 70), {"dynamic_img_size": True}),
+        ("swin_tiny_patch4_window7_224", (64, 96), {"dynamic_img_size": True}),
+        ("mvitv2_tiny", (96, 96), {"img_size": (96, 96)}),
+    ],
+)
+def test_transformers_take_other_sizes(name, size, option):
+    """As timm's own network with these weights, made for this size."""
+    timm = home.import_timm()
+    layers = (1, 2)
+    net = load_backbone(name, None, layers, CPU, image_size=size)
+    pixels = home.probe_image(size)
+    found = net(pixels)
+    assert net.digest == load_backbone(name, None, layers, CPU).digest
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        native = timm.create_model(name, features_only=True, out_indices=layers)
+        theirs = timm.create_model(name, **option).eval()
+    weights = getattr(native, "model", native).state_dict()
+    weights = {key.replace("layers_", "layers."): value for key, value in weights.items()}
+    if "img_size" in option:
+        weights = sys.modules[type(theirs).__module__].checkpoint_filter_fn(weights, theirs)
+    theirs.load_state_dict(weights, strict=False)
+    normalised = (pixels.float() / 255 - net.mean.reshape(3)) / net.std.reshape(3)
+    with torch.inference_mode():
+        expected = theirs.forward_intermediates(
+            normalised.permute(0, 3, 1, 2),
+            indices=list(layers),
+            intermediates_only=True,
+            norm=False,
+        )
+    for ours, reference in zip(found, expected, strict=True):
+        if reference.shape != ours.shape:
+            reference = reference.permute(0, 3, 1, 2)
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_one_network_of_each_size():
+    first, second, again = (
+        load_backbone("deit_tiny_patch16_224", None, (1, 2), CPU, image_size=size)
+        for size in (96, 128, 96)
+    )
+    assert first is again is not second
+    native = load_backbone("deit_tiny_patch16_224", None, (1, 2), CPU, image_size=224)
+    assert native is load_backbone("deit_tiny_patch16_224", None, (1, 2), CPU)
+    # Networks that take any size are one.
+    assert load_backbone("resnet10t", None, (1,), CPU, image_size=64) is load_backbone(
+        "resnet10t", None, (1,), CPU, image_size=96
+    )
+
+
+def test_a_size_that_the_weights_cannot_be_brought_to():
+    with pytest.raises(ValueError, match=r"'levit_128s' is made for .*224 x 224.*256 x 256"):
+        load_backbone("levit_128s", None, (0, 1), CPU, image_size=256)
+    with pytest.raises(ValueError, match=r"'mvitv2_tiny'.*cannot be brought to 64 x 96"):
+        load_backbone("mvitv2_tiny", None, (0, 1), CPU, image_size=(64, 96))

@@ -4,9 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from skad._features import backbones, lite
+from skad._features import backbones, default_image_size, lite, load_backbone
 from skad._features._timm import import_timm
-from skad._features.backbones import default_image_size, load_backbone
 from skad._features.weight_files import MissingWeightsError
 
 CPU = torch.device("cpu")

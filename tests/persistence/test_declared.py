@@ -28,7 +28,7 @@ def make_fusion():
 
 
 MAKERS = {
-    "patchcore": lambda: make_detector(coreset_size=6),
+    "patchcore": lambda: make_detector(coreset_size=6, layers=(2, 3), patch_size=3),
     "reconpatch": lambda: make_reconpatch(coreset_size=6, epochs=1),
     "recontrast": lambda: make_recontrast(**TINY, max_iter=2, warm_start=True),
     "fusion": make_fusion,
