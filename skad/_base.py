@@ -109,7 +109,7 @@ class BaseImageDetector(BaseDetector):
 
     Parameters
     ----------
-    image_size, geometry, resize, image_shape, image_score, smoothing, batch_size, device, precision
+    image_size, geometry, resize, image_shape, roi, image_score, smoothing, batch_size, device, precision
         As in :class:`skad.PatchCoreDetector`.
     n_jobs, contamination, target_false_alarm_rate, random_state, verbose
         As in :class:`skad.PatchCoreDetector`.
@@ -138,7 +138,7 @@ class BaseImageDetector(BaseDetector):
     ...         with progress.stage("template", len(images)) as advance:
     ...             batches = list(self._iter_batches(images))
     ...             X = np.concatenate([self._grey(batch) for batch in batches])
-    ...             shapes = [shape for batch in batches for shape in batch.shapes]
+    ...             frames = [frame for batch in batches for frame in batch.frames]
     ...             advance(len(images))
     ...         n, total, squares = len(X), X.sum(0), (X**2).sum(0)
     ...         self.mean_, self.scale_ = self._mean_and_scale(n, total, squares)
@@ -148,7 +148,7 @@ class BaseImageDetector(BaseDetector):
     ...         ]) if n > 1 else self._distances(X, self.mean_, self.scale_)
     ...         in_sample = self._distances(X, self.mean_, self.scale_)
     ...         scores, whole = (
-    ...             np.array([self._image_score(*one) for one in zip(found, shapes)])
+    ...             np.array([self._image_score(*one) for one in zip(found, frames)])
     ...             for found in (held_out, in_sample)
     ...         )
     ...         return TrainingScores(scores if n > 1 else None, whole, scores, held_out)
@@ -475,18 +475,18 @@ class BaseImageDetector(BaseDetector):
         roi = self._roi()
         mask = None if roi is None else roi.of_shape()
         if roi is not None and mask is not None:
-            for i in range(len(images)):
-                roi.check_shape(images.shape(i), images.describe(i))
-            self.geometry_.pixels(images.shape(0), mask)
+            for i, shape in images.known_shapes():  # others are checked when they are read
+                roi.check_shape(shape, images.describe(i))
+            self.geometry_.pixels(mask.inside.shape, mask)
 
     def _warn_of_aspect(self, images: ImageSource) -> None:
         """Warn of images that lose their shape on the canvas, more than twofold; rows have none."""
         if hasattr(self, "n_features_in_") and self.image_shape is None:
             return
-        factors = [self.geometry_.distortion(*images.shape(i)) for i in range(len(images))]
-        worst = int(np.argmax(factors))
-        if factors[worst] > _ASPECT:
-            n = sum(factor > _ASPECT for factor in factors)
+        factors = {i: self.geometry_.distortion(*shape) for i, shape in images.known_shapes()}
+        worst = max(factors, key=lambda i: factors[i], default=None)
+        if worst is not None and factors[worst] > _ASPECT:
+            n = sum(factor > _ASPECT for factor in factors.values())
             height, width = images.shape(worst)
             warn_user(
                 f"{n} of {len(images)} images are squeezed more than twofold to {self.image_size_} "

@@ -18,7 +18,14 @@ from skad._common.memory import parse_bytes, temporary_array
 from skad._common.progress import Advance, FitProgress
 from skad._common.warn import warn_user
 from skad._features import BackboneIdentity, FeatureNet, load_backbone
-from skad._images import CanvasCache, Frame, ImageBatch, ImageSource
+from skad._images import (
+    CanvasCache,
+    Frame,
+    ImageBatch,
+    ImageSource,
+    as_size,
+    height_and_width,
+)
 from skad._learning import (
     ReContrastNetwork,
     ReContrastSettings,
@@ -324,7 +331,7 @@ class ReContrastDetector(BaseImageDetector):
     # ---------------------------------------------------------------- fitting
 
     def _begin_fit(self) -> None:
-        for side in self.geometry_.canvas:
+        for side in height_and_width(as_size(self.image_size)):
             if side % _STRIDE:
                 below = side // _STRIDE * _STRIDE
                 sizes = " or ".join(str(size) for size in (below, below + _STRIDE) if size)

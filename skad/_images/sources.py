@@ -130,6 +130,15 @@ class ImageSource:
             self._seen[position] = shape
         return shape
 
+    def known_shapes(self) -> list[tuple[int, tuple[int, int]]]:
+        """Tell the number, height and width of each image that need not be read as a whole for that."""
+        known = (
+            i
+            for i in range(len(self))
+            if self._position(i) in self._seen or not is_late(self._items[self._position(i)])
+        )
+        return [(i, self.shape(i)) for i in known]
+
     def describe(self, i: int) -> str:
         """Name one image for an error message.
 

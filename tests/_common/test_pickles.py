@@ -162,7 +162,11 @@ class TestTypesToTrust:
 
     def test_are_minimal(self, good, dumped, tmp_path):
         """Each is asked for by some detector."""
-        others = (make_detector(memory=FeatureStore(tmp_path)), make_detector(backbone=Pooled()))
+        others = (
+            make_detector(memory=FeatureStore(tmp_path)),
+            make_detector(backbone=Pooled()),
+            make_detector(roi=np.ones(good.shape[1:3])),
+        )
         files = [dumped(name)[2] for name in self.MAKERS]
         files += [skops.io.dumps(detector.fit(good)) for detector in others]
         asked = {kind for data in files for kind in skops.io.get_untrusted_types(data=data)}

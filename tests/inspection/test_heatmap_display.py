@@ -85,13 +85,15 @@ def test_star_outline_and_colour_bar(good):
     display = HeatmapDisplay.from_predictions(good[:1], [heatmap], threshold=1.0)
     (star,) = display.axes_[0, 2].lines
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (33, 12)
-    (outline,) = display.axes_[0, 2].collections
+    edge, outline = display.axes_[0, 2].collections
     x, y = outline.get_paths()[0].vertices.T
     assert (x.min(), x.max(), y.min(), y.max()) == (29.5, 39.5, 9.5, 19.5)
+    x, y = edge.get_paths()[0].vertices.T
+    assert (x.max(), y.max()) == (4.5, 0.5)
     (mark,) = display.colorbar_.ax.lines
     assert list(mark.get_ydata()) == [1.0, 1.0]
     texts = [text.get_text() for text in display.figure_.legends[0].get_texts()]
-    assert texts == ["above 1", "highest pixel"]
+    assert texts == ["above 1", "highest pixel", "edge of what is looked at"]
 
 
 def test_one_scale_for_all_maps(good):
