@@ -29,7 +29,7 @@ _CROP_RATIO = 0.875
 _SHARE = 0.5
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _footprint(
     geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
 ) -> Footprint:
@@ -44,7 +44,7 @@ def _footprint(
     return Footprint(mask, geometry.pixels(shape, region))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
     """Tell which pixels of the canvas lie in a region."""
     inside = _most(_shares(geometry, region))
@@ -52,11 +52,15 @@ def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
     return inside
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
     """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
-    as_image = region.inside.astype(np.float32)[:, :, None].repeat(3, axis=2)
-    shares = geometry._place(as_image, "constant")[:, :, 0]
+    rows, columns = geometry._sides(*region.inside.shape)
+    picture = Image.fromarray(region.inside.astype(np.uint8) * np.uint8(255))
+    size = (columns.resized, rows.resized)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    shown = resized[rows.visible(), columns.visible()]
+    shares = np.pad(shown, (rows.padding(), columns.padding())).astype(np.float32) / 255
     if shares.max() == 0:
         raise ValueError(
             "nothing of the region of interest lies in the crop that the network sees: use "
@@ -289,14 +293,11 @@ class Geometry:
             Of the same type. Bilinear with antialiasing; uint8 is rounded, as in the official
             pipelines. An image that has the size already is given back as it is.
         """
-        return self._place(image, "edge")
-
-    def _place(self, image: np.ndarray, padding: Any) -> np.ndarray:
         rows, columns = self._sides(*image.shape[:2])
         resized = _resized(image, rows.resized, columns.resized)
         shown = resized[rows.visible(), columns.visible()]
-        width = (rows.padding(), columns.padding(), (0, 0))
-        return np.pad(shown, width, mode=padding) if np.any(width) else shown
+        padding = (rows.padding(), columns.padding(), (0, 0))
+        return np.pad(shown, padding, mode="edge") if np.any(padding) else shown
 
     def keeps(self, height: int, width: int) -> bool:
         """Whether images of this size are given back as they are by `apply`."""

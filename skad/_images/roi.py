@@ -19,6 +19,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from skad._common.text import shortened
 
+# A mask of several labels has no more of them.
+_MOST_VALUES = 32
 # The mean colour of ImageNet: what a network takes for nothing in particular.
 _GREY = np.array([124, 116, 104], dtype=np.uint8)
 
@@ -154,7 +156,7 @@ def read_roi(roi: Any) -> RegionOfInterest | None:
         return RegionOfInterest(function=roi)
     if isinstance(roi, str | os.PathLike):
         return RegionOfInterest(_read_file(Path(roi)))
-    return RegionOfInterest(_as_mask(roi, "roi is"))
+    return RegionOfInterest(_few_values(_as_mask(roi, "roi is"), np.asarray(roi), "roi"))
 
 
 def _as_mask(value: Any, subject: str) -> np.ndarray:
@@ -177,6 +179,18 @@ def _as_mask(value: Any, subject: str) -> np.ndarray:
     return mask
 
 
+def _few_values(mask: np.ndarray, array: np.ndarray, name: str) -> np.ndarray:
+    """Refuse what looks like a photograph: nearly all of it would count, in silence."""
+    n_values = len(np.unique(array))
+    if n_values > _MOST_VALUES:
+        raise ValueError(
+            f"{name} holds {n_values} different numbers, as a photograph does, or a mask that was saved "
+            "as JPEG or with soft edges. A mask is zero outside, and anything else inside: compare it "
+            "with a threshold, and save it as PNG."
+        )
+    return mask
+
+
 def _read_file(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"roi='{path}': there is no such file.")
@@ -190,10 +204,11 @@ def _read_file(path: Path) -> np.ndarray:
             f"roi='{path}' is neither an image nor JSON as LabelMe or COCO write it "
             f"({type(error).__name__}: {error})."
         ) from error
+    name = f"roi='{path}'"
     if pixels.ndim == 3:
         # Colours count, transparency does not.
-        pixels = pixels[:, :, : 3 if pixels.shape[2] > 2 else 1].any(axis=2)
-    return _as_mask(pixels, f"roi='{path}' is")
+        pixels = pixels[:, :, : 3 if pixels.shape[2] > 2 else 1].max(axis=2)
+    return _few_values(_as_mask(pixels, f"{name} is"), pixels, name)
 
 
 def _read_polygons(path: Path) -> np.ndarray:

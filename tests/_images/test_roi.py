@@ -119,6 +119,19 @@ def test_what_is_no_mask_is_refused(value, message):
         read_roi(value)
 
 
+def test_photographs_are_no_masks(tmp_path):
+    photograph = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.uint8)
+    Image.fromarray(photograph).save(tmp_path / "part.png")
+    mask = np.pad(half(), 20).astype(np.uint8) * 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=30)
+    for value in (photograph, tmp_path / "part.png", tmp_path / "mask.jpg"):
+        with pytest.raises(ValueError, match=r"different numbers, as a photograph.*save it as PNG"):
+            read_roi(value)
+    np.testing.assert_array_equal(
+        read_roi(half() * np.arange(60)).mask, half() & (np.arange(60) > 0)
+    )
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"shapes": []}', '{"shapes": [{}]}'])
 def test_other_files_are_refused_by_name(content, tmp_path):
     for name in ("roi.json", "roi.png"):
