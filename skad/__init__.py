@@ -6,8 +6,8 @@ torch nor timm nor faiss.
 Examples
 --------
 >>> import skad
->>> skad.PatchCoreDetector().get_params()["layers"]
-(2, 3)
+>>> skad.PatchCoreDetector().get_params()["n_neighbors"]
+1
 """
 
 from importlib import import_module

@@ -22,6 +22,7 @@ from skad.utils.estimator_checks import (
 DETECTORS = [
     make_detector(image_size=64),
     make_detector(image_size=64, geometry="pad", b=2, image_score="patch"),
+    make_detector(image_size=(64, 96)),
     make_reconpatch(image_size=64, epochs=1, train_batch_size=512),
     make_recontrast(max_iter=6),
     ScoreFusionDetector(

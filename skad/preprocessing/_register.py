@@ -10,6 +10,7 @@ from scipy.ndimage import shift as shifted
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skad._common.forks import LOADING
 from skad._common.labels import good_images
 from skad._common.warn import warn_user
 from skad._images import ImageSource, as_image_source, one_call
@@ -242,7 +243,8 @@ class Register(TransformerMixin, BaseEstimator):
 
 def _phase_correlation() -> Any:
     try:
-        from skimage.registration import phase_cross_correlation
+        with LOADING:
+            from skimage.registration import phase_cross_correlation
     except ImportError as error:
         raise ImportError(
             "Register needs scikit-image, which finds the shifts: pip install scikit-image."
