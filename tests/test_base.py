@@ -277,7 +277,7 @@ class TestGuards:
             ValueError, match=r"layers, n_neighbors changed after fit.*layers='auto'"
         ):
             det.predict(good)
-        det.set_params(n_neighbors=1, layers=(2, 3)).predict(good)
+        det.set_params(n_neighbors=1, layers="auto").predict(good)
 
     def test_a_fit_that_fails_leaves_no_mixed_state(self, good):
         det = make_detector().fit(good)
