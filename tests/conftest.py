@@ -1,6 +1,8 @@
 """Small detectors and images that all tests share."""
 
 import os
+import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +18,25 @@ def pytest_configure(config):
     """All tests but those of a GPU run on the CPU, whose results are the same to the last bit."""
     if "gpu" not in config.option.markexpr.replace("not gpu", ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session, exitstatus):
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+def pytest_unconfigure(config):
+    """End at once after a failure, if threads would be waited for.
+
+    What a failed test has made stays alive, a progress bar of scikit-learn's among it, whose threads
+    end with it and not before.
+    """
+    waited_for = [thread for thread in threading.enumerate() if not thread.daemon]
+    if config.stash.get(STATUS, 0) and len(waited_for) > 1 and not hasattr(config, "workerinput"):
+        sys.stdout.flush()
+        os._exit(config.stash[STATUS])
 
 
 SHARED = Path(os.environ.get("SKAD_SHARED", Path(__file__).parents[2] / "shared"))
