@@ -34,7 +34,7 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 # Not our pages: nothing is fetched to link to them.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(sklearn|numpy)\..*")]
+nitpick_ignore_regex = [(r"py:.*", r"(sklearn|numpy|skimage)\..*")]
 suppress_warnings = ["config.cache"]  # the gallery's configuration holds a function
 
 myst_heading_anchors = 3
@@ -43,7 +43,7 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 autodoc_default_options = {
     "members": True,
-    "inherited-members": "BaseEstimator,Sequence,object",
+    "inherited-members": "BaseEstimator,_SetOutputMixin,Sequence,object",
     "exclude-members": "get_metadata_routing",
 }
 autodoc_typehints = "none"
