@@ -583,7 +583,7 @@ class PatchCoreDetector(BaseImageDetector):
         progress = FitProgress(self, len(self._growth_stages), X, y)
         # Worked out on a snapshot: what fails, and who predicts meanwhile, finds the old detector.
         before, grown = vars(self), self._as_fitted()
-        images.check(grown._smallest_side())
+        grown._check_images(images)
         with progress.fitting(), naming(images):
             grown._grow(images, progress)
         if vars(self) is not before:

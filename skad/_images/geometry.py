@@ -29,59 +29,6 @@ _CROP_RATIO = 0.875
 _SHARE = 0.5
 
 
-@lru_cache(maxsize=8)
-def _footprint(
-    geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
-) -> Footprint:
-    mask = np.zeros(grid, dtype=bool)
-    r0, r1, c0, c1 = geometry.valid_cells(*shape, *grid)
-    mask[r0:r1, c0:c1] = True
-    if region is not None:
-        rows, columns = (
-            _overlaps(n, n_pixels) for n, n_pixels in zip(grid, geometry.canvas, strict=True)
-        )
-        mask &= _most(np.where(mask, rows @ _shares(geometry, region) @ columns.T, 0.0))
-    return Footprint(mask, geometry.pixels(shape, region))
-
-
-@lru_cache(maxsize=8)
-def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
-    """Tell which pixels of the canvas lie in a region."""
-    inside = _most(_shares(geometry, region))
-    inside.flags.writeable = False
-    return inside
-
-
-@lru_cache(maxsize=8)
-def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
-    """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
-    rows, columns = geometry._sides(*region.inside.shape)
-    picture = Image.fromarray(region.inside.astype(np.uint8) * np.uint8(255))
-    size = (columns.resized, rows.resized)
-    resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
-    shown = resized[rows.visible(), columns.visible()]
-    shares = np.pad(shown, (rows.padding(), columns.padding())).astype(np.float32) / 255
-    if shares.max() == 0:
-        raise ValueError(
-            "nothing of the region of interest lies in the crop that the network sees: use "
-            'geometry="squash" or "pad".'
-        )
-    return shares
-
-
-def _most(shares: np.ndarray) -> np.ndarray:
-    """Choose what lies inside by half at least; of a sliver, what lies inside most."""
-    return shares >= min(_SHARE, shares.max())
-
-
-def _overlaps(n_cells: int, side: int) -> np.ndarray:
-    """(n_cells, side) shares of each cell that lie in each pixel."""
-    edges = np.arange(n_cells + 1) * side / n_cells
-    pixels = np.arange(side)
-    last = np.minimum(edges[1:, None], pixels + 1)
-    return np.clip(last - np.maximum(edges[:-1, None], pixels), 0, None) * n_cells / side
-
-
 def height_and_width(size: Size) -> tuple[int, int]:
     """Spell a size out.
 
@@ -480,6 +427,60 @@ def _first(is_first: bool, sizes: tuple[int, int], lengths: tuple[int, int]) -> 
     """Size and length of the first side, or of the second."""
     i = 0 if is_first else 1
     return sizes[i], lengths[i]
+
+
+@lru_cache(maxsize=8)
+def _footprint(
+    geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
+) -> Footprint:
+    mask = np.zeros(grid, dtype=bool)
+    r0, r1, c0, c1 = geometry.valid_cells(*shape, *grid)
+    mask[r0:r1, c0:c1] = True
+    if region is not None:
+        rows, columns = (
+            _overlaps(n, n_pixels) for n, n_pixels in zip(grid, geometry.canvas, strict=True)
+        )
+        shares = rows @ _shares(geometry, region) @ columns.T
+        # A sliver at the rim may lie in a cell with its centre in padding: the next one stands for it.
+        row, column = np.unravel_index(shares.argmax(), grid)
+        fullest = np.clip(row, r0, r1 - 1), np.clip(column, c0, c1 - 1)
+        mask &= shares >= _SHARE
+        mask[fullest] = True
+    return Footprint(mask, geometry.pixels(shape, region))
+
+
+@lru_cache(maxsize=8)
+def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
+    """Tell which pixels of the canvas lie in a region."""
+    shares = _shares(geometry, region)
+    inside = shares >= min(_SHARE, shares.max())  # of a sliver, what lies inside most
+    inside.flags.writeable = False
+    return inside
+
+
+@lru_cache(maxsize=8)
+def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
+    """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
+    rows, columns = geometry._sides(*region.inside.shape)
+    picture = Image.fromarray(region.inside.astype(np.uint8) * np.uint8(255))
+    size = (columns.resized, rows.resized)
+    resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+    shown = resized[rows.visible(), columns.visible()]
+    shares = np.pad(shown, (rows.padding(), columns.padding())).astype(np.float32) / 255
+    if shares.max() == 0:
+        raise ValueError(
+            "nothing of the region of interest lies in the crop that the network sees: use "
+            'geometry="squash" or "pad".'
+        )
+    return shares
+
+
+def _overlaps(n_cells: int, side: int) -> np.ndarray:
+    """(n_cells, side) shares of each cell that lie in each pixel."""
+    edges = np.arange(n_cells + 1) * side / n_cells
+    pixels = np.arange(side)
+    last = np.minimum(edges[1:, None], pixels + 1)
+    return np.clip(last - np.maximum(edges[:-1, None], pixels), 0, None) * n_cells / side
 
 
 def _is_side(size: object) -> bool:

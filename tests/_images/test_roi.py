@@ -223,6 +223,16 @@ def test_of_a_sliver_the_fullest_patch_counts():
     assert np.argwhere(footprint.pixels).tolist() == [[10, 20], [11, 20]]
 
 
+def test_a_sliver_at_the_rim_of_padding():
+    """The image fills canvas rows 14 to 34; those of 8 pixels with their centre on it begin at 16."""
+    mask = np.zeros((40, 96), bool)
+    mask[:2, 40:56] = True
+    (footprint,) = Geometry("pad", 48).footprints([Frame((40, 96), Mask(mask))], (6, 6))
+    assert footprint.mask.sum() == 1
+    assert footprint.mask[2, 2:4].any()
+    assert footprint.pixels.any(axis=1).nonzero()[0].tolist() == [14]
+
+
 def test_outside_of_the_crop_is_refused():
     mask = np.zeros((40, 80), bool)
     mask[:, :3] = True
