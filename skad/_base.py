@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from skad._common.labels import good_images
+from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress
 from skad._common.warn import warn_user
 from skad._images import (
@@ -30,16 +31,19 @@ from skad._images import (
     ImageSource,
     RegionOfInterest,
     Size,
+    Tiling,
     as_image_source,
     as_size,
+    as_tiles,
     is_rows,
     iter_batches,
+    make_tiling,
     read_roi,
     refuse_other_kind,
     short_errors,
     warn_of_rows,
 )
-from skad._scoring.heatmaps import on_image, render, summarise
+from skad._scoring.heatmaps import Heatmap, RenderedMap, on_image, summarise
 from skad._scoring.results import BatchScores, MappedImage, TrainingScores
 from skad._sklearn_compat import (
     Interval,
@@ -94,6 +98,8 @@ class BaseImageDetector(BaseDetector):
     ``_begin_fit()``
         Before any work: refuse parameters that do not go together, and set what follows from them alone.
         Default: nothing.
+    ``_deepest_stride()``
+        Pixels between positions of the deepest layer in use, if it takes `tiles`. Default: 32.
     ``_smallest_side()``
         Pixels below which an image is refused. Default: 1.
     ``_rounding_of(anomaly)``
@@ -109,7 +115,9 @@ class BaseImageDetector(BaseDetector):
 
     Parameters
     ----------
-    image_size, geometry, resize, image_shape, roi, image_score, smoothing, batch_size, device, precision
+    image_size, geometry, resize, tiles, image_shape, roi, image_score, smoothing, batch_size, device
+        As in :class:`skad.PatchCoreDetector`.
+    precision
         As in :class:`skad.PatchCoreDetector`.
     n_jobs, contamination, target_false_alarm_rate, random_state, verbose
         As in :class:`skad.PatchCoreDetector`.
@@ -186,6 +194,7 @@ class BaseImageDetector(BaseDetector):
         "geometry": [StrOptions({"squash", "pad", "crop"})],
         "resize": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": ["array-like", None],
+        "tiles": ["array-like", StrOptions({"native"}), None],
         "roi": ["array-like", str, os.PathLike, callable, None],
         "image_score": [
             StrOptions({"map"}),
@@ -230,7 +239,7 @@ class BaseImageDetector(BaseDetector):
 
     def _render(self, grid: np.ndarray) -> np.ndarray:
         """Turn an (h, w) grid of patch scores into a float64 map of the canvas."""
-        return render(grid, self.geometry_.image_size, self.smoothing)
+        return self._heatmap().render(grid)
 
     def _find_network(self) -> Any:
         """Build what turns images into features, or find it where this process has it already."""
@@ -377,7 +386,31 @@ class BaseImageDetector(BaseDetector):
         for frames, scores in self._iter_scores(X, maps=True):
             grids: Any = scores.grid
             for frame, score, grid in zip(frames, scores.image.tolist(), grids, strict=True):
-                yield MappedImage.of(self._render(grid), self.geometry_, frame, score)
+                yield MappedImage.of(self._map_of(grid, frame), self.geometry_, frame, score)
+
+    def _map_of(self, grid: np.ndarray, frame: Frame) -> np.ndarray | RenderedMap:
+        """Render the map of an image, or what renders it piece by piece where it is large."""
+        if type(self)._render is not BaseImageDetector._render:
+            return self._render(grid)
+        heatmap = self._heatmap()
+        if heatmap.is_large(grid):
+            return RenderedMap(heatmap, grid, self.geometry_.pixels(*frame))
+        return heatmap.render(grid)
+
+    def _heatmap(self) -> Heatmap:
+        """Return how grids of patch scores become maps."""
+        return Heatmap(self._size_of, float(self.smoothing))
+
+    def _size_of(self, grid: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the canvas on which a grid of patches lies."""
+        if self.geometry_.tiling is None:
+            return self.geometry_.canvas
+        height, width = self._cell()
+        return grid[0] * height, grid[1] * width
+
+    def _cell(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels, where images have tiles of their own number."""
+        return 1, 1
 
     def _image_score(self, grid: np.ndarray, frame: Frame) -> float:
         """Score an image by the scores of its patches: by its map."""
@@ -440,7 +473,9 @@ class BaseImageDetector(BaseDetector):
             warn_of_rows()
         elif self.image_shape is None and rows != fitted_on_rows:
             refuse_other_kind(rows)
-        return as_image_source(X, image_shape=self.image_shape)
+        images = as_image_source(X, image_shape=self.image_shape)
+        images.windowed = getattr(self, "tiles", None) is not None
+        return images
 
     def _iter_batches(
         self,
@@ -459,11 +494,41 @@ class BaseImageDetector(BaseDetector):
             order=order,
             cache=cache,
             roi=self._roi(),
+            windowed=self._tiling() is not None,
         )
 
     def _make_geometry(self, images: ImageSource) -> Geometry:
         resize = self.resize if self.geometry == "crop" else None
-        return Geometry(self.geometry, self._canvas_size(images), resize)
+        size = self._input_size(images)
+        tiles = as_tiles(getattr(self, "tiles", None))
+        self.tiling_ = None if tiles is None else make_tiling(tiles, size, self._deepest_stride())
+        if self.tiling_ is None:
+            return Geometry(self.geometry, size, resize)
+        if not isinstance(tiles, str):
+            return Geometry(self.geometry, as_size(self.tiling_.canvas), resize)
+        if self.geometry == "crop":
+            raise ValueError(
+                'tiles="native" shows whole images at their own resolution: leave geometry="squash", or '
+                "use tiles=(rows, columns)."
+            )
+        return Geometry("native", size, tiling=self.tiling_)
+
+    def _tilings(self, images: ImageSource) -> list[Tiling] | None:
+        """Return the tiles of each image, if there are any."""
+        tiling = self._tiling()
+        if tiling is None:
+            return None
+        if self.geometry_.tiling is None:
+            return [tiling] * len(images)
+        return [tiling.of(images.shape(i)) for i in range(len(images))]
+
+    def _tiling(self) -> Tiling | None:
+        # Detectors that were saved before there were any have none.
+        return getattr(self, "tiling_", None)
+
+    def _deepest_stride(self) -> int:
+        """Pixels between positions of the deepest layer in use; seams of tiles lie between them."""
+        return 32
 
     def _roi(self) -> RegionOfInterest | None:
         # Detectors that were saved before there were any have none.
@@ -478,6 +543,23 @@ class BaseImageDetector(BaseDetector):
             for i, shape in images.known_shapes():  # others are checked when they are read
                 roi.check_shape(shape, images.describe(i))
             self.geometry_.pixels(mask.inside.shape, mask)
+        if self._tiling() is not None:
+            self._check_decoding(images)
+
+    def _check_decoding(self, images: ImageSource) -> None:
+        """Refuse large images that can only be decoded as a whole, where that takes too much memory."""
+        if getattr(self, "max_memory", None) is None:
+            return
+        limit = parse_bytes(self.max_memory)
+        for i, (height, width) in images.known_shapes():
+            needed = images.bytes_to_decode(i) if 3 * height * width > limit else 0
+            if needed > limit:
+                raise ValueError(
+                    f"{images.describe(i)}: {height} x {width} pixels can only be decoded as a whole, "
+                    f"which takes {needed / 1e9:.2f} GB, more than max_memory={self.max_memory!r}. "
+                    "Raise max_memory, save it as TIFF in strips or tiles (read piece by piece with "
+                    "skad[tiff]), or pass a memory-mapped array."
+                )
 
     def _warn_of_aspect(self, images: ImageSource) -> None:
         """Warn of images that lose their shape on the canvas, more than twofold; rows have none."""
@@ -489,19 +571,21 @@ class BaseImageDetector(BaseDetector):
             n = sum(factor > _ASPECT for factor in factors.values())
             height, width = images.shape(worst)
             warn_user(
-                f"{n} of {len(images)} images are squeezed more than twofold to {self.image_size_} "
+                f"{n} of {len(images)} images are squeezed more than twofold to "
+                f"{self.geometry_.image_size} "
                 f"pixels: {images.describe(worst)} has {height} x {width}. Give image_size=(height, "
                 'width) the shape of the images, or keep it by geometry="pad".'
             )
 
-    def _canvas_size(self, images: ImageSource) -> Size:
+    def _input_size(self, images: ImageSource) -> Size:
         """Size of what the network sees, as the parameters and the images ask for it."""
         return as_size(self.image_size)
 
     @property
     def image_size_(self) -> Size:
         """Side of the square that the network sees, or its height and width, in pixels."""
-        return self.geometry_.image_size
+        tiling = self._tiling()
+        return self.geometry_.image_size if tiling is None else tiling.tile
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ from skad._base import BaseDetector, BaseImageDetector
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
 from skad._images import Frame, Geometry, ImageSource, as_size, one_call
-from skad._scoring.heatmaps import render, summarise, without_padding
+from skad._scoring.heatmaps import summarise, without_padding
 from skad._scoring.results import MappedImage, TrainingScores
 from skad._sklearn_compat import (
     Interval,
@@ -337,12 +338,17 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         self._copy_columns(self.estimators_[0])
         self.n_images_ = len(rows)
         self._members = [
-            Member(detector, robust_scale(scores.grids), robust_scale(scores.out_of_sample))  # type: ignore[arg-type]
+            Member(
+                detector,
+                robust_scale(_values(scores.grids)),
+                robust_scale(scores.out_of_sample),  # type: ignore[arg-type]
+            )
             for detector, scores in zip(self.estimators_, training, strict=True)
         ]
         self._members_at_fit = [state_of(member) for member in self.estimators_]
         self._share_grid = _share_grid(self.estimators_, training)
-        self._calibrate_on(training, images, X, rows)
+        with self._members_ready():
+            self._calibrate_on(training, images, X, rows)
         self._params_at_fit = self._frozen_params()
 
     def _as_fitted(self) -> Self:
@@ -355,6 +361,16 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             ]
             now._check_members()
         return now
+
+    @contextmanager
+    def _members_ready(self) -> Iterator[None]:
+        """Let members find their networks, as they do when they score."""
+        members = self._members
+        self._members = [m._replace(detector=m.detector._as_fitted()) for m in members]
+        try:
+            yield
+        finally:
+            self._members = members
 
     def _check_members(self) -> None:
         """Refuse members that have learned since: their scales, and the threshold, are those of fit."""
@@ -380,7 +396,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             scored = Scored(
                 self._frame(images, int(rows[i])),
                 [s.out_of_sample[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
-                [s.grids[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
+                [s.grids[j] for s, j in zip(training, at, strict=True)],
             )
             mapped = self._mapped(scored)
             held_out[n], peaks[n] = mapped.score, mapped.peak
@@ -457,7 +473,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             score = float(np.nanmax(np.mean(self._z(scored), axis=0)))
         else:
             score = float(np.nanmax(self._overlay(scored, smooth=False)))
-        return MappedImage(canvas, self._geometry, scored.frame, score, float(seen.max()))
+        geometry = self._geometry_of(scored.frame)
+        return MappedImage(canvas, geometry, scored.frame, score, float(seen.max()))
 
     def _mean_score(self, images: list[float]) -> float:
         """Average the members' image scores (Eq. 11)."""
@@ -468,15 +485,17 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     def _overlay(self, scored: Scored, smooth: bool = True) -> np.ndarray:
         """Average the members' maps: on their common canvas, else on one that shows the whole image."""
-        maps, shape = [], self._geometry.canvas
+        maps, whole = [], self._geometry_of(scored.frame)
+        shape = whole.canvas_of(*scored.frame.shape)
         for (detector, _, _), grid in zip(self._members, self._z(scored), strict=True):
             geometry = detector.geometry_
-            canvas = detector._render(grid) if smooth else render(grid, geometry.image_size, 0.0)
+            heatmap = detector._heatmap()
+            canvas = detector._render(grid) if smooth else heatmap._replace(sigma=0.0).render(grid)
             if self._share_grid:
                 maps.append(without_padding(canvas, geometry.pixels(*scored.frame)))
             else:
                 maps.append(geometry.restore(canvas, *scored.frame.shape, shape=shape))
-        return without_padding(_mean_of_seen(maps), self._geometry.pixels(*scored.frame))
+        return without_padding(_mean_of_seen(maps), whole.pixels(*scored.frame))
 
     def _frame(self, images: ImageSource, i: int) -> Frame:
         """Tell what is known of a training image beside its pixels."""
@@ -486,12 +505,11 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             mask = roi.of(images.load(i), images.describe(i))
         return Frame(images.shape(i), mask)
 
-    @property
-    def _geometry(self) -> Geometry:
-        """How images lie on the canvas of fused maps."""
+    def _geometry_of(self, frame: Frame) -> Geometry:
+        """How an image lies on the canvas of its fused map."""
         if self._share_grid:
             return self.estimators_[0].geometry_
-        sizes = [member.geometry_.canvas for member in self.estimators_]
+        sizes = [member.geometry_.canvas_of(*frame.shape) for member in self.estimators_]
         return Geometry("squash", as_size(np.max(sizes, axis=0)))
 
     def _sk_visual_block_(self) -> _VisualBlock:
@@ -510,9 +528,14 @@ def _check_regions(members: list[tuple[str, BaseImageDetector]]) -> None:
             )
 
 
+def _values(grids: Sequence[np.ndarray]) -> np.ndarray:
+    """Return all values of grids, which may differ in shape."""
+    return np.concatenate([grid.ravel() for grid in grids])
+
+
 def _share_grid(members: list[BaseImageDetector], training: list[TrainingScores]) -> bool:
     """Whether a patch is the same piece of an image to all members."""
-    grids = {scores.grids.shape[1:] for scores in training}  # type: ignore[union-attr]
+    grids = {tuple(grid.shape for grid in scores.grids) for scores in training}
     return len(grids) == 1 and all(m.geometry_ == members[0].geometry_ for m in members)
 
 

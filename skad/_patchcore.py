@@ -52,9 +52,9 @@ from skad._images import Frame, ImageBatch, ImageSource, Size, as_size
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
-from skad._scoring.heatmaps import Heatmap
 from skad._scoring.plain import Batch, Rule, Scorer
 from skad._scoring.results import BatchScores, TrainingScores
+from skad._scoring.tiled import score_tiled
 from skad._scoring.trimming import KeptPatches, images_to_trim, n_trimmed
 from skad._sklearn_compat import (
     HasMethods,
@@ -147,6 +147,12 @@ class PatchCoreDetector(BaseImageDetector):
     resize : int or None, default=None
         Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
         by ``geometry="crop"`` alone.
+    tiles : tuple (rows, columns), "native" or None, default=None
+        For images that have more to show than the network takes: the canvas is cut into so many
+        overlapping tiles of `image_size` each, whose patches fill one bank, and one map comes of them.
+        What of a tile its neighbour shows better is cut off, so that there are no seams. "native":
+        images are not resized, and each has as many tiles as its own size asks for; `geometry` is not
+        used. None: the network sees the canvas at once. See ``docs/tiles.md``.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
         pixel high, of its numbers as they are.
@@ -221,13 +227,17 @@ class PatchCoreDetector(BaseImageDetector):
         What lies above it in a heat map is outlined. ``-offset_`` with ``image_score="map"``; else the
         maps of good images stay below it, but for the fraction of false alarms.
     image_size_ : int or tuple of two ints
-        The size that the network sees, in pixels: the side of a square, or (height, width).
+        The size that the network sees, in pixels: the side of a square, or (height, width). With
+        `tiles`, that of a tile.
     n_images_ : int
         Number of good images learned from.
     trimmed_indices_ : ndarray of int
         Which of these never entered the bank, in the order of ``training_scores_``; see `trim_fraction`.
     n_features_in_ : int
         Number of columns; only if X held rows.
+    tiling_ : object or None
+        How the canvas is cut: its attributes ``rows`` and ``columns`` (None: as many as an image
+        needs), ``tile`` (pixels) and ``margin``. None without tiles.
     roi_ : object or None
         The region of interest: its attribute ``mask`` is an ndarray of shape (H, W), bool; or None if
         `roi` is a function.
@@ -345,7 +355,7 @@ class PatchCoreDetector(BaseImageDetector):
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
         "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
     }
-    _absent_means = {"whitening": 0.0, "roi": None}
+    _absent_means = {"whitening": 0.0, "roi": None, "tiles": None}
     whitening_: list[np.ndarray]
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
     _growth_stages = _stages
@@ -374,6 +384,7 @@ class PatchCoreDetector(BaseImageDetector):
         geometry="squash",
         image_size="auto",
         resize=None,
+        tiles=None,
         image_shape=None,
         roi=None,
         image_score="map",
@@ -409,6 +420,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.geometry = geometry
         self.image_size = image_size
         self.resize = resize
+        self.tiles = tiles
         self.image_shape = image_shape
         self.roi = roi
         self.image_score = image_score
@@ -440,7 +452,7 @@ class PatchCoreDetector(BaseImageDetector):
         self.feature_spec_ = FeatureSpec(
             backbone=self.backbone if isinstance(self.backbone, str) else None,
             layers=layers,
-            image_size=self.geometry_.image_size,
+            image_size=self.image_size_,
             patch_size=patch_size,
             aggregation=self.aggregation,
             pretrain_dim=int(self.pretrain_dim),
@@ -448,6 +460,14 @@ class PatchCoreDetector(BaseImageDetector):
             precision=self.precision,
         )
         self._folder_at_fit = folder_of(self.memory)
+
+    def _deepest_stride(self) -> int:
+        if not isinstance(self.backbone, str):
+            return super()._deepest_stride()
+        layers = default_layers(self.backbone) if isinstance(self.layers, str) else self.layers
+        strides = layer_strides(self.backbone)
+        # Layers that there are not are refused where the network is built.
+        return max((strides[i] for i in layers if i < len(strides)), default=1)
 
     def _layers_and_patch_size(self) -> tuple[tuple[int, ...], int]:
         """Tell what "auto" stands for, and warn of blocks of a transformer that have hardly begun."""
@@ -690,7 +710,7 @@ class PatchCoreDetector(BaseImageDetector):
         progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Embed the patches of all images; project them by `matrix` for the selection of the coreset."""
-        stream = self._must_stream(len(canvases), n_patches, matrix)
+        stream = self._must_stream(len(canvases.owners), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
             maps, weights = self._whiten(self._collect_maps(canvases, stream, advance), folds)
             patches = TrainingPatches(PatchesJoined(maps), folds, fold_weights=weights)
@@ -705,7 +725,7 @@ class PatchCoreDetector(BaseImageDetector):
         progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Embed patches as the bank holds them, and project them."""
-        stream = self._must_stream(len(canvases), n_patches, matrix)
+        stream = self._must_stream(len(canvases.owners), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
             maps = self._whitened(self._collect_maps(canvases, stream, advance))
             patches = TrainingPatches(PatchesJoined(maps), folds)
@@ -715,14 +735,16 @@ class PatchCoreDetector(BaseImageDetector):
         self, canvases: Canvases, stream: bool, advance: Callable[[int], None]
     ) -> FeatureMaps:
         kind = StreamedMaps if stream else HeldMaps
-        return kind(self._network, canvases, len(canvases), advance)
+        return kind(self._network, canvases, advance)
 
     def _whiten(self, maps: FeatureMaps, folds: np.ndarray) -> tuple[FeatureMaps, list[np.ndarray]]:
         """Learn how to whiten feature maps, and do so; tell what folds are mapped by beside."""
         self.whitening_, self._rounding_gain = [], 1.0
         if not self.whitening:
             return maps, []
-        learned = learn_whitening(self._network, maps.per_image(), float(self.whitening), folds)
+        learned = learn_whitening(
+            self._network, maps.per_canvas(), float(self.whitening), folds[maps.canvases.owners]
+        )
         self.whitening_, self._rounding_gain = learned.matrices, learned.rounding
         return self._whitened(maps), learned.fold_weights
 
@@ -738,9 +760,9 @@ class PatchCoreDetector(BaseImageDetector):
         """Matrix that projects patches for the selection; the first that a generator is asked for."""
         return projection_matrix(self._embedding_dim(), self.coreset_projection_dim, generator)
 
-    def _must_stream(self, n_images: int, n_patches: int, matrix: torch.Tensor | None) -> bool:
+    def _must_stream(self, n_maps: int, n_patches: int, matrix: torch.Tensor | None) -> bool:
         n_projected = self._embedding_dim() if matrix is None else len(matrix)
-        held = n_images * self._network.n_values
+        held = n_maps * self._network.n_values
         return self._exceeds_memory(n_patches, n_projected, held=held)
 
     def _embedding_dim(self) -> int:
@@ -748,18 +770,29 @@ class PatchCoreDetector(BaseImageDetector):
         return self._network.dim
 
     def _canvases(self, images: ImageSource) -> Canvases:
-        return Canvases(partial(self._located_batches, images), len(images))
+        return Canvases(partial(self._located_batches, images), len(images), self._tilings(images))
 
     def _located_batches(self, images: ImageSource) -> Iterator[tuple[np.ndarray, list]]:
         for batch in self._iter_batches(images):
-            yield batch.pixels, self.geometry_.footprints(batch.frames, self._network.grid)
+            yield batch.pixels, self.geometry_.footprints(batch.frames, self._grid())
+
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of an image; of a tile, where images differ in their tiles."""
+        tiling, grid = self._tiling(), self._network.grid
+        if tiling is None or self.geometry_.tiling is not None:
+            return grid
+        return tiling.grid(*grid)
+
+    def _cell(self) -> tuple[int, int]:
+        height, width = self._network.grid
+        return self.geometry_.canvas[0] // height, self.geometry_.canvas[1] // width
 
     def _count_patches(self, images: ImageSource) -> int:
         """Count the patches of all images; at most so many, where each has a mask of its own."""
-        height, width = self._network.grid
+        height, width = self._grid()
         roi = self._roi()
         mask = None if roi is None else roi.of_shape()
-        if self.geometry_.mode != "pad" and mask is None:
+        if self.geometry_.mode in ("squash", "crop") and mask is None:
             return len(images) * height * width
         frames = [Frame(images.shape(i), mask) for i in range(len(images))]
         footprints = self.geometry_.footprints(frames, (height, width))
@@ -812,9 +845,10 @@ class PatchCoreDetector(BaseImageDetector):
         scorers = [self._scorer(bank) for bank in banks]
         with progress.stage("calibration", patches.n_images) as advance:
             scores = score_folds(scorers, patches, own, grids=grids, progress=advance)
-        held_out, peaks, found = (np.array(values) for values in zip(*scores, strict=True))
+        held_out, peaks = (np.array([getattr(s, n) for s in scores]) for n in ("held_out", "peak"))
+        found = [score.grid for score in scores]
         in_sample = self._score_in_sample(patches)
-        return TrainingScores(held_out, in_sample, peaks, found if found.size else None)
+        return TrainingScores(held_out, in_sample, peaks, list(found) if grids else None)
 
     def _own_vectors(self, canvases: Canvases, is_whole: bool, first: int = 0) -> list[int | None]:
         """Numbers of the images whose own vectors a bank must not be asked for.
@@ -873,10 +907,13 @@ class PatchCoreDetector(BaseImageDetector):
             Batch(
                 batch.start,
                 batch.pixels,
-                self.geometry_.footprints(batch.frames, extractor.grid),
+                self.geometry_.footprints(batch.frames, self._grid()),
             )
             for batch in batches
         )
+        tiling = self._tiling()
+        if tiling is not None:
+            return score_tiled(self._scorer(), extractor, tiling, located, maps)
         return self._scorer().score_batches(extractor, located, maps)
 
     def _embedder(self) -> Extractor:
@@ -896,12 +933,9 @@ class PatchCoreDetector(BaseImageDetector):
         rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches, self.image_score)
         return kind(self.bank_ if bank is None else bank, rule, self._heatmap())
 
-    def _heatmap(self) -> Heatmap:
-        return Heatmap(self.geometry_.image_size, float(self.smoothing))
-
     # ---------------------------------------------------------------- network
 
-    def _canvas_size(self, images: ImageSource) -> Size:
+    def _input_size(self, images: ImageSource) -> Size:
         if not isinstance(self.image_size, str):
             return as_size(self.image_size)
         sides = [min(images.shape(i)) for i in range(len(images))]

@@ -73,7 +73,7 @@ class ReConPatchDetector(PatchCoreDetector):
     b : int or None, default=None
         Re-weight the score of every patch by the neighbourhood of `b` bank vectors around the
         matched one (Eq. 10, the matched vector counted in), at least 2. None: no re-weighting.
-    geometry, image_size, resize, image_shape, roi, smoothing
+    geometry, image_size, resize, tiles, image_shape, roi, smoothing
         Images and heat maps as in :class:`PatchCoreDetector`.
     index : str, default="auto"
         Nearest-neighbour search as in :class:`PatchCoreDetector`.
@@ -202,6 +202,7 @@ class ReConPatchDetector(PatchCoreDetector):
         geometry="squash",
         image_size="auto",
         resize=None,
+        tiles=None,
         image_shape=None,
         roi=None,
         image_score="map",
@@ -238,6 +239,7 @@ class ReConPatchDetector(PatchCoreDetector):
             geometry=geometry,
             image_size=image_size,
             resize=resize,
+            tiles=tiles,
             image_shape=image_shape,
             roi=roi,
             image_score=image_score,
@@ -281,7 +283,7 @@ class ReConPatchDetector(PatchCoreDetector):
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Extract all patch features once, learn f on them, and map them by it."""
         settings = self._settings(n_patches)
-        on_disk = self._must_stream(len(canvases), n_patches, matrix)
+        on_disk = self._must_stream(len(canvases.owners), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
             # Held until they are whitened; what is not goes to its patches at once.
             stream = on_disk or not self.whitening
@@ -307,17 +309,17 @@ class ReConPatchDetector(PatchCoreDetector):
         progress: FitProgress,
     ) -> tuple[TrainingPatches, torch.Tensor]:
         """Map patches by the f that was learned."""
-        on_disk = self._must_stream(len(canvases), n_patches, matrix)
+        on_disk = self._must_stream(len(canvases.owners), n_patches, matrix)
         with progress.stage("extraction", len(canvases)) as advance:
             maps = self._whitened(self._collect_maps(canvases, True, advance))
             features = PatchesInMemory(maps, on_disk)
         patches = TrainingPatches(features, folds, self.components_)
         return patches, patches.project(matrix)
 
-    def _must_stream(self, n_images: int, n_patches: int, matrix: torch.Tensor | None) -> bool:
+    def _must_stream(self, n_maps: int, n_patches: int, matrix: torch.Tensor | None) -> bool:
         """Whether all patch features, of which feature maps are a part, must lie on disk."""
         n_projected = self._embedding_dim() if matrix is None else len(matrix)
-        held = n_patches * self._network.dim + n_images * self._network.n_values
+        held = n_patches * self._network.dim + n_maps * self._network.n_values
         return self._exceeds_memory(n_patches, n_projected, held=held)
 
     def _settings(self, n_patches: int) -> ReConPatchSettings:

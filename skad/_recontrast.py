@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,20 +23,26 @@ from skad._images import (
     Frame,
     ImageBatch,
     ImageSource,
+    Tile,
+    Tiling,
     as_size,
+    as_tiles,
     height_and_width,
+    stacked,
 )
 from skad._learning import (
     ReContrastNetwork,
     ReContrastSettings,
     ReContrastTraining,
-    anomaly_map,
     build_network,
     make_stable,
     mirrored_design,
+    pair_distances,
+    summed,
 )
 from skad._scoring.heatmaps import without_padding
 from skad._scoring.results import BatchScores, TrainingScores
+from skad._scoring.tiled import put_together
 from skad._sklearn_compat import Interval, StrOptions
 from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast, is_plain_mode, resolve_device, training_precision
@@ -52,6 +58,10 @@ _STRIDE = 32
 _CHECK_EVERY = 50
 # What must be as it was for a training to go on.
 _LASTING = ("backbone", "pairs", "train_encoder", "geometry", "image_size", "resize")
+
+
+# Makes maps of canvases.
+MakeMaps = Callable[[Any], Sequence[np.ndarray]]
 
 
 class ReContrastDetector(BaseImageDetector):
@@ -104,7 +114,7 @@ class ReContrastDetector(BaseImageDetector):
     maps : {"both", "frozen", "trained"}, default="both"
         Which features' distances make up the heat map: those of the frozen encoder, of the adapting one,
         or all six. Used by ``pairs="cross"`` alone.
-    geometry, image_size, resize, image_shape, roi, smoothing
+    geometry, image_size, resize, tiles, image_shape, roi, smoothing
         As in :class:`PatchCoreDetector`; here `image_size` (default=256), or each of its two numbers, is
         a multiple of 32.
     image_score : "map" or float, default="map"
@@ -226,7 +236,7 @@ class ReContrastDetector(BaseImageDetector):
     20
     """
 
-    _absent_means = {"roi": None}
+    _absent_means = {"roi": None, "tiles": None}
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],
@@ -276,6 +286,7 @@ class ReContrastDetector(BaseImageDetector):
         geometry="squash",
         image_size=256,
         resize=None,
+        tiles=None,
         image_shape=None,
         roi=None,
         image_score="map",
@@ -312,6 +323,7 @@ class ReContrastDetector(BaseImageDetector):
         self.geometry = geometry
         self.image_size = image_size
         self.resize = resize
+        self.tiles = tiles
         self.image_shape = image_shape
         self.roi = roi
         self.image_score = image_score
@@ -377,6 +389,10 @@ class ReContrastDetector(BaseImageDetector):
         if not self.warm_start or before is None:
             return None
         changed = [name for name in _LASTING if before["params"][name] != _comparable(self, name)]
+        # A fit that failed has left no parameters, and what was trained before.
+        last = vars(self).get("_params_at_fit", {"tiles": self.tiles})
+        if as_tiles(last.get("tiles")) != as_tiles(self.tiles):
+            changed.append("tiles")
         if changed or self._network_difference() is not None:
             raise ValueError(
                 f"warm_start=True cannot go on with another {' or '.join(changed) or 'backbone'}: set "
@@ -429,8 +445,8 @@ class ReContrastDetector(BaseImageDetector):
     ) -> bool:
         """Take the steps up to max_iter; tell whether the user has interrupted them."""
         with deferred_interrupt() as interrupt:
-            for batch in self._training_batches(images, rows, training.n_iter, interrupt):
-                training.step(torch.from_numpy(batch.pixels))
+            for pixels in self._training_batches(images, rows, training.n_iter, interrupt):
+                training.step(torch.from_numpy(pixels))
                 if training.n_iter % _CHECK_EVERY == 0 and training.has_diverged():
                     break
                 advance(training.n_iter)
@@ -448,24 +464,34 @@ class ReContrastDetector(BaseImageDetector):
 
     def _training_batches(
         self, images: ImageSource, rows: np.ndarray, done: int, interrupt: Interrupt
-    ) -> Iterator[ImageBatch]:
-        """Batches of all epochs from step `done` on; the order depends on the seed alone."""
+    ) -> Iterator[np.ndarray]:
+        """Pixels of the batches of all epochs from step `done` on; their order depends on the seed."""
         cache = CanvasCache(None if self.max_memory is None else parse_bytes(self.max_memory))
-        sizes = np.arange(0, len(rows), self.batch_size)
+        tilings = self._tilings(images)
+        # Which image, and which tile of it.
+        tiles = np.array(
+            [(i, n) for i in rows for n in range(1 if tilings is None else len(tilings[i]))]
+        )
+        sizes = np.arange(0, len(tiles), self.batch_size)
         # A short last batch is part of an epoch in the authors' code, but for the stable variant.
-        if self.bn == "stable" and len(rows) > self.batch_size:
-            sizes = sizes[: len(rows) // self.batch_size]
+        if self.bn == "stable" and len(tiles) > self.batch_size:
+            sizes = sizes[: len(tiles) // self.batch_size]
         while done < self.max_iter:
             epoch, skipped = divmod(done, len(sizes))
-            order = np.random.default_rng([self._seed, epoch]).permutation(rows)
-            end = min(len(rows), len(sizes) * self.batch_size)
-            stream = self._iter_batches(images, order[skipped * self.batch_size : end], cache)
+            order = tiles[np.random.default_rng([self._seed, epoch]).permutation(len(tiles))]
+            end = min(len(tiles), len(sizes) * self.batch_size)
+            order = order[skipped * self.batch_size : end]
+            stream = self._iter_batches(images, order[:, 0], cache)
             for batch in stream:
                 if interrupt.requested or done == self.max_iter:
                     stream.close()
                     return
                 done += 1
-                yield batch
+                if tilings is None:
+                    yield batch.pixels
+                else:
+                    chosen = order[batch.start : batch.start + len(batch.pixels)]
+                    yield _cut(batch.pixels, [tilings[i][n] for i, n in chosen])
 
     def _keep(self, training: ReContrastTraining, before: dict[str, Any] | None) -> None:
         """Take the result over as arrays, and what a warm start would need."""
@@ -514,7 +540,7 @@ class ReContrastDetector(BaseImageDetector):
         images: ImageSource,
         advance: Advance,
         done: int = 0,
-        kept: np.ndarray | None = None,
+        kept: np.ndarray | list[np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores of images and the highest values of their maps; the maps themselves go to `kept`."""
         scores, peaks = np.empty((2, len(images)))
@@ -526,7 +552,7 @@ class ReContrastDetector(BaseImageDetector):
             # These grids are as large as the canvas.
             peaks[at] = [self._render(grid)[~np.isnan(grid)].max() for grid in grids]
             if kept is not None:
-                kept[at] = grids
+                kept[at] = grids  # a list grows
             start = at.stop
             advance(done + start)
         return scores, peaks
@@ -535,8 +561,13 @@ class ReContrastDetector(BaseImageDetector):
         # Measured between kernels of CPUs: 7e-7.
         return {"float32": 1e-5, "bfloat16": 5e-3}[self.precision] * abs(anomaly)
 
-    def _make_grids(self, n: int) -> np.ndarray:
-        """Room for maps, on disk: the number of images must not decide about memory."""
+    def _make_grids(self, n: int) -> np.ndarray | list[np.ndarray]:
+        """Room for maps, on disk: the number of images must not decide about memory.
+
+        In a list where images have canvases of their own.
+        """
+        if self.geometry_.tiling is not None:
+            return []
         return temporary_array(
             (n, *self.geometry_.canvas), "the maps of good images", "or fit on fewer images"
         )
@@ -546,24 +577,24 @@ class ReContrastDetector(BaseImageDetector):
     def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
         distances = self._ready_scorer()
         for batch in batches:
-            grids = distances(batch.pixels).cpu().numpy()
-            if not np.isfinite(grids).all():
+            grids = [grid.astype(np.float64) for grid in distances(batch.pixels)]
+            if not all(np.isfinite(grid).all() for grid in grids):
                 # In fit: the step that broke the network was the last, and its loss was the one before.
                 raise self._diverged("the trained network scores images as NaN or infinite")
-            yield self._score_maps(grids.astype(np.float64), batch.frames)
+            yield self._score_maps(grids, batch.frames)
 
-    def _score_maps(self, grids: np.ndarray, frames: list[Frame]) -> BatchScores:
-        """(B,) scores, and the (B, H, W) maps that they come from, not smoothed; NaN in padding."""
+    def _score_maps(self, grids: list[np.ndarray], frames: list[Frame]) -> BatchScores:
+        """(B,) scores, and the maps (H, W) that they come from, not smoothed; NaN in padding."""
         image = np.empty(len(grids))
         for i, frame in enumerate(frames):
             grids[i] = without_padding(grids[i], self.geometry_.pixels(*frame))
             image[i] = self._image_score(grids[i], frame)
         return BatchScores(image, grids)
 
-    def _ready_scorer(self) -> BatchInvariant:
+    def _ready_scorer(self) -> MakeMaps:
         """Build the network that scores, or take the one that was built before.
 
-        It maps (B, H, W, 3) canvases to (B, H, W) float32 summed cosine distances, not smoothed.
+        It maps (B, H, W, 3) canvases to B maps (H, W), float32 summed cosine distances, not smoothed.
         """
         device = resolve_device(self.device)
         key = (self._network.net, str(device), self.precision, self.maps, is_plain_mode())
@@ -578,7 +609,7 @@ class ReContrastDetector(BaseImageDetector):
             self._scorer = now._scorer  # for the next prediction
         return now
 
-    def _make_scorer(self, device: torch.device) -> BatchInvariant:
+    def _make_scorer(self, device: torch.device) -> MakeMaps:
         network = self._build(None)
         _restore(network, self.network_)
         pin_convolutions(network)
@@ -587,23 +618,29 @@ class ReContrastDetector(BaseImageDetector):
         if self.pairs == "cross" and self.maps != "both":
             chosen = slice(0, 3) if self.maps == "frozen" else slice(3, 6)
 
-        def distances(pixels: torch.Tensor) -> tuple[torch.Tensor]:
+        def distances(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
             with torch.inference_mode(), autocast(device, self.precision):
                 targets, outputs = network(pixels)
             with torch.inference_mode():
-                return (
-                    anomaly_map(
-                        targets[chosen], outputs[chosen], (pixels.shape[1], pixels.shape[2])
-                    ),
-                )
+                return pair_distances(targets[chosen], outputs[chosen])
 
         run = recorded(distances, device)
-        return BatchInvariant(lambda pixels: run(torch.from_numpy(pixels))[0], device)
+        tiling = self._tiling()
+        if tiling is not None:
+            of_tiles = BatchInvariant(lambda pixels: run(torch.from_numpy(pixels)), device)
+            return lambda canvases: [_stitched(of_tiles, tiling, canvas) for canvas in canvases]
+
+        def maps(pixels: np.ndarray) -> tuple[torch.Tensor]:
+            with torch.inference_mode():
+                return (summed(run(torch.from_numpy(pixels)), self.geometry_.canvas),)
+
+        of_images = BatchInvariant(maps, device)
+        return lambda pixels: list(of_images(pixels)[0].cpu().numpy())
 
     # --------------------------------------------------------------- networks
 
     def _find_network(self) -> Encoder:
-        size = self.geometry_.image_size
+        size = self.image_size_
         device = resolve_device(self.device)
         net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
         return Encoder(net, net.digest, net.identity(size))
@@ -618,12 +655,15 @@ class ReContrastDetector(BaseImageDetector):
     def _channels(self, frozen: FeatureNet) -> list[int]:
         if frozen.channels is not None:
             return list(frozen.channels)
-        black = torch.zeros((1, *self.geometry_.canvas, 3), device=frozen.mean.device)
+        black = torch.zeros((1, *height_and_width(self.image_size_), 3), device=frozen.mean.device)
         with torch.inference_mode():
             return [layer.shape[1] for layer in frozen(black)]
 
+    def _deepest_stride(self) -> int:
+        return 2 ** (_LAYERS[-1] + 1)
+
     def _smallest_side(self) -> int:
-        return 2 ** (_LAYERS[-1] + 1)  # the stride of the deepest layer
+        return self._deepest_stride()
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -636,6 +676,21 @@ class Encoder(NamedTuple):
     net: FeatureNet
     digest: str
     identity: BackboneIdentity | None
+
+
+def _cut(canvases: Any, tiles: list[Tile]) -> np.ndarray:
+    """Cut one tile out of each canvas; floats if any is."""
+    cut = [canvas[tile.rows, tile.columns] for canvas, tile in zip(canvases, tiles, strict=True)]
+    return stacked(cut)
+
+
+def _stitched(
+    network: Callable[[np.ndarray], tuple[torch.Tensor, ...]], tiling: Tiling, canvas: Any
+) -> np.ndarray:
+    """Make the map of a canvas whose tiles the network sees: layers are put together, then resized."""
+    own = tiling.of(canvas.shape)
+    with torch.inference_mode():
+        return summed(put_together(network, own, canvas), own.canvas)[0].cpu().numpy()
 
 
 def _comparable(detector: ReContrastDetector, name: str) -> Any:

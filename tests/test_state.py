@@ -86,6 +86,7 @@ OTHER = {
     "stop_gradient": False,
     "target_dim": 64,
     "target_false_alarm_rate": 0.4,
+    "tiles": (1, 2),
     "tol": 0.1,
     "train_batch_size": 32,
     "train_encoder": False,

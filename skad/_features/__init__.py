@@ -28,11 +28,13 @@ from skad._features.patches import (
     TrainingPatches,
 )
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
+from skad._features.tiles import TILES_AT_ONCE, tile_footprint
 from skad._features.whitening import WhitenedExtractor, learn_whitening
 
 Extractor = PatchExtractor | StoredExtractor | WhitenedExtractor | MappedExtractor
 
 __all__ = [
+    "TILES_AT_ONCE",
     "BackboneIdentity",
     "Canvases",
     "Extractor",
@@ -61,4 +63,5 @@ __all__ = [
     "learn_whitening",
     "load_backbone",
     "patch_extractor",
+    "tile_footprint",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,7 +173,7 @@ class PatchExtractor:
         self.digest = net.digest
         self.smallest_side = 1 if net.strides is None else max(net.strides)
         pooled = recorded(self._pooled, device)
-        self._pool = BatchInvariant(lambda pixels: pooled(torch.from_numpy(pixels))[0], device)
+        self._pool = BatchInvariant(lambda pixels: pooled(torch.from_numpy(pixels)), device)
 
     @property
     def identity(self) -> BackboneIdentity | None:
@@ -193,7 +194,7 @@ class PatchExtractor:
         -------
         torch.Tensor of shape (B, n_values), float32, on the extractor's device
         """
-        return self._pool(pixels)
+        return self._pool(pixels)[0]
 
     def _pooled(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
         with torch.inference_mode():
@@ -251,7 +252,9 @@ def inside(patches: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     return patches if mask.all() else patches[torch.from_numpy(mask.ravel())]
 
 
-def check_features(pooled: torch.Tensor, start: int) -> None:
+def check_features(
+    pooled: torch.Tensor, start: int, owners: Sequence[int] | np.ndarray | None = None
+) -> None:
     """Refuse features that are not finite or too large for distances: NaN would never be the farthest.
 
     Parameters
@@ -260,6 +263,8 @@ def check_features(pooled: torch.Tensor, start: int) -> None:
         Features of each image, or the largest of them alone.
     start : int
         Number of the first image.
+    owners : sequence of int, default=None
+        Where rows are tiles, which `start` counts then: the image of every tile.
 
     Raises
     ------
@@ -270,4 +275,4 @@ def check_features(pooled: torch.Tensor, start: int) -> None:
     useless = ~(largest < _LARGEST)
     if useless.any():
         i = int(useless.nonzero()[0, 0])
-        raise FeatureError(float(largest[i]), start + i)
+        raise FeatureError(float(largest[i]), start + i if owners is None else owners[start + i])

@@ -4,6 +4,9 @@ Patches are joined of pooled feature maps, which are held, too, or made by the b
 Every kind answers the same three questions (project, take, image by image) with the same numbers: an
 image is always embedded and projected in the same fixed shape. `TrainingPatches` is what detectors see
 of them, after the maps that were learned.
+
+Where canvases are cut into tiles, the backbone, and what is learned of its layers, take a tile for an
+image of which the core alone counts; what is asked for patches is given them image by image.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +22,9 @@ import torch
 from skad._common.memory import temporary_array
 from skad._features.extractor import PatchExtractor, check_features, inside
 from skad._features.store import StoredExtractor
+from skad._features.tiles import TILES_AT_ONCE, gather, tile_footprint
 from skad._features.whitening import WhitenedExtractor
-from skad._images import Footprint
+from skad._images import Footprint, Tiling
 
 Extractor = PatchExtractor | StoredExtractor | WhitenedExtractor
 # Yields pixels of a batch, and where on the canvas each of its images lies.
@@ -38,23 +42,61 @@ class Canvases:
     batches : callable
         Opens the stream of batches.
     n_images : int
+    tilings : sequence of Tiling or None, default=None
+        How the network sees each of them tile by tile; None: as a whole.
+
+    Attributes
+    ----------
+    owners : ndarray of int64
+        The image of every tile, or of every image: its own number.
+    footprints : dict of int to Footprint
+        Of images that have tiles, once they were streamed.
     """
 
-    def __init__(self, batches: Batches, n_images: int) -> None:
-        self._batches, self._n_images = batches, n_images
+    def __init__(
+        self, batches: Batches, n_images: int, tilings: Sequence[Tiling] | None = None
+    ) -> None:
+        self._batches, self._n_images, self.tilings = batches, n_images, tilings
+        counts = 1 if tilings is None else [len(tiling) for tiling in tilings]
+        self.owners = np.repeat(np.arange(n_images), counts)
         self._digests: dict[int, bytes] = {}
+        self.footprints: dict[int, Footprint] = {}
+
+    def n_patches(self, grid: tuple[int, int]) -> int:
+        """Count patches, by the grid over an image or a tile; those that do not count, too."""
+        grids = [grid] * len(self)
+        if self.tilings is not None:
+            grids = [tiling.grid(*grid) for tiling in self.tilings]
+        return sum(height * width for height, width in grids)
 
     def __len__(self) -> int:
         return self._n_images
 
     def __call__(self) -> Iterator[tuple[np.ndarray, list[Footprint]]]:
-        """Stream pixels and footprints, and note what the pixels were."""
+        """Stream what the network sees, and note what the pixels of each image were."""
         done = 0
         for pixels, footprints in self._batches():
-            found = (blake2b(canvas, digest_size=16).digest() for canvas in pixels)
-            self._digests.update(enumerate(found, done))
-            yield pixels, footprints
+            if self.tilings is None:
+                found = (blake2b(canvas, digest_size=16).digest() for canvas in pixels)
+                self._digests.update(enumerate(found, done))
+                yield pixels, footprints
+            else:
+                self.footprints.update(enumerate(footprints, done))
+                for i, canvas in enumerate(pixels, done):
+                    yield from self._tiles(i, canvas, self.tilings[i])
             done += len(footprints)
+
+    def _tiles(
+        self, number: int, canvas: Any, tiling: Tiling
+    ) -> Iterator[tuple[np.ndarray, list[Footprint]]]:
+        """Stream the tiles of one image, a few at once."""
+        digest, mask = blake2b(digest_size=16), self.footprints[number].mask
+        for start in range(0, len(tiling), TILES_AT_ONCE):
+            some = range(start, min(start + TILES_AT_ONCE, len(tiling)))
+            pixels = tiling.take([canvas] * len(some), some)
+            digest.update(pixels.data)
+            yield pixels, [tile_footprint(tiling, i, mask) for i in some]
+        self._digests[number] = digest.digest()
 
     def twins(self) -> frozenset[int]:
         """Images that have an identical one among those streamed."""
@@ -63,13 +105,16 @@ class Canvases:
 
 
 class FeatureMaps(Protocol):
-    """Pooled feature maps of n images."""
+    """Pooled feature maps of all images."""
 
     extractor: Extractor
-    n_images: int
+    canvases: Canvases
 
-    def per_image(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
-        """Yield those of image after image, (1, n_values), on the extractor's device, and its place."""
+    def per_canvas(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
+        """Yield those of image after image, or tile after tile, (1, n_values), and what of it counts.
+
+        On the extractor's device.
+        """
 
     def whitened(self, matrices: Sequence[np.ndarray]) -> FeatureMaps:
         """Return them whitened; these are not to be used any more."""
@@ -81,19 +126,15 @@ class StreamedMaps:
     Parameters
     ----------
     extractor : PatchExtractor, StoredExtractor or WhitenedExtractor
-    batches : callable
-    n_images : int
+    canvases : Canvases
     advance : callable or None
         Told of the images done by the first pass; the later ones belong to other stages.
     """
 
-    def __init__(
-        self, extractor: Extractor, batches: Batches, n_images: int, advance: Advance | None
-    ) -> None:
-        self.extractor, self.n_images = extractor, n_images
-        self._batches, self._advance = batches, advance
+    def __init__(self, extractor: Extractor, canvases: Canvases, advance: Advance | None) -> None:
+        self.extractor, self.canvases, self._advance = extractor, canvases, advance
 
-    def per_image(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
+    def per_canvas(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
         """Run the backbone over the images."""
         for pooled, footprints in self.per_batch():
             yield from zip(pooled.split(1), footprints, strict=True)
@@ -101,19 +142,19 @@ class StreamedMaps:
     def per_batch(self) -> Iterator[tuple[torch.Tensor, list[Footprint]]]:
         """Run the backbone over the images, and yield batch after batch."""
         advance, self._advance = self._advance, None
-        done = 0
-        for pixels, footprints in self._batches():
+        done, owners = 0, self.canvases.owners
+        for pixels, footprints in self.canvases():
             pooled = self.extractor.pool(pixels)
-            check_features(pooled, done)
+            check_features(pooled, done, owners)
             yield pooled, footprints
             done += len(footprints)
             if advance is not None:
-                advance(done)
+                advance(int(owners[done - 1]) + 1)
 
     def whitened(self, matrices: Sequence[np.ndarray]) -> StreamedMaps:
         """Whiten them whenever they are made."""
         extractor = WhitenedExtractor(self.extractor, matrices)
-        return StreamedMaps(extractor, self._batches, self.n_images, self._advance)
+        return StreamedMaps(extractor, self.canvases, self._advance)
 
 
 class HeldMaps:
@@ -121,22 +162,20 @@ class HeldMaps:
 
     Parameters
     ----------
-    extractor, batches, n_images, advance
+    extractor, canvases, advance
         As for :class:`StreamedMaps`.
     """
 
-    def __init__(
-        self, extractor: Extractor, batches: Batches, n_images: int, advance: Advance | None
-    ) -> None:
-        self.extractor, self.n_images = extractor, n_images
-        self._pooled = torch.empty((n_images, extractor.n_values))
+    def __init__(self, extractor: Extractor, canvases: Canvases, advance: Advance | None) -> None:
+        self.extractor, self.canvases = extractor, canvases
+        self._pooled = torch.empty((len(canvases.owners), extractor.n_values))
         self._footprints: list[Footprint] = []
-        for pooled, footprints in StreamedMaps(extractor, batches, n_images, advance).per_batch():
+        for pooled, footprints in StreamedMaps(extractor, canvases, advance).per_batch():
             self._pooled[len(self._footprints) : len(self._footprints) + len(footprints)] = pooled
             self._footprints += footprints
 
-    def per_image(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
-        """Fetch image after image."""
+    def per_canvas(self) -> Iterator[tuple[torch.Tensor, Footprint]]:
+        """Fetch image after image, or tile after tile."""
         for pooled, footprint in zip(self._pooled.split(1), self._footprints, strict=True):
             yield pooled.to(self.extractor.device), footprint
 
@@ -158,18 +197,18 @@ class PatchesJoined:
     """
 
     def __init__(self, maps: FeatureMaps) -> None:
-        self.maps, self.n_images, self.device = maps, maps.n_images, maps.extractor.device
+        self.maps, self.n_images = maps, len(maps.canvases)
+        self.device = maps.extractor.device
+        self.n_patches = maps.canvases.n_patches(maps.extractor.grid)
         self.sources = np.empty(0, dtype=np.int64)
         self.footprints: list[Footprint] = []
 
     def project(self, matrix: torch.Tensor | None) -> torch.Tensor:
         """Embed all images and keep only their projections."""
-        extractor = self.maps.extractor
-        device = extractor.device
+        device = self.device
         to_lower = None if matrix is None else matrix.to(device).T
-        height, width = extractor.grid
-        dim = extractor.dim if to_lower is None else to_lower.shape[1]
-        projected = torch.empty((self.n_images * height * width, dim), device=device)
+        dim = self.maps.extractor.dim if to_lower is None else to_lower.shape[1]
+        projected = torch.empty((self.n_patches, dim), device=device)
         ends, self.footprints = [0], []
         for embedding, footprint in self.per_image():
             end = ends[-1] + len(embedding)
@@ -193,8 +232,14 @@ class PatchesJoined:
 
     def per_image(self) -> Iterator[Embedded]:
         """Join the patches of image after image."""
-        for pooled, footprint in self.maps.per_image():
-            yield inside(self.maps.extractor.join(pooled)[0], footprint.mask), footprint
+        canvases = self.maps.canvases
+        joined = (
+            (inside(self.maps.extractor.join(pooled)[0], footprint.mask), footprint)
+            for pooled, footprint in self.maps.per_canvas()
+        )
+        if canvases.tilings is None:
+            return joined
+        return gather(canvases.tilings, joined, canvases.footprints)
 
 
 class PatchesInMemory:
@@ -213,14 +258,13 @@ class PatchesInMemory:
     """
 
     def __init__(self, maps: FeatureMaps, on_disk: bool = False) -> None:
-        extractor, self.n_images = maps.extractor, maps.n_images
-        self.device = extractor.device
-        height, width = extractor.grid
+        joined = PatchesJoined(maps)
+        self.n_images, self.device = joined.n_images, joined.device
         # np.empty commits no page before it is written, so a generous N costs nothing.
-        shape = (self.n_images * height * width, extractor.dim)
+        shape = (joined.n_patches, maps.extractor.dim)
         embeddings = _on_disk(shape) if on_disk else np.empty(shape, dtype=np.float32)
         ends, self.footprints = [0], []
-        for embedding, footprint in PatchesJoined(maps).per_image():
+        for embedding, footprint in joined.per_image():
             end = ends[-1] + len(embedding)
             embeddings[ends[-1] : end] = embedding.cpu().numpy()
             ends.append(end)

@@ -137,10 +137,10 @@ def learn_whitening(
     ----------
     extractor : PatchExtractor
     pooled : iterable of pairs
-        Pooled feature maps of each image, (1, n_values), and where it lies. Padding does not count.
+        Pooled feature maps of each image or tile, (1, n_values), and what of it counts.
     strength : float
     folds : ndarray of shape (n_images,)
-        The fold of each image, 0 to F - 1.
+        The fold of each, 0 to F - 1.
 
     Returns
     -------
@@ -150,6 +150,8 @@ def learn_whitening(
     of_folds: list[list[LayerMoments]] = []
     with torch.inference_mode():
         for (one, footprint), fold in zip(pooled, folds, strict=True):
+            if not footprint.mask.any():
+                continue  # a tile outside of a region of interest
             layers = [_inside(layer[0], footprint) for layer in extractor.split(one)]
             if not of_all:
                 of_all, *of_folds = (

@@ -6,18 +6,20 @@ on the canvas of a network, and `Geometry.restore` brings a map from that canvas
 image. Nothing here knows a network: NumPy and Pillow are all it needs.
 """
 
-from .batches import CanvasCache, ImageBatch, iter_batches
+from .batches import CanvasCache, ImageBatch, iter_batches, stacked
 from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
-from .geometry import Footprint, Frame, Geometry, Pixels, Size, as_size, height_and_width
+from .geometry import Footprint, Frame, Geometry, Pixels
 from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks
 from .roi import RegionOfInterest, read_roi
+from .sizes import Size, as_size, height_and_width
 from .sources import ImageSource, as_image_source
 from .tables import refuse_other_kind, short_errors, warn_of_rows
+from .tiling import Tile, Tiling, as_tiles, make_tiling
 
 __all__ = [
     "CanvasCache",
@@ -29,9 +31,12 @@ __all__ = [
     "Pixels",
     "RegionOfInterest",
     "Size",
+    "Tile",
+    "Tiling",
     "as_image_source",
     "as_ndarray",
     "as_size",
+    "as_tiles",
     "check_image",
     "column_values",
     "describe",
@@ -40,11 +45,13 @@ __all__ = [
     "is_encoded",
     "is_rows",
     "iter_batches",
+    "make_tiling",
     "one_call",
     "read_roi",
     "refuse_other_kind",
     "refuse_single",
     "say_remarks",
     "short_errors",
+    "stacked",
     "warn_of_rows",
 ]

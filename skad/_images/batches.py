@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from skad._common.forks import ObjectLock
 
 from .geometry import Frame, Geometry
-from .roi import RegionOfInterest
+from .pieces import WindowedCanvas
+from .roi import Mask, RegionOfInterest
 from .sources import ImageSource
 from .threads import available_workers, ordered_map
 
@@ -24,16 +25,17 @@ class ImageBatch(NamedTuple):
     ----------
     start : int
         Number of the first image in the stream.
-    pixels : ndarray of shape (B, S, S, 3)
-        uint8; float32 in 0..1 if any of the images is float. uint8 becomes float32 by
-        ``x.astype(float32) / float32(255)`` everywhere: the score of an image must not depend on
-        its neighbours. It may be a view of the user's array: not to be written into.
+    pixels : ndarray of shape (B, S, S, 3), or list of B canvases
+        A list, of arrays and of :class:`WindowedCanvas`, where there are large images and the caller
+        has asked for windows. uint8; float32 in 0..1 if any of the images is float. uint8 becomes
+        float32 by ``x.astype(float32) / float32(255)`` everywhere: the score of an image must not
+        depend on its neighbours. It may be a view of the user's array: not to be written into.
     frames : list of Frame
         Height and width of each image, and its region of interest.
     """
 
     start: int
-    pixels: np.ndarray
+    pixels: Any
     frames: list[Frame]
 
     @property
@@ -45,7 +47,8 @@ class ImageBatch(NamedTuple):
 class _Prepared(NamedTuple):
     """An image on the canvas."""
 
-    canvas: np.ndarray
+    canvas: Any
+    """An array, or a :class:`WindowedCanvas`."""
     frame: Frame
 
 
@@ -85,6 +88,7 @@ def iter_batches(
     order: np.ndarray | None = None,
     cache: CanvasCache | None = None,
     roi: RegionOfInterest | None = None,
+    windowed: bool = False,
 ) -> Generator[ImageBatch, None, None]:
     """Stream a source in batches.
 
@@ -105,6 +109,9 @@ def iter_batches(
         Shared by several passes over the same source.
     roi : RegionOfInterest or None, default=None
         What lies outside is made grey.
+    windowed : bool, default=False
+        Whether canvases are looked at through windows: those of large images are made then window by
+        window, and a batch with such images is a list.
 
     Yields
     ------
@@ -128,7 +135,7 @@ def iter_batches(
     first = source.stacked(indices[:1]) if len(indices) else None
     if first is not None and geometry.keeps(*first.shape[1:3]) and roi is None:
         return _ready_batches(source, int(batch_size), indices)
-    return _batches(source, geometry, int(batch_size), n_workers, indices, cache, roi)
+    return _batches(source, geometry, int(batch_size), n_workers, indices, cache, roi, windowed)
 
 
 def _ready_batches(
@@ -150,18 +157,33 @@ def _batches(
     indices: Sequence[int],
     cache: CanvasCache | None,
     roi: RegionOfInterest | None,
+    windowed: bool,
 ) -> Generator[ImageBatch, None, None]:
     def prepare(i: int) -> _Prepared:
-        image = source.load(i)
-        height, width = image.shape[:2]
+        image: Any = None
+        pieces = None
+        # A function is shown the image; and of some, nothing is known before they are read.
+        if windowed and source.is_known(i) and (roi is None or roi.of_shape() is not None):
+            pieces = source.pieces(i)
+        if pieces is None:
+            image = source.load(i)
+            pieces = source.pieces(i, whole=image) if windowed else None
+        shape = image.shape if pieces is None else pieces.shape
+        frame = Frame((shape[0], shape[1]), mask_of(i, image))
+        if pieces is not None:
+            return _Prepared(WindowedCanvas(pieces, geometry, frame.mask), frame)
+        shown = image if frame.mask is None else frame.mask.blank(image)
+        return _Prepared(geometry.apply(shown), frame)
+
+    def mask_of(i: int, image: Any) -> Mask | None:
         if roi is None:
-            return _Prepared(geometry.apply(image), Frame((height, width)))
-        mask = roi.of(image, source.describe(i))
+            return None
+        mask: Any = roi.of_shape() if image is None else roi.of(image, source.describe(i))
         try:
-            geometry.pixels((height, width), mask)
+            geometry.pixels(mask.inside.shape, mask)
         except ValueError as error:
             raise ValueError(f"{source.describe(i)}: {error}") from error
-        return _Prepared(geometry.apply(mask.blank(image)), Frame((height, width), mask))
+        return mask
 
     def cached(i: int) -> _Prepared:
         return prepare(i) if cache is None else cache.get(i, prepare)
@@ -174,7 +196,7 @@ def _batches(
             range(0, len(indices), batch_size), _groups(images, batch_size), strict=True
         ):
             canvases, frames = zip(*group, strict=True)
-            yield ImageBatch(start, _stacked(canvases), list(frames))
+            yield ImageBatch(start, stacked(canvases), list(frames))
     finally:
         # Not left to garbage collection: an error in the consumer keeps this frame alive.
         images.close()
@@ -185,9 +207,13 @@ def _groups(images: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]
         yield group
 
 
-def _stacked(canvases: Iterable[np.ndarray]) -> np.ndarray:
-    """Join canvases in one array, as floats if any is."""
+def stacked(canvases: Iterable[Any]) -> Any:
+    """Join canvases in one array, as floats if any is; in a list, if some are windowed or larger."""
     canvases = list(canvases)
+    if len({canvas.shape for canvas in canvases}) > 1 or any(
+        isinstance(canvas, WindowedCanvas) for canvas in canvases
+    ):
+        return canvases
     if len({canvas.dtype for canvas in canvases}) > 1:
         canvases = [_as_float(canvas) for canvas in canvases]
     return np.stack(canvases)

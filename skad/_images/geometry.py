@@ -8,67 +8,23 @@ centres (pixel k of a side of n covers k..k+1, its centre is at k + 1/2), as in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from .roi import Mask
+from .sizes import Size, as_size, height_and_width, is_side
+from .tiling import Tiling
 
-Size = int | tuple[int, int]
-"""Of a canvas, in pixels: the side of a square, or height and width."""
-
-_MODES = ("squash", "pad", "crop")
+_MODES = ("squash", "pad", "crop", "native")
 # The papers' 224 of 256 and 320 of 366.
 _CROP_RATIO = 0.875
 # Of a canvas pixel, or a patch, that must lie in a region of interest.
 _SHARE = 0.5
-
-
-def height_and_width(size: Size) -> tuple[int, int]:
-    """Spell a size out.
-
-    Examples
-    --------
-    >>> height_and_width(224), height_and_width((160, 320))
-    ((224, 224), (160, 320))
-    """
-    return size if isinstance(size, tuple) else (size, size)
-
-
-def as_size(value: Any) -> Size:
-    """Read a size as a user writes it; what is square is a number.
-
-    Parameters
-    ----------
-    value : int or sequence of two ints
-
-    Returns
-    -------
-    int or tuple of two ints
-
-    Raises
-    ------
-    ValueError
-        If it is neither.
-
-    Examples
-    --------
-    >>> as_size([160, 320]), as_size((224, 224))
-    ((160, 320), 224)
-    """
-    sides = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value, value)
-    if isinstance(value, str) or len(sides) != 2 or not all(map(_is_side, sides)):
-        raise ValueError(
-            "image_size must be a positive integer, the side of a square, or two: (height, width); got "
-            f"{value!r}."
-        )
-    height, width = map(int, sides)
-    return height if height == width else (height, width)
 
 
 Pixels = tuple[int, int, int, int] | np.ndarray
@@ -111,7 +67,7 @@ class NearestPixels(NamedTuple):
         return np.diff(self.edges)
 
 
-class _Side(NamedTuple):
+class Placement(NamedTuple):
     """One side of an image on the canvas."""
 
     length: int  # of the image
@@ -178,15 +134,19 @@ class Geometry:
 
     Parameters
     ----------
-    mode : {"squash", "pad", "crop"}
+    mode : {"squash", "pad", "crop", "native"}
         "squash" resizes to the canvas and does not keep the aspect. "pad" resizes to what fits into
         the canvas and repeats the edge pixels on two sides. "crop" is the papers': the image is resized
-        to what covers more than the canvas, and the centre is cut out.
+        to what covers more than the canvas, and the centre is cut out. "native" does not resize: the
+        canvas is what tiles cover that begin at the upper left corner, and edge pixels are repeated
+        below and to the right.
     image_size : int or tuple of two ints
-        Side of a square canvas, or height and width.
+        Side of a square canvas, or height and width; "native": of a tile.
     resize : int, default=None
         For "crop" on a square only: length of the shorter side before the cut. None: what covers a
         canvas whose sides are ``1 / 0.875`` times as long, rounded: 256 for 224, 366 for 320.
+    tiling : Tiling, default=None
+        For "native" only: the tiles, of which an image has as many as it needs.
 
     Raises
     ------
@@ -198,6 +158,7 @@ class Geometry:
     mode: str
     image_size: Size
     resize: int | None = None
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
@@ -206,7 +167,7 @@ class Geometry:
             raise ValueError(f"image_size must be written {as_size(self.image_size)!r}.")
         if self.resize is None:
             return
-        if not _is_side(self.resize):
+        if not is_side(self.resize):
             raise ValueError(f"resize must be a positive integer; got {self.resize!r}.")
         if self.mode != "crop":
             raise ValueError(f"resize is for geometry 'crop' only; got it with {self.mode!r}.")
@@ -223,8 +184,12 @@ class Geometry:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """Height and width of the canvas."""
+        """Height and width of the canvas; "native": of that of one tile."""
         return height_and_width(self.image_size)
+
+    def canvas_of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the canvas of an image, in pixels."""
+        return self.canvas if self.tiling is None else self.tiling.of((height, width)).canvas
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Bring an image to the canvas.
@@ -240,7 +205,7 @@ class Geometry:
             Of the same type. Bilinear with antialiasing; uint8 is rounded, as in the official
             pipelines. An image that has the size already is given back as it is.
         """
-        rows, columns = self._sides(*image.shape[:2])
+        rows, columns = self.placement(*image.shape[:2])
         resized = _resized(image, rows.resized, columns.resized)
         shown = resized[rows.visible(), columns.visible()]
         padding = (rows.padding(), columns.padding(), (0, 0))
@@ -248,7 +213,7 @@ class Geometry:
 
     def keeps(self, height: int, width: int) -> bool:
         """Whether images of this size are given back as they are by `apply`."""
-        sides = zip(self._sides(height, width), self.canvas, strict=True)
+        sides = zip(self.placement(height, width), self.canvas_of(height, width), strict=True)
         return all(side == (size, size, 0, size) for side, size in sides)
 
     def distortion(self, height: int, width: int) -> float:
@@ -272,7 +237,7 @@ class Geometry:
         top, bottom, left, right : int
             Canvas pixels, half-open: the whole canvas but for "pad".
         """
-        rows, columns = self._sides(height, width)
+        rows, columns = self.placement(height, width)
         return (*rows.content(), *columns.content())
 
     def restore(
@@ -306,14 +271,15 @@ class Geometry:
         ValueError
             If the map has not the shape of the canvas.
         """
-        if canvas_map.shape != self.canvas:
+        canvas = self.canvas_of(height, width)
+        if canvas_map.shape != canvas:
             raise ValueError(
-                f"canvas_map must have the shape of the canvas, {self.canvas}; got {canvas_map.shape}."
+                f"canvas_map must have the shape of the canvas, {canvas}; got {canvas_map.shape}."
             )
         points = (height, width) if shape is None else shape
         rows, columns = (
             side._replace(length=n)
-            for side, n in zip(self._sides(height, width), points, strict=True)
+            for side, n in zip(self.placement(height, width), points, strict=True)
         )
         above, below, weight = rows.sampling()
         values = np.asarray(canvas_map)
@@ -325,6 +291,38 @@ class Geometry:
             return values
         restored = np.full(points, np.nan, dtype=values.dtype)
         restored[rows.seen(), columns.seen()] = values
+        return restored
+
+    def restore_bands(
+        self, bands: Iterable[tuple[slice, np.ndarray]], height: int, width: int
+    ) -> np.ndarray:
+        """Bring a map back as :meth:`restore` does, while its rows are made.
+
+        Parameters
+        ----------
+        bands : iterable of pairs
+            Rows of the canvas one after the other, and their values, (n_rows, W).
+        height, width : int
+            Of the image.
+
+        Returns
+        -------
+        ndarray of shape (height, width), float32
+        """
+        rows, columns = self.placement(height, width)
+        (above, below, weight), (left, right, across) = rows.sampling(), columns.sampling()
+        restored = np.full((height, width), np.nan, dtype=np.float32)
+        first, done, last_row = rows.seen().start, 0, np.empty((0, columns.canvas))
+        for band, values in bands:
+            known = np.concatenate([last_row, values]).astype(np.float32)
+            offset, last_row = band.stop - len(known), values[-1:]
+            now = slice(done, int(np.searchsorted(below, band.stop)))
+            mixed = _between(
+                known[above[now] - offset], known[below[now] - offset], weight[now, None]
+            )
+            mixed = _between(mixed.take(left, axis=1), mixed.take(right, axis=1), across)
+            restored[first + now.start : first + now.stop, columns.seen()] = mixed
+            done = now.stop
         return restored
 
     def nearest(self, height: int, width: int) -> tuple[NearestPixels, NearestPixels]:
@@ -342,7 +340,7 @@ class Geometry:
         -------
         rows, columns : NearestPixels
         """
-        rows, columns = self._sides(height, width)
+        rows, columns = self.placement(height, width)
         return rows.nearest(), columns.nearest()
 
     def footprints(self, frames: Sequence[Frame], grid: tuple[int, int]) -> list[Footprint]:
@@ -353,7 +351,7 @@ class Geometry:
         frames : sequence of Frame
             Of the images.
         grid : tuple of two ints
-            Rows and columns (h, w) of the patch grid.
+            Rows and columns (h, w) of the patch grid; "native": of that over a tile.
 
         Returns
         -------
@@ -390,29 +388,31 @@ class Geometry:
             Half-open ranges of the cells whose centre lies on the image, one cell at least; the
             whole grid but for "pad".
         """
-        rows, columns = self._sides(height, width)
+        rows, columns = self.placement(height, width)
         return (*rows.cells(grid_height), *columns.cells(grid_width))
 
-    def _sides(self, height: int, width: int) -> tuple[_Side, _Side]:
-        """Place an image on the canvas."""
-        lengths, sizes = (height, width), self.canvas
+    def placement(self, height: int, width: int) -> tuple[Placement, Placement]:
+        """Place the rows, and the columns, of an image of a height and width on the canvas."""
+        lengths, sizes = (height, width), self.canvas_of(height, width)
+        if self.mode == "native":
+            return Placement(height, height, 0, sizes[0]), Placement(width, width, 0, sizes[1])
         if self.mode == "squash":
-            return _Side(height, sizes[0], 0, sizes[0]), _Side(width, sizes[1], 0, sizes[1])
+            return Placement(height, sizes[0], 0, sizes[0]), Placement(width, sizes[1], 0, sizes[1])
         if self.mode == "pad":
             # The side that is longer, measured by the canvas, fills it.
             size, longer = _first(height * sizes[1] >= width * sizes[0], sizes, lengths)
             rows, columns = (max(1, round(n * size / longer)) for n in lengths)
             return (
-                _Side(height, rows, (sizes[0] - rows) // 2, sizes[0]),
-                _Side(width, columns, (sizes[1] - columns) // 2, sizes[1]),
+                Placement(height, rows, (sizes[0] - rows) // 2, sizes[0]),
+                Placement(width, columns, (sizes[1] - columns) // 2, sizes[1]),
             )
         covered = self._covered()
         target, shorter = _first(height * covered[1] <= width * covered[0], covered, lengths)
         # torchvision's roundings: int() for the longer side, round() for the cut.
         rows, columns = (target * n // shorter for n in lengths)
         return (
-            _Side(height, rows, -round((rows - sizes[0]) / 2), sizes[0]),
-            _Side(width, columns, -round((columns - sizes[1]) / 2), sizes[1]),
+            Placement(height, rows, -round((rows - sizes[0]) / 2), sizes[0]),
+            Placement(width, columns, -round((columns - sizes[1]) / 2), sizes[1]),
         )
 
     def _covered(self) -> tuple[int, int]:
@@ -433,12 +433,15 @@ def _first(is_first: bool, sizes: tuple[int, int], lengths: tuple[int, int]) -> 
 def _footprint(
     geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
 ) -> Footprint:
+    if geometry.tiling is not None:
+        grid = geometry.tiling.of(shape).grid(*grid)
     mask = np.zeros(grid, dtype=bool)
     r0, r1, c0, c1 = geometry.valid_cells(*shape, *grid)
     mask[r0:r1, c0:c1] = True
     if region is not None:
         rows, columns = (
-            _overlaps(n, n_pixels) for n, n_pixels in zip(grid, geometry.canvas, strict=True)
+            _overlaps(n, n_pixels)
+            for n, n_pixels in zip(grid, geometry.canvas_of(*shape), strict=True)
         )
         shares = rows @ _shares(geometry, region) @ columns.T
         # A sliver at the rim may lie in a cell with its centre in padding: the next one stands for it.
@@ -461,7 +464,7 @@ def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
     """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
-    rows, columns = geometry._sides(*region.inside.shape)
+    rows, columns = geometry.placement(*region.inside.shape)
     picture = Image.fromarray(region.inside.astype(np.uint8) * np.uint8(255))
     size = (columns.resized, rows.resized)
     resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
@@ -481,10 +484,6 @@ def _overlaps(n_cells: int, side: int) -> np.ndarray:
     pixels = np.arange(side)
     last = np.minimum(edges[1:, None], pixels + 1)
     return np.clip(last - np.maximum(edges[:-1, None], pixels), 0, None) * n_cells / side
-
-
-def _is_side(size: object) -> bool:
-    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0
 
 
 def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -29,12 +29,12 @@ class Slice:
     """One image of an array that is not in memory (zarr, h5py, dask): read when asked for."""
 
     def __init__(self, array: Any, i: int) -> None:
-        self._array, self._i = array, i
+        self.array, self.i = array, i
         self.shape: tuple[int, ...] = tuple(array.shape[1:])
         self.ndim, self.dtype = len(self.shape), array.dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._array[self._i], dtype=dtype)
+        return np.asarray(self.array[self.i], dtype=dtype)
 
 
 class Element:

@@ -11,12 +11,15 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from skad._common.text import shortened
 
 from . import decode
 from .columns import Rows, Slices, as_items, check_batch_layout, is_stack
 from .items import Strip, describe, is_array, is_late, is_tensor, n_dims
+from .opening import UnreadableImageError
+from .pieces import LARGE, ArrayPieces, Pieces, pieces_of
 from .remarks import say_pages, say_remarks
 from .threads import ordered_map
 
@@ -34,6 +37,12 @@ class ImageSource:
         Paths, Pillow images, encoded images, arrays or strips; mixed as you like.
     index : ndarray of shape (n,) of int64, default=None
         Which items this source consists of, in order; None for all.
+
+    Attributes
+    ----------
+    windowed : bool
+        Set where large images are looked at piece by piece: then what can be read in this way may be
+        larger than Pillow's limit, which is on decoding at once.
     """
 
     def __init__(self, items: Sequence[Any], index: np.ndarray | None = None) -> None:
@@ -42,6 +51,7 @@ class ImageSource:
         self._min_side = 1
         # Shapes of images that are not known before they are read, by position in the user's X.
         self._seen: dict[int, tuple[int, int]] = {}
+        self.windowed = False
 
     def __len__(self) -> int:
         return len(self._items) if self._index is None else len(self._index)
@@ -79,6 +89,40 @@ class ImageSource:
             self._seen[self._position(i)] = height, width
             self._check_side(i, min(height, width))
         return image
+
+    def pieces(self, i: int, *, whole: np.ndarray | None = None) -> Pieces | None:
+        """Tell how a large image is read piece by piece.
+
+        Parameters
+        ----------
+        i : int
+            Its number in this source.
+        whole : ndarray of shape (H, W, 3), default=None
+            The image, where it was decoded already.
+
+        Returns
+        -------
+        Pieces or None
+            None for an image that is not large. One that can only be decoded as a whole is.
+        """
+        height, width = self.shape(i) if whole is None else whole.shape[:2]
+        if height * width <= LARGE:
+            return None
+        name = self.describe(i)
+        pieces = pieces_of(self._items[self._position(i)], name) if whole is None else None
+        return pieces or ArrayPieces(self.load(i) if whole is None else whole, name, True)
+
+    def is_known(self, i: int) -> bool:
+        """Whether anything is known of an image before it is read."""
+        return not is_late(self._items[self._position(i)])
+
+    def bytes_to_decode(self, i: int) -> int:
+        """Bytes that a large image takes which can only be decoded as a whole; 0 for others."""
+        height, width = self.shape(i)
+        item = self._items[self._position(i)]
+        if height * width <= LARGE or pieces_of(item, self.describe(i)) is not None:
+            return 0
+        return 3 * height * width
 
     def stacked(self, indices: Sequence[int]) -> np.ndarray | None:
         """Take images that are in one array of uint8 pixels, all at once.
@@ -125,10 +169,23 @@ class ImageSource:
         if position in self._seen:
             return self._seen[position]
         item = self._items[position]
-        shape = decode.shape(item, self.describe(i))
+        try:
+            shape = decode.shape(item, self.describe(i))
+        except UnreadableImageError as error:
+            shape = self._shape_of_pieces(i, error)
         if is_late(item):
             self._seen[position] = shape
         return shape
+
+    def _shape_of_pieces(self, i: int, error: UnreadableImageError) -> tuple[int, int]:
+        """Tell the size of what Pillow finds too large, where it is read piece by piece."""
+        position, pieces = self._position(i), None
+        if self.windowed and isinstance(error.__cause__, Image.DecompressionBombError):
+            pieces = pieces_of(self._items[position], self.describe(i))
+        if pieces is None:
+            raise error
+        self._seen[position] = pieces.shape
+        return pieces.shape
 
     def known_shapes(self) -> list[tuple[int, tuple[int, int]]]:
         """Tell the number, height and width of each image that need not be read as a whole for that."""
@@ -175,6 +232,7 @@ class ImageSource:
                 indices = indices.astype(np.int64, casting="safe" if indices.size else "unsafe")
         chosen = ImageSource(self._items, index[indices])
         chosen._min_side, chosen._seen = self._min_side, self._seen
+        chosen.windowed = self.windowed
         return chosen
 
     def check(self, min_side: int = 1) -> None:
@@ -223,7 +281,10 @@ class ImageSource:
         say_remarks(found)
 
     def _check_one(self, i: int) -> decode.Checked:
-        checked = decode.check(self._items[self._position(i)], self.describe(i))
+        try:
+            checked = decode.check(self._items[self._position(i)], self.describe(i))
+        except UnreadableImageError as error:
+            checked = decode.Checked(min(self._shape_of_pieces(i, error)))
         if checked.side is not None:
             self._check_side(i, checked.side)
         return checked

@@ -6,6 +6,8 @@ from skad._learning.recontrast_network import (
     anomaly_map,
     build_network,
     mirrored_design,
+    pair_distances,
+    summed,
 )
 from skad._learning.recontrast_training import ReContrastSettings, ReContrastTraining
 from skad._learning.stable_norm import make_stable
@@ -21,4 +23,6 @@ __all__ = [
     "learn_embedding",
     "make_stable",
     "mirrored_design",
+    "pair_distances",
+    "summed",
 ]

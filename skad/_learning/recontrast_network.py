@@ -326,8 +326,41 @@ def anomaly_map(
     torch.Tensor of shape (B, H, W)
         Not smoothed.
     """
-    total = torch.zeros((), device=targets[0].device)
-    for target, output in zip(targets, outputs, strict=True):
-        distances = cosine_distances(target, output)[:, None]
-        total = total + F.interpolate(distances, size=size, mode="bilinear", align_corners=True)
+    return summed(pair_distances(targets, outputs), size)
+
+
+def pair_distances(
+    targets: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Cosine distances of all pairs.
+
+    Parameters
+    ----------
+    targets, outputs : sequences of torch.Tensor of shape (B, C_k, h_k, w_k)
+
+    Returns
+    -------
+    tuple of torch.Tensor of shape (B, h_k, w_k)
+    """
+    return tuple(cosine_distances(*pair) for pair in zip(targets, outputs, strict=True))
+
+
+def summed(distances: Sequence[torch.Tensor], size: int | tuple[int, int]) -> torch.Tensor:
+    """Sum of the distances of all pairs, each resized to the size of the image.
+
+    Parameters
+    ----------
+    distances : sequence of torch.Tensor of shape (B, h_k, w_k)
+    size : int or tuple of two ints
+        Of the images, in pixels.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, H, W)
+        Not smoothed.
+    """
+    total = torch.zeros((), device=distances[0].device)
+    for layer in distances:
+        grown = F.interpolate(layer[:, None], size=size, mode="bilinear", align_corners=True)
+        total = total + grown
     return total[:, 0]

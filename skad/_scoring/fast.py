@@ -56,12 +56,10 @@ class FastScorer(Scorer):
         self, extractor: Extractor, pooled: torch.Tensor, footprint: Footprint, maps: bool
     ) -> tuple[float, NDArray[np.float64]]:
         """Score an image and, if `maps`, all of its patches."""
-        patches = inside(extractor.join(pooled)[0], footprint.mask)
-        if not maps and self._is_lazy(patches.device):
+        if not maps and self._is_lazy(pooled.device):
+            patches = inside(extractor.join(pooled)[0], footprint.mask)
             return self.score_embedded(patches, footprint), np.empty(0)
-        scores = self._score_all(extractor, pooled[0], patches, footprint.mask)
-        grid = on_grid(scores, footprint.mask)
-        return self.score_image(patches, scores, footprint), grid if maps else np.empty(0)
+        return super().score_one(extractor, pooled, footprint, maps)
 
     def score_training(
         self, images: Iterable[TrainingImage], *, grids: bool
@@ -130,15 +128,16 @@ class FastScorer(Scorer):
             lambda some: bounds(patches[torch.from_numpy(some)]),
         )
 
-    def _score_all(
-        self, extractor: Extractor, pooled: torch.Tensor, patches: torch.Tensor, mask: np.ndarray
-    ) -> NDArray[np.float64]:
-        """Score all patches of an image, layer by layer where that costs less."""
-        patches, layers = self.bank.as_queries(patches), None
+    def score_every(
+        self, extractor: Extractor, pooled: torch.Tensor, mask: NDArray[np.bool_]
+    ) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        """Score all patches of an image that count, layer by layer where that costs less."""
+        patches = self.bank.as_queries(inside(extractor.join(pooled)[0], mask))
+        layers = None
         if self.bank.index == "auto" and not self.rule.weighs_patches:
-            layers = patch_layers(extractor, pooled, mask)
+            layers = patch_layers(extractor, pooled[0], mask)
         if layers is None:
-            return self.score_patches(patches)
+            return patches, self.score_patches(patches)
         exact = self.bank.exact(patches.device)
         centred = layers.centred(exact.centre)
         ids = smallest_columns(
@@ -147,4 +146,4 @@ class FastScorer(Scorer):
             self.rule.n_neighbors,
         )
         distances, _ = measured(patches, exact.vectors, ids)
-        return mean_of_nearest(distances, self.rule.squared)
+        return patches, mean_of_nearest(distances, self.rule.squared)

@@ -3,11 +3,16 @@
 Bilinear up-sampling and Gaussian smoothing are both linear and separable, so the whole way from the
 (h, w) grid to the (H, W) canvas is ``rows @ grid @ columns.T`` with two small matrices that are
 computed once.
+
+A large canvas is rendered block by block, always by the same blocks, so that all who look at a pixel see
+the same bits; one block is all there is of most.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,23 +23,90 @@ from skad._images import Pixels, Size, height_and_width
 
 ImageScore = str | float
 """What of a map, or of its patches, is the score of an image."""
+# Side of a block, in pixels.
+BLOCK = 1024
+
+
+class Block(NamedTuple):
+    """A piece of a map."""
+
+    rows: slice
+    """Of the canvas."""
+    columns: slice
+    values: np.ndarray
+    """(h, w) float64."""
 
 
 class Heatmap(NamedTuple):
     """How a grid of patch scores becomes a map of the canvas."""
 
-    size: Size
-    """Of the canvas, in pixels."""
+    size: Size | Callable[[tuple[int, ...]], Size]
+    """Of the canvas, in pixels; or a function of the shape of the grid."""
     sigma: float
     """Standard deviation of the Gaussian, in pixels."""
 
     def render(self, grid: np.ndarray) -> np.ndarray:
         """Turn an (h, w) grid into a float64 map of the canvas; see :func:`render`."""
-        return render(grid, self.size, self.sigma)
+        return render(grid, self.size_of(grid.shape), self.sigma)
+
+    def size_of(self, shape: tuple[int, ...]) -> Size:
+        """Size of the canvas on which a grid of a shape lies."""
+        return self.size(shape) if callable(self.size) else self.size
+
+    def blocks(self, grid: np.ndarray, wanted: np.ndarray | None = None) -> Iterator[Block]:
+        """Render block by block; see :func:`render_blocks`."""
+        return render_blocks(grid, self.size_of(grid.shape), self.sigma, wanted=wanted)
 
     def summary(self, grid: np.ndarray, pixels: Pixels, image_score: ImageScore = "map") -> float:
         """Score an image by its map, where it counts; see :func:`summarise`."""
-        return summarise(on_image(self.render(grid), pixels), image_score)
+        parts = (on_block(block, pixels) for block in self.blocks(grid))
+        return summarise_parts(parts, n_pixels(pixels), image_score)
+
+    def patches_under(self, pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Tell which patches of a grid weigh on some pixels; see :func:`patches_under`."""
+        return patches_under(pixels, shape, self.size_of(shape), self.sigma)
+
+    def is_large(self, grid: np.ndarray) -> bool:
+        """Whether the map of a grid has more than one block."""
+        return max(height_and_width(self.size_of(grid.shape))) > BLOCK
+
+
+class RenderedMap:
+    """A large map of an image, whose blocks are rendered when they are asked for.
+
+    Parameters
+    ----------
+    heatmap : Heatmap
+    grid : ndarray of shape (h, w)
+        Patch scores.
+    pixels : Pixels
+        What counts on the canvas.
+    """
+
+    def __init__(self, heatmap: Heatmap, grid: np.ndarray, pixels: Pixels) -> None:
+        self._heatmap, self._grid, self._pixels = heatmap, grid, pixels
+        self.shape = height_and_width(heatmap.size_of(grid.shape))
+
+    def blocks(self, wanted: np.ndarray | None = None) -> Iterator[Block]:
+        """Render block by block, NaN where no pixel counts; all, or those wanted by row and column."""
+        for block in self._heatmap.blocks(self._grid, wanted):
+            yield block._replace(values=_counting(block, self._pixels))
+
+    def bands(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield rows of the canvas from the top, and all that was rendered of them, (n_rows, W)."""
+        band: list[np.ndarray] = []
+        for block in self._heatmap.blocks(self._grid):
+            band.append(block.values)
+            if block.columns.stop == self.shape[1]:
+                yield block.rows, np.concatenate(band, axis=1)
+                band = []
+
+    def peak(self) -> float:
+        """Return the highest value that counts."""
+        return max(
+            float(on_block(block, self._pixels).max(initial=-np.inf))
+            for block in self._heatmap.blocks(self._grid)
+        )
 
 
 def on_image(canvas: np.ndarray, pixels: Pixels) -> np.ndarray:
@@ -60,6 +132,60 @@ def _index(pixels: Pixels) -> Any:
     return slice(top, bottom), slice(left, right)
 
 
+def on_block(block: Block, pixels: Pixels) -> np.ndarray:
+    """Cut the pixels that count out of a block: a rectangle, perhaps empty, or those of a mask."""
+    if isinstance(pixels, np.ndarray):
+        return block.values[pixels[block.rows, block.columns]]
+    top, bottom, left, right = pixels
+    rows, columns = _within(block.rows, top, bottom), _within(block.columns, left, right)
+    return block.values[rows, columns]
+
+
+def n_pixels(pixels: Pixels) -> int:
+    """Count the pixels of a canvas that count."""
+    if isinstance(pixels, np.ndarray):
+        return int(pixels.sum())
+    top, bottom, left, right = pixels
+    return (bottom - top) * (right - left)
+
+
+def _within(of_block: slice, first: int, last: int) -> slice:
+    """Of a block's rows, or columns, those from first to last of the canvas."""
+    start, stop = max(of_block.start, first), min(of_block.stop, last)
+    return slice(start - of_block.start, max(start, stop) - of_block.start)
+
+
+def _counting(block: Block, pixels: Pixels) -> np.ndarray:
+    """Values of a block, NaN where no pixel counts."""
+    if isinstance(pixels, np.ndarray):
+        return np.where(pixels[block.rows, block.columns], block.values, np.nan)
+    top, bottom, left, right = pixels
+    rows, columns = _within(block.rows, top, bottom), _within(block.columns, left, right)
+    values = np.full(block.values.shape, np.nan)
+    values[rows, columns] = block.values[rows, columns]
+    return values
+
+
+def summarise_parts(parts: Iterator[np.ndarray], n_values: int, image_score: ImageScore) -> float:
+    """Turn the parts of a map into the score of the image, as :func:`summarise` does the whole.
+
+    Parameters
+    ----------
+    parts : iterator of ndarray
+        Pixels that count, each in one part.
+    n_values : int
+        Their number in all.
+    image_score : "map" or float
+    """
+    n_top = 1 if isinstance(image_score, str) else max(1, int(image_score * n_values))
+    highest = np.empty(0)
+    for part in parts:
+        highest = np.concatenate([highest, part.ravel()]) if highest.size else part.ravel()
+        if highest.size > n_top:
+            highest = np.partition(highest, highest.size - n_top)[highest.size - n_top :]
+    return float(highest.mean(dtype=np.float64)) if n_top > 1 else float(highest.max())
+
+
 def summarise(heatmap: np.ndarray, image_score: ImageScore) -> float:
     """Turn the map of an image into its score.
 
@@ -75,11 +201,7 @@ def summarise(heatmap: np.ndarray, image_score: ImageScore) -> float:
     -------
     float
     """
-    n_top = 1 if isinstance(image_score, str) else max(1, int(image_score * heatmap.size))
-    if n_top == 1:
-        return float(heatmap.max())
-    highest = np.partition(heatmap.ravel(), heatmap.size - n_top)[heatmap.size - n_top :]
-    return float(highest.mean(dtype=np.float64))
+    return summarise_parts(iter([heatmap]), heatmap.size, image_score)
 
 
 def render(grid: np.ndarray, size: Size, sigma: float, align_corners: bool = False) -> np.ndarray:
@@ -101,12 +223,54 @@ def render(grid: np.ndarray, size: Size, sigma: float, align_corners: bool = Fal
     -------
     ndarray of shape (H, W), float64
     """
-    grid, (height, width) = fill_padding(grid), height_and_width(size)
-    rows = _operator(grid.shape[0], height, float(sigma), align_corners)
-    columns = _operator(grid.shape[1], width, float(sigma), align_corners)
-    # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
-    # and the search three times slower.
-    return (rows @ torch.from_numpy(np.asarray(grid, dtype=np.float64)) @ columns.T).numpy()
+    blocks = list(render_blocks(grid, size, sigma, align_corners))
+    if len(blocks) == 1:
+        return blocks[0].values
+    canvas = np.empty(height_and_width(size))
+    for block in blocks:
+        canvas[block.rows, block.columns] = block.values
+    return canvas
+
+
+def render_blocks(
+    grid: np.ndarray,
+    size: Size,
+    sigma: float,
+    align_corners: bool = False,
+    wanted: np.ndarray | None = None,
+) -> Iterator[Block]:
+    """Render a map block by block, row after row of them.
+
+    Parameters
+    ----------
+    grid, size, sigma, align_corners
+        As for :func:`render`.
+    wanted : ndarray of bool, default=None
+        One value for each block, by rows and columns of them; None: all.
+
+    Yields
+    ------
+    Block
+    """
+    values = torch.from_numpy(np.asarray(fill_padding(grid), dtype=np.float64))
+    sides = [
+        [(*some, n, side) for some in _pieces(side)]
+        for n, side in zip(grid.shape, height_and_width(size), strict=True)
+    ]
+    for (top, bottom, *rows), (left, right, *columns) in product(*sides):
+        if wanted is not None and not wanted[top // BLOCK, left // BLOCK]:
+            continue
+        row, from_rows = _operator(*rows, float(sigma), align_corners, top, bottom)
+        column, from_columns = _operator(*columns, float(sigma), align_corners, left, right)
+        some = values[row : row + from_rows.shape[1], column : column + from_columns.shape[1]]
+        # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
+        # and the search three times slower.
+        rendered = (from_rows @ some @ from_columns.T).numpy()
+        yield Block(slice(top, bottom), slice(left, right), rendered)
+
+
+def _pieces(side: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, side)) for start in range(0, side, BLOCK)]
 
 
 def patches_under(
@@ -126,9 +290,17 @@ def patches_under(
     -------
     ndarray of shape `shape`, bool
     """
-    sides = zip(shape, height_and_width(size), strict=True)
-    rows, columns = ((_operator(n, side, sigma, False) > 0).double() for n, side in sides)
-    return (rows.T @ torch.from_numpy(pixels).double() @ columns > 0).numpy()
+    under = np.zeros(shape, dtype=bool)
+    pieces = [_pieces(side) for side in height_and_width(size)]
+    for (top, bottom), (left, right) in product(*pieces):
+        some = pixels[top:bottom, left:right]
+        if some.any():
+            row, rows = _operator(shape[0], len(pixels), sigma, False, top, bottom)
+            column, columns = _operator(shape[1], pixels.shape[1], sigma, False, left, right)
+            rows, columns = (rows > 0).double(), (columns > 0).double()
+            found = (rows.T @ torch.from_numpy(some).double() @ columns > 0).numpy()
+            under[row : row + len(found), column : column + found.shape[1]] |= found
+    return under
 
 
 def on_grid(patches: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -152,21 +324,36 @@ def fill_padding(grid: np.ndarray) -> np.ndarray:
     return grid[np.ix_(near_rows, near_columns)]
 
 
-@lru_cache(maxsize=32)
-def _operator(n_patches: int, size: int, sigma: float, align_corners: bool) -> torch.Tensor:
-    """(size, n_patches) matrix of one axis: up-sampling, then smoothing, of each unit vector."""
-    up = _bilinear(n_patches, size, align_corners)
-    return torch.from_numpy(gaussian_filter1d(up, sigma, axis=0) if sigma > 0 else up)
+@lru_cache(maxsize=64)
+def _operator(
+    n_patches: int, size: int, sigma: float, align_corners: bool, start: int, stop: int
+) -> tuple[int, torch.Tensor]:
+    """Matrix of one axis, (stop - start, k): pixels start to stop, k patches; and the first of them.
+
+    Up-sampling, then smoothing, of each unit vector.
+    """
+    radius = int(4 * sigma + 0.5)  # as scipy's
+    first, last = max(0, start - radius), min(size, stop + radius)
+    below, fraction = _bilinear(n_patches, size, align_corners, np.arange(first, last))
+    above = np.minimum(below + 1, n_patches - 1)
+    lowest, n = int(below.min()), int(above.max() - below.min()) + 1
+    if (start, stop) == (0, size):
+        lowest, n = 0, n_patches
+    up = np.zeros((last - first, n))
+    pixels = np.arange(last - first)
+    up[pixels, below - lowest] += 1 - fraction
+    up[pixels, above - lowest] += fraction
+    smooth = gaussian_filter1d(up, sigma, axis=0) if sigma > 0 else up
+    return lowest, torch.from_numpy(smooth[start - first : stop - first])
 
 
-def _bilinear(n_patches: int, size: int, align_corners: bool) -> np.ndarray:
+def _bilinear(
+    n_patches: int, size: int, align_corners: bool, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell between which patches pixels lie: the first of two, and the weight of the second."""
     if align_corners:
-        positions = np.linspace(0, n_patches - 1, size)
+        positions = np.linspace(0, n_patches - 1, size)[pixels]
     else:
-        positions = np.clip((np.arange(size) + 0.5) * n_patches / size - 0.5, 0, n_patches - 1)
+        positions = np.clip((pixels + 0.5) * n_patches / size - 0.5, 0, n_patches - 1)
     below = np.minimum(np.floor(positions).astype(int), max(n_patches - 2, 0))
-    fraction = positions - below
-    matrix = np.zeros((size, n_patches))
-    matrix[np.arange(size), below] += 1 - fraction
-    matrix[np.arange(size), np.minimum(below + 1, n_patches - 1)] += fraction
-    return matrix
+    return below, positions - below

@@ -21,7 +21,6 @@ from skad._scoring.heatmaps import (
     fill_padding,
     on_grid,
     on_image,
-    patches_under,
     put_on_image,
 )
 
@@ -168,7 +167,7 @@ class MapPeak:
 
     def _patches_of(self, pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Numbers of the patches that weigh on some pixels and are not computed."""
-        under = patches_under(pixels, self._shown.shape, *self._heatmap)
+        under = self._heatmap.patches_under(pixels, self._shown.shape)
         numbers = np.unique(self._shown[under])
         return numbers[~self.scores.certain[numbers]]
 

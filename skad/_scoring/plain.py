@@ -192,10 +192,16 @@ class Scorer:
         self, extractor: Extractor, pooled: torch.Tensor, footprint: Footprint, maps: bool
     ) -> tuple[float, NDArray[np.float64]]:
         """Score an image, and lay the scores of its patches out on the grid."""
-        patches = inside(extractor.join(pooled)[0], footprint.mask)
-        scores = self.score_patches(patches)
+        patches, scores = self.score_every(extractor, pooled, footprint.mask)
         grid = on_grid(scores, footprint.mask) if maps else np.empty(0)
         return self.score_image(patches, scores, footprint), grid
+
+    def score_every(
+        self, extractor: Extractor, pooled: torch.Tensor, mask: NDArray[np.bool_]
+    ) -> tuple[torch.Tensor, NDArray[np.float64]]:
+        """Join and score all patches of an image that count."""
+        patches = inside(extractor.join(pooled)[0], mask)
+        return patches, self.score_patches(patches)
 
     def score_training(
         self, images: Iterable[TrainingImage], *, grids: bool

@@ -29,6 +29,7 @@ from scipy.ndimage import find_objects, label, maximum_filter
 from skad._common.files import write_text
 from skad._common.forks import LOADING
 from skad._scoring.contours import trace
+from skad._scoring.heatmaps import BLOCK, Block, RenderedMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,7 +251,7 @@ class Regions(Sequence[list[Region]]):
 
 
 def regions_of(
-    canvas: np.ndarray,
+    canvas: np.ndarray | RenderedMap,
     threshold: float,
     geometry: Geometry,
     shape: tuple[int, int],
@@ -262,7 +263,7 @@ def regions_of(
 
     Parameters
     ----------
-    canvas : ndarray of shape (S, S)
+    canvas : ndarray of shape (H, W) or RenderedMap
         Anomaly of each pixel of the canvas; NaN where there is no image.
     threshold : float
         Pixels above it belong to a region.
@@ -281,17 +282,58 @@ def regions_of(
     list of Region
         The highest peak first; with ``min_area=0`` empty exactly if no value is above the threshold.
     """
-    labels, _ = label(canvas > threshold, structure=_EIGHT_NEIGHBOURS)
     near_rows, near_columns = geometry.nearest(*shape)
     found = []
-    for number, (rows, columns) in enumerate(find_objects(labels), 1):
-        values = np.where(labels[rows, columns] == number, canvas[rows, columns], -np.inf)
+    for rows, columns, values in _components(canvas, threshold):
         if usual_peak is not None:
             values = sharpen(values, min(usual_peak, threshold))
         blocks = _carry(values, near_rows.of(rows), near_columns.of(columns))
         found.append(_measure(blocks, float(values.max()), shape))
     large = [region for region in found if region.area >= min_area]
     return sorted(large, key=lambda region: -region.peak)
+
+
+def _components(
+    canvas: np.ndarray | RenderedMap, threshold: float
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield rows, columns and values of each component above a threshold; -inf around it."""
+    windows = [(0, 0, canvas)] if isinstance(canvas, np.ndarray) else _windows(canvas, threshold)
+    for top, left, window in windows:
+        labels, _ = label(window > threshold, structure=_EIGHT_NEIGHBOURS)
+        for number, (rows, columns) in enumerate(find_objects(labels), 1):
+            values = np.where(labels[rows, columns] == number, window[rows, columns], -np.inf)
+            yield (
+                slice(top + rows.start, top + rows.stop),
+                slice(left + columns.start, left + columns.stop),
+                values,
+            )
+
+
+def _windows(canvas: RenderedMap, threshold: float) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield the pieces of a large map in which anything is above a threshold, each with its corner.
+
+    Blocks that touch make one piece, so that no component lies in two.
+    """
+    above = np.zeros([-(-side // BLOCK) for side in canvas.shape], dtype=bool)
+    for block in canvas.blocks():
+        above[_place(block)] = (block.values > threshold).any()
+    groups, _ = label(above, structure=_EIGHT_NEIGHBOURS)
+    for number, at in enumerate(find_objects(groups), 1):
+        top, left = (some.start * BLOCK for some in at)
+        sides = [
+            min(some.stop * BLOCK, side) - some.start * BLOCK
+            for some, side in zip(at, canvas.shape, strict=True)
+        ]
+        window = np.full(sides, -np.inf)
+        for block in canvas.blocks(groups == number):
+            row, column = block.rows.start - top, block.columns.start - left
+            height, width = block.values.shape
+            window[row : row + height, column : column + width] = block.values
+        yield top, left, window
+
+
+def _place(block: Block) -> tuple[int, int]:
+    return block.rows.start // BLOCK, block.columns.start // BLOCK
 
 
 def sharpen(values: np.ndarray, base: float, reach: int = _REACH) -> np.ndarray:

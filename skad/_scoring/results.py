@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad._images import Frame, Geometry
-from skad._scoring.heatmaps import fill_padding, on_image, summarise, without_padding
+from skad._scoring.heatmaps import (
+    RenderedMap,
+    fill_padding,
+    on_image,
+    summarise,
+    without_padding,
+)
 
 
 class BatchScores(NamedTuple):
@@ -15,8 +21,9 @@ class BatchScores(NamedTuple):
 
     image: Any
     """(B,) float64, one score per image. None: the highest values of the maps of `grid`."""
-    grid: np.ndarray | None
-    """(B, h, w) float64, one score per patch; NaN where a patch lies in padding. None: not asked for."""
+    grid: Any
+    """(B, h, w) float64, one score per patch; NaN where a patch lies in padding; a list of B such grids
+    where images have tiles. None: not asked for."""
 
 
 class TrainingScores(NamedTuple):
@@ -29,8 +36,9 @@ class TrainingScores(NamedTuple):
     number, which asks for a percentile of them."""
     peaks: np.ndarray
     """(n,) float64, the highest value of each image's map, out of sample where that is possible."""
-    grids: np.ndarray | None = None
-    """(n, h, w), one score per patch; NaN in padding. None unless they were asked for."""
+    grids: Any = None
+    """(n, h, w), or a list of n grids (h, w) where images have tiles: one score per patch; NaN in
+    padding. None unless they were asked for."""
     rows: np.ndarray | None = None
     """(n,) int, where only a part of the training images was held out: which ones these n are."""
     trimmed: np.ndarray | None = None
@@ -55,7 +63,7 @@ class TrainingScores(NamedTuple):
 class MappedImage(NamedTuple):
     """An image with its score and its map."""
 
-    canvas: np.ndarray
+    canvas: np.ndarray | RenderedMap
     """Float64, the map on the canvas that the network sees; NaN where it does not count."""
     geometry: Geometry
     """How the image lies on it."""
@@ -67,8 +75,12 @@ class MappedImage(NamedTuple):
     """Highest value of the map."""
 
     @classmethod
-    def of(cls, canvas: np.ndarray, geometry: Geometry, frame: Frame, score: float) -> MappedImage:
+    def of(
+        cls, canvas: np.ndarray | RenderedMap, geometry: Geometry, frame: Frame, score: float
+    ) -> MappedImage:
         """Leave out of a map what does not count."""
+        if isinstance(canvas, RenderedMap):
+            return cls(canvas, geometry, frame, score, canvas.peak())
         pixels = geometry.pixels(*frame)
         peak = summarise(on_image(canvas, pixels), "map")
         return cls(without_padding(canvas, pixels), geometry, frame, score, peak)
@@ -76,6 +88,13 @@ class MappedImage(NamedTuple):
     def heatmap(self) -> np.ndarray:
         """Interpolate the map at the pixels of the image: (H, W) float32, NaN where it was not seen."""
         (height, width), mask = self.frame
+        if isinstance(self.canvas, RenderedMap):
+            found = self.geometry.restore_bands(self.canvas.bands(), height, width)
+            if mask is not None:
+                # Beside the region lies what does not count: it may weigh in, but never exceed.
+                np.minimum(found, np.float32(self.peak), out=found)
+                found[~mask.inside] = np.nan
+            return found
         canvas = self.canvas.astype(np.float32)
         if mask is None:
             return self.geometry.restore(canvas, height, width)

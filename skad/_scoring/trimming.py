@@ -103,6 +103,11 @@ def images_to_trim(
     n = n_trimmed(len(footprints), fraction)
     if n == 0:
         return np.empty(0, dtype=np.int64)
+    if len({footprint.mask.shape for footprint in footprints}) > 1:
+        raise ValueError(
+            "trim_fraction compares patches at the same place, and images of several sizes have no "
+            "common places with tiles='native': use tiles=(rows, columns), or trim_fraction=0."
+        )
     scores = suspicions(patches, footprints, heatmap, generator)
     return np.sort(np.argsort(-scores, kind="stable")[:n])
 

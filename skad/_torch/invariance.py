@@ -20,26 +20,28 @@ class BatchInvariant:
     Parameters
     ----------
     function : callable
-        Maps an ndarray of B images to a tensor whose first axis is B.
+        Maps an ndarray of B images to a tuple of tensors whose first axes are B.
     device : torch.device
         Where the function computes; only the CPU is held to the promise.
     """
 
     def __init__(
-        self, function: Callable[[np.ndarray], torch.Tensor], device: torch.device
+        self, function: Callable[[np.ndarray], tuple[torch.Tensor, ...]], device: torch.device
     ) -> None:
         self._function, self._device = function, device
         self._tried: dict[tuple, bool] = {}
 
-    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
+    def __call__(self, pixels: np.ndarray) -> tuple[torch.Tensor, ...]:
         if len(pixels) == 1 or self._device.type != "cpu":
             return self._function(pixels)
         key = (len(pixels), pixels.dtype, torch.get_num_threads())
         if self._tried.get(key, False):
             return self._function(pixels)
-        single = torch.cat([self._function(pixels[i : i + 1]) for i in range(len(pixels))])
+        alone = [self._function(pixels[i : i + 1]) for i in range(len(pixels))]
+        single = tuple(map(torch.cat, zip(*alone, strict=True)))
         if key not in self._tried:
-            self._tried[key] = torch.equal(single, self._function(pixels))
+            pairs = zip(single, self._function(pixels), strict=True)
+            self._tried[key] = all(torch.equal(*pair) for pair in pairs)
         return single
 
 

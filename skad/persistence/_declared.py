@@ -17,7 +17,7 @@ import numpy as np
 from skad._bank import Cover, MemoryBank
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector
-from skad._images import Geometry, RegionOfInterest
+from skad._images import Geometry, RegionOfInterest, Tiling, as_tiles
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
@@ -87,6 +87,7 @@ PARAMETERS: Mapping[str, Rule] = {
     "target_dim": integer(1, 2**20),
     "image_size": or_auto(SIZE),
     "resize": optional(SIDE),
+    "tiles": Rule("None, 'native', or rows and columns", lambda v, n: _is_tiles(v)),
     "image_shape": optional(integers(1, 2**31)),
     "smoothing": number(0, 1e4),
     "roi": Rule("None, a mask or the path of one", lambda v, n: _is_roi(v)),
@@ -105,6 +106,14 @@ def _is_roi(value: Any) -> bool:
         return np.ndim(value) == 2 and np.asarray(value).dtype.kind in "buif"
     except ValueError:
         return False
+
+
+def _is_tiles(value: Any) -> bool:
+    try:
+        as_tiles(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_pair(value: Any) -> bool:
@@ -154,6 +163,7 @@ _WHITENING: Table = {
     "_rounding_gain": number(0),
 }
 _REGIONS: Table = {"roi_": optional(instance(RegionOfInterest))}
+_TILES: Table = {"tiling_": optional(instance(Tiling))}
 # For a warm start.
 _TRAINING: Table = {
     "_resumable": {
@@ -176,10 +186,23 @@ _TRAINING: Table = {
 
 
 DECLARED: Mapping[type, Declared] = {
-    Geometry: Declared({"mode": text(), "image_size": SIZE, "resize": optional(SIDE)}),
+    Geometry: Declared(
+        {"mode": text(), "image_size": SIZE, "resize": optional(SIDE)},
+        ({"tiling": optional(instance(Tiling))},),
+    ),
     RegionOfInterest: Declared(
         {"mask": array("bool", "roi_height", "roi_width"), "function": nothing()},
         relations=(Relation("mask", "hold a pixel that counts", lambda s: s.mask.any()),),
+    ),
+    Tiling: Declared(
+        {
+            "tile": SIZE,
+            "rows": optional(integer(1, 2**16)),
+            "columns": optional(integer(1, 2**16)),
+            "margin": several(integer(0, 2**16), 2, 2),
+            "stride": SIDE,
+            "extent": nothing(),
+        }
     ),
     FeatureSpec: Declared(
         {
@@ -242,7 +265,7 @@ DECLARED: Mapping[type, Declared] = {
         }
     ),
     PatchCoreDetector: Declared(
-        _OF_BANKS, (_GROWTH, _WHITENING, _REGIONS, *_OF_ROWS), RELATED_BANKS
+        _OF_BANKS, (_GROWTH, _WHITENING, _REGIONS, _TILES, *_OF_ROWS), RELATED_BANKS
     ),
     ReConPatchDetector: Declared(
         {
@@ -252,7 +275,7 @@ DECLARED: Mapping[type, Declared] = {
             "loss_curve_": array("float64", "n_iter", finite=False),
             "n_iter_": integer(),
         },
-        (_GROWTH, _WHITENING, _REGIONS, *_OF_ROWS),
+        (_GROWTH, _WHITENING, _REGIONS, _TILES, *_OF_ROWS),
         (
             *RELATED_BANKS,
             Relation(
@@ -275,7 +298,7 @@ DECLARED: Mapping[type, Declared] = {
             "n_iter_": integer(),
             "validation_indices_": array("int64", "n_left_out", low=0),
         },
-        (_TRAINING, _REGIONS, *_OF_ROWS),
+        (_TRAINING, _REGIONS, _TILES, *_OF_ROWS),
         RELATED_NETWORK,
     ),
     ScoreFusionDetector: Declared(

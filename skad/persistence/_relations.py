@@ -11,7 +11,7 @@ import numpy as np
 from skad._bank import MemoryBank, bank_size, check_index
 from skad._features import FeatureSpec
 from skad._fusion import state_of
-from skad._images import Geometry, as_size
+from skad._images import Geometry, Size, as_size, as_tiles
 from skad._scoring.calibration import CalibrationLog
 from skad.persistence._rules import is_bounded
 
@@ -29,8 +29,30 @@ class Relation(NamedTuple):
 def _geometry_of(s: SimpleNamespace) -> Geometry:
     # What "auto" stands for may change: the size is the one of the fit.
     is_auto = isinstance(s.fit.image_size, str)
-    size = s.geometry_.image_size if is_auto else as_size(s.fit.image_size)
+    size = _input_size(s) if is_auto else as_size(s.fit.image_size)
+    tiling = getattr(s, "tiling_", None)
+    if tiling is not None and tiling.rows is None:
+        return Geometry("native", size, tiling=tiling)
+    if tiling is not None:
+        size = as_size(tiling.canvas)
     return Geometry(s.fit.geometry, size, s.fit.resize if s.fit.geometry == "crop" else None)
+
+
+def _input_size(s: SimpleNamespace) -> Size:
+    """Size of what the network sees: of a tile, where there are tiles."""
+    tiling = getattr(s, "tiling_", None)
+    return s.geometry_.image_size if tiling is None else tiling.tile
+
+
+def _has_tiles_of(s: SimpleNamespace) -> bool:
+    """Whether there are tiles where the parameters ask for some, and as many."""
+    tiles, tiling = as_tiles(getattr(s.fit, "tiles", None)), getattr(s, "tiling_", None)
+    if tiles is None or tiling is None:
+        return tiles is tiling
+    size, counts = s.fit.image_size, (None, None) if isinstance(tiles, str) else tiles
+    return counts == (tiling.rows, tiling.columns) and (
+        isinstance(size, str) or as_size(size) == tiling.tile
+    )
 
 
 def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
@@ -41,7 +63,7 @@ def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
         if name not in ("layers", "image_size")
     }
     layers = spec.layers if isinstance(s.fit.layers, str) else tuple(s.fit.layers)
-    return spec == FeatureSpec(**params, layers=layers, image_size=s.geometry_.image_size)
+    return spec == FeatureSpec(**params, layers=layers, image_size=_input_size(s))
 
 
 def _knows_index(index: str, bank: MemoryBank) -> bool:
@@ -72,8 +94,8 @@ def _chose_from(n_patches: int, s: SimpleNamespace) -> bool:
     per_image, rest = divmod(n_patches, s.n_images_ - len(s.trimmed_indices_))
     return (
         n_chosen <= n_patches
-        and per_image <= np.prod(s.geometry_.canvas)
-        and (rest == 0 or s.geometry_.mode == "pad")
+        and (s.geometry_.mode == "native" or per_image <= np.prod(s.geometry_.canvas))
+        and (rest == 0 or s.geometry_.mode in ("pad", "native"))
         and (n_chosen == size if isinstance(size, int) else n_chosen >= bank_size(n_patches, size))
     )
 
@@ -122,6 +144,7 @@ RELATED_ALL = (
 )
 RELATED_IMAGES = (
     *RELATED_ALL,
+    Relation("tiling_", "be that of the parameters", _has_tiles_of),
     Relation("geometry_", "be that of the parameters", lambda s: s.geometry_ == _geometry_of(s)),
 )
 RELATED_BANKS = (

@@ -74,5 +74,5 @@ def test_a_bank_finds_the_same_by_them(k):
     rows = extractor.join(pooled[None])[0, torch.from_numpy(mask.ravel())]
     rule = Rule(k, False, None, weighs_patches=False, image_score="map")
     scorer = FastScorer(bank, rule, Heatmap(64, 4.0))
-    found = scorer._score_all(extractor, pooled, rows, mask)
+    _, found = scorer.score_every(extractor, pooled[None], mask)
     np.testing.assert_array_equal(found, scorer.score_patches(rows))

@@ -30,7 +30,7 @@ def canvas_of(geometry, shape, seed=0):
 
 def looked_up(canvas, geometry, shape):
     """The canvas at the centre of each image pixel, by floating point: what `nearest` counts."""
-    rows, columns = geometry._sides(*shape)
+    rows, columns = geometry.placement(*shape)
     image = np.full(shape, np.nan)
     at = []
     for side in (rows, columns):

@@ -10,12 +10,13 @@ CPU = torch.device("cpu")
 
 
 def sums(pixels):
-    return torch.from_numpy(pixels.astype(np.float32)).sum(dim=(1, 2))
+    return (torch.from_numpy(pixels.astype(np.float32)).sum(dim=(1, 2)), torch.ones(len(pixels)))
 
 
 def of_the_company(pixels):
     """A function that rounds by the size of the batch."""
-    return sums(pixels) + (1e-3 if len(pixels) > 1 else 0)
+    total, ones = sums(pixels)
+    return total + (1e-3 if len(pixels) > 1 else 0), ones
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_an_invariant_function_is_tried_out_once_a_size(pixels):
     counting = Counting(sums)
     invariant = BatchInvariant(counting, CPU)
     for _ in range(3):
-        assert torch.equal(invariant(pixels), sums(pixels))
+        assert all(map(torch.equal, invariant(pixels), sums(pixels)))
     assert counting.sizes == [1] * 5 + [5] + [5] + [5]
     invariant(pixels[:2])
     assert counting.sizes[-3:] == [1, 1, 2]
@@ -46,7 +47,7 @@ def test_another_one_works_image_by_image(pixels):
     counting = Counting(of_the_company)
     invariant = BatchInvariant(counting, CPU)
     for _ in range(2):
-        assert torch.equal(invariant(pixels), sums(pixels))
+        assert all(map(torch.equal, invariant(pixels), sums(pixels)))
     assert counting.sizes == [1] * 5 + [5] + [1] * 5
 
 
