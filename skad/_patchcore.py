@@ -178,7 +178,8 @@ class PatchCoreDetector(BaseImageDetector):
     max_memory : int, str or None, default=None
         Bytes (or "4GB") that features may take during ``fit``. Where they would take more, only
         projections are kept and the images are embedded three times, or four with whitening; the result
-        is the same.
+        is the same. Also what heat maps may take, and with `tiles` an image that can only be decoded as
+        a whole.
     memory : path-like, FeatureStore, joblib.Memory or None, default=None
         Folder in which features are kept, so that searches, later fits and scores need not
         run the backbone on images that it has seen; see :class:`FeatureStore`. Does not change the
@@ -900,6 +901,18 @@ class PatchCoreDetector(BaseImageDetector):
         return float(np.hypot(anomaly, error) - anomaly)
 
     # ---------------------------------------------------------------- scoring
+
+    def _check_room_for_maps(self, X: Any) -> None:
+        if self.max_memory is None:
+            return
+        shapes = [shape for _, shape in self._open(X, reset=False).known_shapes()]
+        needed = 4 * sum(height * width for height, width in shapes)
+        if needed > parse_bytes(self.max_memory):
+            raise ValueError(
+                f"the heat maps of these {len(shapes)} images take {needed / 1e9:.2f} GB, more than "
+                f"max_memory={self.max_memory!r}. Ask for fewer at once, for predict_regions, which "
+                "takes no such arrays, or raise max_memory."
+            )
 
     def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
         extractor = self._embedder()

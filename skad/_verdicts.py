@@ -450,11 +450,15 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
         Notes
         -----
+        Maps take 4 bytes per pixel of all images; where a detector has ``max_memory``, more than that is
+        refused before work starts. :meth:`predict_regions` takes no such arrays.
+
         The map is computed on the canvas that the network sees, and interpolated at the pixels of the
         image. With ``image_score="map"`` the score is minus the highest value on the canvas: between
         pixels of a small image it may be missed.
         """
         now = self._as_fitted()
+        now._check_room_for_maps(X)
         maps, scores = [], []
         for found in now._iter_maps(X):
             scores.append(-found.score)
@@ -462,6 +466,9 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         same = len({heatmap.shape for heatmap in maps}) == 1
         heatmaps = np.stack(maps) if same else maps
         return (heatmaps, np.array(scores)) if return_scores else heatmaps
+
+    def _check_room_for_maps(self, X: Any) -> None:
+        """Refuse before any work what would take more memory than a user allows."""
 
     @one_call()
     def predict_regions(self, X: Any, *, min_area: float = 0) -> Regions:

@@ -207,3 +207,15 @@ def test_a_foreign_cluster_needs_a_common_folder():
     result = run("examples/grid_search_dask.py", "--scheduler", "tcp://absent:8786")
     assert result.returncode == 2
     assert "--scheduler needs --memory" in result.stderr
+
+
+def test_patches_are_compared_with_those_of_their_place(folder):
+    result = run("benchmarks/position_study.py", folder, "--images", 4, "--image-size", 64)
+    assert result.returncode == 0, result.stderr
+    assert "| plate | skad_nano |" in result.stdout
+
+
+def test_rotated_copies_are_learned_from(folder):
+    result = run("benchmarks/rotation_study.py", folder, "--images", 20, "--image-size", 64)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| plate | skad_nano |") == 2

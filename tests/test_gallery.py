@@ -14,6 +14,7 @@ PAGES = {
     "plot_drift.py": ["drift.png"],
     "plot_whitening.py": ["spectrum.png"],
     "plot_region_of_interest.py": ["region_of_interest.png"],
+    "plot_tiles.py": ["tiles.png"],
     "make_report.py": ["report.html"],
 }
 

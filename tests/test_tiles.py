@@ -366,6 +366,15 @@ def test_a_large_image_that_must_be_decoded_as_a_whole(good, tmp_path, all_are_l
             tiled(tiles="native", max_memory=9000).fit(X)
 
 
+def test_heat_maps_that_take_too_much_are_refused(good):
+    det = tiled(max_memory=3_000_000).fit(good)
+    det.set_params(max_memory=4 * 110 * 120 * 4)
+    assert det.predict_heatmap(good[:4]).shape == (4, 110, 120)
+    with pytest.raises(ValueError, match=r"heat maps of these 5 images.*GB.*predict_regions"):
+        det.predict_heatmap(good[:5])
+    assert len(det.predict_regions(good[:5])) == 5
+
+
 # ------------------------------------------------------- in scikit-learn's hands
 
 

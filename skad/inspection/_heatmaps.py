@@ -16,7 +16,8 @@ from skad._scoring.regions import Region
 from skad.inspection._checks import check_heatmap, check_number
 from skad.inspection._drawing import FOUND, TRUTH, Drawn, new_figure
 from skad.inspection._fitted import decode_once, map_images
-from skad.inspection._panels import SEEN, STAR, colour_range, draw_panels
+from skad.inspection._panels import SEAM, SEEN, STAR, colour_range, draw_panels
+from skad.inspection._seams import Seams, seams_of
 from skad.inspection._shown import Shown
 from skad.model_selection._scorers import as_mask, list_masks
 from skad.model_selection._unwrap import unwrap_estimator
@@ -50,6 +51,8 @@ class HeatmapDisplay(Drawn):
         Ground truth; non-zero = defective.
     regions : Regions or sequence of lists of Region, default=None
         What is outlined. None: where heat maps are above the threshold.
+    seams : sequence of Seams, default=None
+        Where the tiles of each image meet, dashed in its heat map; None: not shown.
 
     Raises
     ------
@@ -82,6 +85,7 @@ class HeatmapDisplay(Drawn):
         titles: Sequence[str] | None = None,
         masks: Sequence[Any] | None = None,
         regions: Sequence[list[Region] | None] | None = None,
+        seams: Sequence[Seams] | None = None,
     ) -> None:
         n = len(images)
         self.images = images
@@ -89,10 +93,11 @@ class HeatmapDisplay(Drawn):
         self.threshold = threshold
         self.titles = [""] * n if titles is None else list(titles)
         self.regions = [None] * n if regions is None else list(regions)
+        self.seams = [None] * n if seams is None else list(seams)
         given = [None] * n if masks is None else list_masks(masks)
         named = (
             *(("heat maps", self.heatmaps), ("titles", self.titles), ("masks", given)),
-            ("lists of regions", self.regions),
+            *(("lists of regions", self.regions), ("lists of seams", self.seams)),
         )
         for name, items in named:
             check_number(name, items, n)
@@ -118,6 +123,7 @@ class HeatmapDisplay(Drawn):
         *,
         masks: Sequence[Any] | None = None,
         titles: Sequence[str] | None = None,
+        seams: bool = False,
         vmin: float | None = None,
         vmax: float | None = None,
     ) -> HeatmapDisplay:
@@ -133,6 +139,8 @@ class HeatmapDisplay(Drawn):
             Ground truth, outlined in orange.
         titles : sequence of str, default=None
             None: what the detector calls each image, and how far its score is from the threshold.
+        seams : bool, default=False
+            Draw where tiles meet into the heat maps, for a detector with `tiles`.
         vmin, vmax : float, default=None
             Ends of the colour scale; fix them to compare displays. None: the lowest and the highest
             of all heat maps and the threshold.
@@ -146,7 +154,7 @@ class HeatmapDisplay(Drawn):
         NotFittedError, TypeError
             If the estimator is not fitted, or has no heat maps.
         ValueError
-            If masks or titles do not match the images.
+            If masks or titles do not match the images, or there are no tiles whose seams could be shown.
         """
         unwrapped = unwrap_estimator(estimator)
         detector, X = unwrapped.detector, unwrapped.images(X)
@@ -154,7 +162,9 @@ class HeatmapDisplay(Drawn):
         heatmaps, scores, regions = map_images(detector, X)
         if titles is None:
             titles = [_verdict(score - detector.offset_) for score in scores]
-        display = cls(images, heatmaps, detector.heatmap_threshold_, titles, masks, regions)
+        lines = [seams_of(detector, image.shape[:2]) for image in images] if seams else None
+        threshold = detector.heatmap_threshold_
+        display = cls(images, heatmaps, threshold, titles, masks, regions, lines)
         return display.plot(vmin=vmin, vmax=vmax)
 
     @classmethod
@@ -222,7 +232,9 @@ class HeatmapDisplay(Drawn):
         """
         shown = [
             Shown.of(*parts)
-            for parts in zip(self.images, self.heatmaps, self.masks, self.regions, strict=True)
+            for parts in zip(
+                self.images, self.heatmaps, self.masks, self.regions, self.seams, strict=True
+            )
         ]
         low, high = colour_range(shown, self.threshold)
         low, high = low if vmin is None else vmin, high if vmax is None else vmax
@@ -252,10 +264,11 @@ class HeatmapDisplay(Drawn):
         self._explain(
             any(picture.mask is not None for picture in shown),
             any(np.isnan(picture.heatmap).any() for picture in shown),
+            any(picture.seams is not None for picture in shown),
         )
         return self
 
-    def _explain(self, with_truth: bool, with_edge: bool) -> None:
+    def _explain(self, with_truth: bool, with_edge: bool, with_seams: bool) -> None:
         """Draw the legend of outlines and star under all rows."""
         with LOADING:
             from matplotlib.lines import Line2D
@@ -269,6 +282,8 @@ class HeatmapDisplay(Drawn):
         if with_edge:
             style = {"color": SEEN["colors"], "linestyle": SEEN["linestyles"], "linewidth": 2}
             entries.append(Line2D([], [], label="edge of what is looked at", **style))
+        if with_seams:
+            entries.append(Line2D([], [], label="seam of tiles", **SEAM))
         # On grey: lime and white on white are hard to see.
         self.figure_.legend(
             handles=entries,

@@ -24,6 +24,8 @@ STAR: dict[str, Any] = {
 
 SEEN: dict[str, Any] = {"colors": "white", "linewidths": 1.5, "linestyles": "dotted"}
 """Style of the edge of what was looked at: a region of interest, or a crop."""
+SEAM: dict[str, Any] = {"color": "white", "linewidth": 0.8, "linestyle": "dashed"}
+"""Style of the lines along which tiles meet."""
 
 
 def colour_range(shown: Sequence[Shown], threshold: float) -> tuple[float, float]:
@@ -73,6 +75,11 @@ def draw_panels(
             _outline(axes[2], picture, picture.mask, 0.5, colors=TRUTH, linewidths=1.2)
         if picture.regions is None:
             _outline(axes[2], picture, heatmap, threshold, colors=FOUND, linewidths=_FOUND_WIDTH)
+    if picture.seams is not None:
+        for place in picture.seams.rows:
+            axes[1].axhline(place, **SEAM)
+        for place in picture.seams.columns:
+            axes[1].axvline(place, **SEAM)
     if picture.regions:
         _outline_regions(axes[2], picture.regions)
     row, column = picture.peak

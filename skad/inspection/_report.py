@@ -33,6 +33,7 @@ from skad.inspection._report_content import (
     verdict,
 )
 from skad.inspection._score_histogram import ScoreHistogramDisplay
+from skad.inspection._seams import Seams, seams_of
 from skad.inspection._shown import Shown
 from skad.metrics import PixelCounts
 from skad.model_selection._scorers import as_mask, list_masks
@@ -49,6 +50,7 @@ def report(
     *,
     title: str | None = None,
     n_examples: int = 6,
+    seams: bool = False,
 ) -> Path:
     """Write an HTML report on a fitted detector and a set of images.
 
@@ -75,6 +77,8 @@ def report(
         Title of the page; None: the class of the detector.
     n_examples : int, default=6
         Maximum number of images per section; at least 1.
+    seams : bool, default=False
+        Draw where tiles meet into the heat maps, for a detector with `tiles`.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def report(
         If the estimator is not fitted, or is not a skad detector.
     ValueError
         If labels or masks do not match the images, if labels are not +1 or -1, if a defective image
-        has no mask, or if images cannot be used.
+        has no mask, if images cannot be used, or if there are no tiles whose seams could be shown.
     FileNotFoundError
         If the folder of `path` or the file of a mask does not exist.
     ImportError
@@ -117,10 +121,12 @@ def report(
     if n_examples < 1:
         raise ValueError(f"n_examples={n_examples} must be at least 1.")
     _check_images(unwrapped, X)
+    if seams:
+        seams_of(unwrapped.detector, (1, 1))  # refuses a detector without tiles
     all_shown = n <= (n_examples if labels is None else 2 * n_examples)
-    scores, counts, shown = _score(unwrapped, X, n, masks, all_shown)
+    scores, counts, shown = _score(unwrapped, X, n, masks, all_shown, seams)
     found = Findings(unwrapped.detector, scores, labels, counts)
-    sections, scale = _draw_sections(unwrapped, X, masks, found, n_examples, shown)
+    sections, scale = _draw_sections(unwrapped, X, masks, found, n_examples, shown, seams)
     name = type(unwrapped.detector).__name__
     histogram = ScoreHistogramDisplay.from_predictions(
         labels, scores, threshold=unwrapped.detector.offset_
@@ -179,7 +185,12 @@ def _check_images(unwrapped: Unwrapped, X: Any) -> None:
 
 
 def _score(
-    unwrapped: Unwrapped, X: Any, n: int, masks: Sequence[Any] | None, all_shown: bool
+    unwrapped: Unwrapped,
+    X: Any,
+    n: int,
+    masks: Sequence[Any] | None,
+    all_shown: bool,
+    seams: bool,
 ) -> tuple[np.ndarray, PixelCounts | None, list[Shown]]:
     """Score all images, count pixels if there are masks, and keep all pictures if all may be shown."""
     scores, counts = np.empty(n), None if masks is None else PixelCounts()
@@ -196,7 +207,8 @@ def _score(
             if counts is not None:
                 counts.update(truth, heatmaps)
             if all_shown:
-                shown += map(Shown.of, decoded, heatmaps, truth, regions)
+                lines = _seams(unwrapped, heatmaps, seams)
+                shown += map(Shown.of, decoded, heatmaps, truth, regions, lines)
         progress.update(where.stop)
     progress.finish()
     return scores, counts, shown
@@ -209,6 +221,7 @@ def _draw_sections(
     found: Findings,
     n_examples: int,
     seen: list[Shown],
+    seams: bool,
 ) -> tuple[list[Section], bytes]:
     """Choose images, compute their heat maps unless `seen`, and draw them on one colour scale."""
     choices = choose(found, n_examples)
@@ -217,7 +230,8 @@ def _draw_sections(
     if seen:
         shown = [seen[i] for i in indices]
     else:
-        shown = _show(unwrapped, chosen, None if masks is None else [masks[i] for i in indices])
+        truth = None if masks is None else [masks[i] for i in indices]
+        shown = _show(unwrapped, chosen, truth, seams)
     threshold = unwrapped.detector.heatmap_threshold_
     low, high = colour_range(shown, threshold)
 
@@ -235,15 +249,24 @@ def _draw_sections(
     return sections, as_png(draw_scale(threshold, low, high))
 
 
-def _show(unwrapped: Unwrapped, X: Any, masks: Sequence[Any] | None) -> list[Shown]:
+def _show(unwrapped: Unwrapped, X: Any, masks: Sequence[Any] | None, seams: bool) -> list[Shown]:
     """Compute the heat maps of images, a few at a time, and keep what is drawn of them."""
     shown: list[Shown] = []
     for where, images in unwrapped.portions(X, _num_samples(X)):
         decoded, images = decode_once(unwrapped.detector, images)
         heatmaps, _, regions = map_images(unwrapped.detector, images)
         truth = _read_masks(masks, heatmaps, where.start)
-        shown += map(Shown.of, decoded, heatmaps, truth, regions)
+        shown += map(
+            Shown.of, decoded, heatmaps, truth, regions, _seams(unwrapped, heatmaps, seams)
+        )
     return shown
+
+
+def _seams(unwrapped: Unwrapped, heatmaps: Sequence[np.ndarray], seams: bool) -> list[Seams | None]:
+    """Tell where the tiles of each image meet, if that is to be shown."""
+    if not seams:
+        return [None] * len(heatmaps)
+    return [seams_of(unwrapped.detector, heatmap.shape) for heatmap in heatmaps]
 
 
 def _read_masks(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from skad._common.numbers import marked
 from skad._scoring.regions import Region
+from skad.inspection._seams import Seams
 
 # Pixels of the longer side of a panel: three inches at more than 300 dots per inch.
 _DOTS = 1000
@@ -39,6 +40,8 @@ class Shown(NamedTuple):
     """Lowest and highest value of the heat map."""
     regions: list[Region] | None = None
     """What is outlined; None: where the heat map is above the threshold."""
+    seams: Seams | None = None
+    """Where tiles meet, if that is drawn."""
 
     @classmethod
     def of(
@@ -47,6 +50,7 @@ class Shown(NamedTuple):
         heatmap: np.ndarray,
         mask: np.ndarray | None,
         regions: list[Region] | None = None,
+        seams: Seams | None = None,
     ) -> Shown:
         """Reduce an image, its heat map and its mask to the resolution of a picture.
 
@@ -57,6 +61,7 @@ class Shown(NamedTuple):
             Not all NaN.
         mask : ndarray of shape (H, W) or None
         regions : list of Region or None
+        seams : Seams or None
 
         Returns
         -------
@@ -76,6 +81,7 @@ class Shown(NamedTuple):
             float(np.nanmin(heatmap)),
             float(heatmap[row, column]),
             regions,
+            seams,
         )
 
     def edges(self) -> tuple[float, float, float, float]:
