@@ -36,9 +36,9 @@ test-oldest: $(OLDEST_STAMP)
 		-W default::DeprecationWarning --ignore tests/test_examples.py --ignore tests/test_gallery.py \
 		--deselect tests/test_sklearn_checks.py::test_what_fails_at_the_defaults_is_published
 
-# Slow checks on real images and weights; needs SKAD_SHARED (see CONTRIBUTING.md).
+# Slow checks, most of them on real images and weights, which need SKAD_SHARED (see CONTRIBUTING.md).
 test-real: $(STAMP)
-	$(BIN)/python -m pytest -m real
+	$(BIN)/python -m pytest -m "real or slow"
 
 # What only a GPU can show; the other tests run on the CPU wherever they run.
 test-gpu: $(STAMP)

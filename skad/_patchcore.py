@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,16 +20,13 @@ from skad._bank import (
     projection_matrix,
     start_coreset,
 )
-from skad._base import BaseImageDetector, naming
+from skad._base import BaseImageDetector
 from skad._common.memory import parse_bytes
-from skad._common.progress import FitProgress, say
-from skad._common.warn import warn_user
+from skad._common.progress import FitProgress
 from skad._features import (
     Canvases,
     Extractor,
     FeatureMaps,
-    FeatureSpec,
-    FeatureStore,
     HeldMaps,
     PatchesJoined,
     PatchExtractor,
@@ -38,17 +34,12 @@ from skad._features import (
     StreamedMaps,
     TrainingPatches,
     WhitenedExtractor,
-    as_feature_store,
-    default_image_size,
-    default_layers,
-    default_patch_size,
     folder_of,
-    is_plain_transformer,
-    layer_strides,
     learn_whitening,
-    patch_extractor,
 )
-from skad._images import Frame, ImageBatch, ImageSource, Size, as_size
+from skad._image_input import naming
+from skad._images import Frame, ImageBatch, ImageSource
+from skad._patch_input import PatchInput
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
@@ -57,14 +48,13 @@ from skad._scoring.results import BatchScores, TrainingScores
 from skad._scoring.tiled import score_tiled
 from skad._scoring.trimming import KeptPatches, images_to_trim, n_trimmed
 from skad._sklearn_compat import (
-    HasMethods,
     Interval,
     RealNotInt,
     StrOptions,
     _fit_context,
     with_callbacks,
 )
-from skad._torch.devices import is_plain_mode, resolve_device
+from skad._torch.devices import is_plain_mode
 from skad._verdicts import MEANWHILE
 
 # Length of a rounding error, as a fraction of a vector's: what features differ by between processors. In
@@ -74,7 +64,7 @@ _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 _N_MEASURED = 1024
 
 
-class PatchCoreDetector(BaseImageDetector):
+class PatchCoreDetector(PatchInput, BaseImageDetector):
     """PatchCore: nearest-neighbour distance to a coreset of good patches.
 
     A frozen backbone embeds every patch of the good images; a greedy k-centre coreset of these
@@ -324,13 +314,7 @@ class PatchCoreDetector(BaseImageDetector):
 
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,
-        "backbone": [str, torch.nn.Module],
-        "weights": [str, os.PathLike, None],
-        "layers": ["array-like", StrOptions({"auto"})],
-        "patch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "aggregation": [StrOptions({"concat", "adaptive"})],
-        "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
-        "target_dim": [Interval(Integral, 1, None, closed="left")],
+        **PatchInput._patch_constraints,
         "whitening": [Interval(Real, 0, 0.5, closed="both")],
         "image_size": [
             StrOptions({"auto"}),
@@ -354,7 +338,6 @@ class PatchCoreDetector(BaseImageDetector):
         "b": [Interval(Integral, 2, None, closed="left"), None],
         "index": [str],
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
-        "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
     }
     _absent_means = {"whitening": 0.0, "roi": None, "tiles": None}
     whitening_: list[np.ndarray]
@@ -441,51 +424,14 @@ class PatchCoreDetector(BaseImageDetector):
     # ---------------------------------------------------------------- fitting
 
     def _begin_fit(self) -> None:
-        layers, patch_size = self._layers_and_patch_size()
-        if patch_size % 2 == 0:
-            raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
         if self.b is not None and self.image_score != "patch" and not self._weighs_patches:
             raise ValueError(
                 f"b={self.b} re-weights the most anomalous patch of an image, which is its score with "
                 f'image_score="patch" alone; image_score is {self.image_score!r}. Set it to "patch", or '
                 "b to None."
             )
-        self.feature_spec_ = FeatureSpec(
-            backbone=self.backbone if isinstance(self.backbone, str) else None,
-            layers=layers,
-            image_size=self.image_size_,
-            patch_size=patch_size,
-            aggregation=self.aggregation,
-            pretrain_dim=int(self.pretrain_dim),
-            target_dim=int(self.target_dim),
-            precision=self.precision,
-        )
+        self.feature_spec_ = self._make_spec()
         self._folder_at_fit = folder_of(self.memory)
-
-    def _deepest_stride(self) -> int:
-        if not isinstance(self.backbone, str):
-            return super()._deepest_stride()
-        layers = default_layers(self.backbone) if isinstance(self.layers, str) else self.layers
-        strides = layer_strides(self.backbone)
-        # Layers that there are not are refused where the network is built.
-        return max((strides[i] for i in layers if i < len(strides)), default=1)
-
-    def _layers_and_patch_size(self) -> tuple[tuple[int, ...], int]:
-        """Tell what "auto" stands for, and warn of blocks of a transformer that have hardly begun."""
-        backbone, patch_size = self.backbone, self.patch_size
-        if isinstance(patch_size, str):
-            patch_size = default_patch_size(backbone)
-        if isinstance(self.layers, str):
-            return default_layers(backbone), int(patch_size)
-        layers = tuple(int(layer) for layer in self.layers)
-        if isinstance(backbone, str) and layers and is_plain_transformer(backbone):
-            depth = len(layer_strides(backbone))
-            if max(layers) < depth // 3:
-                warn_user(
-                    f"layers={layers} are among the first of the {depth} blocks of {backbone!r}, which "
-                    f'know little but edges: layers="auto" takes {default_layers(backbone)}.'
-                )
-        return layers, int(patch_size)
 
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool
@@ -777,17 +723,6 @@ class PatchCoreDetector(BaseImageDetector):
         for batch in self._iter_batches(images):
             yield batch.pixels, self.geometry_.footprints(batch.frames, self._grid())
 
-    def _grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of an image; of a tile, where images differ in their tiles."""
-        tiling, grid = self._tiling(), self._network.grid
-        if tiling is None or self.geometry_.tiling is not None:
-            return grid
-        return tiling.grid(*grid)
-
-    def _cell(self) -> tuple[int, int]:
-        height, width = self._network.grid
-        return self.geometry_.canvas[0] // height, self.geometry_.canvas[1] // width
-
     def _count_patches(self, images: ImageSource) -> int:
         """Count the patches of all images; at most so many, where each has a mask of its own."""
         height, width = self._grid()
@@ -945,28 +880,6 @@ class PatchCoreDetector(BaseImageDetector):
         squared = self.distance == "squared"
         rule = Rule(self.n_neighbors, squared, self.b, self._weighs_patches, self.image_score)
         return kind(self.bank_ if bank is None else bank, rule, self._heatmap())
-
-    # ---------------------------------------------------------------- network
-
-    def _input_size(self, images: ImageSource) -> Size:
-        if not isinstance(self.image_size, str):
-            return as_size(self.image_size)
-        sides = [min(images.shape(i)) for i in range(len(images))]
-        return default_image_size(self.backbone, float(np.median(sides)))
-
-    def _find_network(self) -> PatchExtractor | StoredExtractor:
-        extractor = patch_extractor(
-            self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
-        )
-        if self.memory is None:
-            return extractor
-        store = as_feature_store(self.memory, getattr(self, "_folder_at_fit", None))
-        if store is None:
-            return extractor
-        return StoredExtractor(extractor, store, partial(say, self) if self.verbose else None)
-
-    def _smallest_side(self) -> int:
-        return self._network.smallest_side
 
 
 def _advance(advance: Callable[[int], None], n_banks: int, chosen: int) -> None:

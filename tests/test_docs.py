@@ -27,6 +27,7 @@ PUBLIC = [
     "skad",
     "skad.benchmark",
     "skad.datasets",
+    "skad.features",
     "skad.inspection",
     "skad.metrics",
     "skad.model_selection",

@@ -111,3 +111,29 @@ def test_recontrast_reaches_the_official_code(shared):
     after = det.fit(data.X_train).score(data.X_test, data.y_test)
     assert after >= 0.984 - 0.01
     assert after > before + 0.2
+
+
+@pytest.mark.parametrize("name", ["mvtec_pill", "kolektor_sdd", "casting"])
+def test_no_seam_is_visible(shared, name):
+    """Across a seam, a map changes as it does there without tiles, on the mean of good test images."""
+    good, new = (
+        sorted((shared / "data" / name / part / "good").iterdir())[:20]
+        for part in ("train", "test")
+    )
+    tiled = PatchCoreDetector("skad_nano", image_size=320, tiles=(2, 2), random_state=0).fit(good)
+    side = tiled.geometry_.image_size
+    whole = PatchCoreDetector("skad_nano", image_size=side, random_state=0).fit(good)
+    for axis in (0, 1):
+        across, around = zip(
+            *(_steepness(det, new, axis, side // 2) for det in (tiled, whole)), strict=True
+        )
+        assert across[0] / around[0] <= 1.05 * across[1] / around[1]
+
+
+def _steepness(det, images, axis, seam):
+    """Mean absolute differences of maps between the two lines beside a seam, and of lines near by."""
+    canvases = [found.canvas for found in det._as_fitted()._iter_maps(images)]
+    lines = np.mean([np.abs(np.diff(c, axis=axis)).mean(axis=1 - axis) for c in canvases], axis=0)
+    # The Gaussian of the map spreads what happens at a seam by 16 pixels.
+    near = np.r_[seam - 36 : seam - 20, seam + 20 : seam + 36]
+    return lines[seam - 1], lines[near].mean()

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -364,6 +366,47 @@ def test_a_large_image_that_must_be_decoded_as_a_whole(good, tmp_path, all_are_l
             ValueError, match=r"image 0.*110 x 120 pixels.*GB.*max_memory=9000.*TIFF"
         ):
             tiled(tiles="native", max_memory=9000).fit(X)
+
+
+_SCORE_A_HUGE_IMAGE = """
+import resource, sys
+import numpy as np
+import tifffile
+from skad import PatchCoreDetector
+
+side, path = 20_000, sys.argv[1]
+texture = np.random.default_rng(0).integers(90, 130, (256, 256, 3), np.uint8)
+def tiles():
+    for number in range(40 * 40):
+        tile = np.tile(texture, (2, 2, 1))
+        if number == 20 * 40 + 20:  # from row and column 10,240 on
+            tile[200:260, 100:300] = 255
+        yield tile
+tifffile.imwrite(path, tiles(), shape=(side, side, 3), dtype="uint8", tile=(512, 512),
+                 compression="zlib", photometric="rgb")
+shifted = (np.roll(texture, (31 * i, 17 * i), axis=(0, 1)) for i in range(5))
+det = PatchCoreDetector("skad_nano", image_size=640, tiles="native", max_memory="1GB", coreset_size=200,
+                        random_state=0, target_false_alarm_rate=0.3, n_jobs=1)
+det.fit([np.tile(image, (4, 4, 1)) for image in shifted])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+before = peak()
+(score,), (found,) = det.score_samples([path]), det.predict_regions([path])
+print(score, -found[0].peak, *found[0].peak_at, peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_image(tmp_path):
+    """400 megapixels, of which 1.2 GB would be pixels, and 3.2 GB the map."""
+    result = subprocess.run(
+        [sys.executable, "-c", _SCORE_A_HUGE_IMAGE, tmp_path / "huge.tif"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    score, peak, row, column, megabytes = map(float, result.stdout.split())
+    assert score == peak
+    assert 10_440 <= row < 10_500
+    assert 10_340 <= column < 10_540
+    assert megabytes < 600
 
 
 def test_heat_maps_that_take_too_much_are_refused(good):

@@ -1,0 +1,202 @@
+"""What a user passes, on the way to the canvases of a network: for whatever takes images."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from skad._common.labels import good_images
+from skad._common.memory import parse_bytes
+from skad._common.warn import warn_user
+from skad._images import (
+    CanvasCache,
+    Geometry,
+    ImageBatch,
+    ImageSource,
+    RegionOfInterest,
+    Size,
+    Tiling,
+    as_image_source,
+    as_size,
+    as_tiles,
+    is_rows,
+    iter_batches,
+    make_tiling,
+    refuse_other_kind,
+    short_errors,
+    warn_of_rows,
+)
+from skad.exceptions import FeatureError
+
+# Beyond it, the aspect of an image is changed so much that a user is told.
+_ASPECT = 2.0
+
+
+class ImageInput:
+    """Opens images, checks them, and streams them on the canvas that a network sees.
+
+    A mixin for estimators with the parameters `geometry`, `image_size`, `resize`, `image_shape`,
+    `batch_size` and `n_jobs`; `tiles`, `roi` and `max_memory` may be absent. ``fit`` sets `geometry_` by
+    :meth:`_make_geometry`, and `roi_`.
+    """
+
+    geometry: str
+    image_size: Any
+    resize: int | None
+    image_shape: Any
+    batch_size: int
+    n_jobs: int | None
+    geometry_: Geometry
+
+    def _smallest_side(self) -> int:
+        """Pixels below which an image is refused."""
+        return 1
+
+    def _open_good(self, X: Any, y: Any, *, reset: bool) -> ImageSource:
+        """Open the images to learn from."""
+        images = self._open(X, reset=reset)
+        good = good_images(y, len(images))
+        return images if len(good) == len(images) else images.subset(good)
+
+    def _open(self, X: Any, *, reset: bool) -> ImageSource:
+        """Take what the user holds; rows go through scikit-learn's own validation."""
+        rows = is_rows(X)
+        if rows:
+            with short_errors():
+                X = validate_data(self, X, reset=reset, dtype="numeric")
+        elif reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self, name):
+                    delattr(self, name)
+        fitted_on_rows = hasattr(self, "n_features_in_")
+        if self.image_shape is None and rows and reset:
+            warn_of_rows()
+        elif self.image_shape is None and rows != fitted_on_rows:
+            refuse_other_kind(rows)
+        images = as_image_source(X, image_shape=self.image_shape)
+        images.windowed = getattr(self, "tiles", None) is not None
+        return images
+
+    def _iter_batches(
+        self,
+        images: ImageSource,
+        order: np.ndarray | None = None,
+        cache: CanvasCache | None = None,
+    ) -> Generator[ImageBatch, None, None]:
+        """Stream images in batches, on the canvas."""
+        # One job reads in the calling thread.
+        n_workers = {None: None, -1: None, 1: 0}.get(self.n_jobs, self.n_jobs)
+        return iter_batches(
+            images,
+            self.geometry_,
+            self.batch_size,
+            n_workers=n_workers,
+            order=order,
+            cache=cache,
+            roi=self._roi(),
+            windowed=self._tiling() is not None,
+        )
+
+    def _make_geometry(self, images: ImageSource) -> Geometry:
+        resize = self.resize if self.geometry == "crop" else None
+        size = self._input_size(images)
+        tiles = as_tiles(getattr(self, "tiles", None))
+        self.tiling_ = None if tiles is None else make_tiling(tiles, size, self._deepest_stride())
+        if self.tiling_ is None:
+            return Geometry(self.geometry, size, resize)
+        if not isinstance(tiles, str):
+            return Geometry(self.geometry, as_size(self.tiling_.canvas), resize)
+        if self.geometry == "crop":
+            raise ValueError(
+                'tiles="native" shows whole images at their own resolution: leave geometry="squash", or '
+                "use tiles=(rows, columns)."
+            )
+        return Geometry("native", size, tiling=self.tiling_)
+
+    def _tilings(self, images: ImageSource) -> list[Tiling] | None:
+        """Return the tiles of each image, if there are any."""
+        tiling = self._tiling()
+        if tiling is None:
+            return None
+        if self.geometry_.tiling is None:
+            return [tiling] * len(images)
+        return [tiling.of(images.shape(i)) for i in range(len(images))]
+
+    def _tiling(self) -> Tiling | None:
+        # Detectors that were saved before there were any have none.
+        return getattr(self, "tiling_", None)
+
+    def _deepest_stride(self) -> int:
+        """Pixels between positions of the deepest layer in use; seams of tiles lie between them."""
+        return 32
+
+    def _roi(self) -> RegionOfInterest | None:
+        # Detectors that were saved before there were any have none.
+        return getattr(self, "roi_", None)
+
+    def _check_images(self, images: ImageSource) -> None:
+        """Check all images before any work starts."""
+        images.check(self._smallest_side())
+        roi = self._roi()
+        mask = None if roi is None else roi.of_shape()
+        if roi is not None and mask is not None:
+            for i, shape in images.known_shapes():  # others are checked when they are read
+                roi.check_shape(shape, images.describe(i))
+            self.geometry_.pixels(mask.inside.shape, mask)
+        if self._tiling() is not None:
+            self._check_decoding(images)
+
+    def _check_decoding(self, images: ImageSource) -> None:
+        """Refuse large images that can only be decoded as a whole, where that takes too much memory."""
+        given = getattr(self, "max_memory", None)
+        if given is None:
+            return
+        limit = parse_bytes(given)
+        for i, (height, width) in images.known_shapes():
+            needed = images.bytes_to_decode(i) if 3 * height * width > limit else 0
+            if needed > limit:
+                raise ValueError(
+                    f"{images.describe(i)}: {height} x {width} pixels can only be decoded as a whole, "
+                    f"which takes {needed / 1e9:.2f} GB, more than max_memory={given!r}. "
+                    "Raise max_memory, save it as TIFF in strips or tiles (read piece by piece with "
+                    "skad[tiff]), or pass a memory-mapped array."
+                )
+
+    def _warn_of_aspect(self, images: ImageSource) -> None:
+        """Warn of images that lose their shape on the canvas, more than twofold; rows have none."""
+        if hasattr(self, "n_features_in_") and self.image_shape is None:
+            return
+        factors = {i: self.geometry_.distortion(*shape) for i, shape in images.known_shapes()}
+        worst = max(factors, key=lambda i: factors[i], default=None)
+        if worst is not None and factors[worst] > _ASPECT:
+            n = sum(factor > _ASPECT for factor in factors.values())
+            height, width = images.shape(worst)
+            warn_user(
+                f"{n} of {len(images)} images are squeezed more than twofold to "
+                f"{self.geometry_.image_size} "
+                f"pixels: {images.describe(worst)} has {height} x {width}. Give image_size=(height, "
+                'width) the shape of the images, or keep it by geometry="pad".'
+            )
+
+    def _input_size(self, images: ImageSource) -> Size:
+        """Size of what the network sees, as the parameters and the images ask for it."""
+        return as_size(self.image_size)
+
+    @property
+    def image_size_(self) -> Size:
+        """Side of the square that the network sees, or its height and width, in pixels."""
+        tiling = self._tiling()
+        return self.geometry_.image_size if tiling is None else tiling.tile
+
+
+@contextmanager
+def naming(images: ImageSource) -> Iterator[None]:
+    """Call the image by its name, of which the backbone cannot say anything."""
+    try:
+        yield
+    except FeatureError as error:
+        raise FeatureError(error.largest, error.index, images.describe(error.index)) from error

@@ -1,0 +1,136 @@
+"""From images to patch embeddings by a frozen backbone: for whatever takes patches."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+
+from skad._common.progress import say
+from skad._common.warn import warn_user
+from skad._features import (
+    FeatureSpec,
+    FeatureStore,
+    PatchExtractor,
+    StoredExtractor,
+    as_feature_store,
+    default_image_size,
+    default_layers,
+    default_patch_size,
+    is_plain_transformer,
+    layer_strides,
+    patch_extractor,
+)
+from skad._image_input import ImageInput
+from skad._images import ImageSource, Size, as_size
+from skad._sklearn_compat import HasMethods, Interval, StrOptions
+from skad._torch.devices import resolve_device
+
+
+class PatchInput(ImageInput):
+    """Finds the backbone, and says what of it is taken.
+
+    A mixin for estimators with the parameters of :class:`ImageInput`, and `backbone`, `weights`,
+    `layers`, `patch_size`, `aggregation`, `pretrain_dim`, `target_dim`, `precision`, `memory`, `device`
+    and `verbose`. ``fit`` sets `feature_spec_` by :meth:`_make_spec`.
+    """
+
+    _patch_constraints: dict = {
+        "backbone": [str, torch.nn.Module],
+        "weights": [str, os.PathLike, None],
+        "layers": ["array-like", StrOptions({"auto"})],
+        "patch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "aggregation": [StrOptions({"concat", "adaptive"})],
+        "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
+        "target_dim": [Interval(Integral, 1, None, closed="left")],
+        "memory": [str, os.PathLike, FeatureStore, HasMethods(["cache", "reduce_size"]), None],
+    }
+    backbone: Any
+    weights: Any
+    layers: Any
+    patch_size: Any
+    aggregation: str
+    pretrain_dim: int
+    target_dim: int
+    precision: str
+    memory: Any
+    device: str
+    verbose: int
+    feature_spec_: FeatureSpec
+    _network: Any
+
+    def _make_spec(self) -> FeatureSpec:
+        """Say what decides the embedding of an image, apart from the weights."""
+        layers, patch_size = self._layers_and_patch_size()
+        if patch_size % 2 == 0:
+            raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
+        return FeatureSpec(
+            backbone=self.backbone if isinstance(self.backbone, str) else None,
+            layers=layers,
+            image_size=self.image_size_,
+            patch_size=patch_size,
+            aggregation=self.aggregation,
+            pretrain_dim=int(self.pretrain_dim),
+            target_dim=int(self.target_dim),
+            precision=self.precision,
+        )
+
+    def _deepest_stride(self) -> int:
+        if not isinstance(self.backbone, str):
+            return super()._deepest_stride()
+        layers = default_layers(self.backbone) if isinstance(self.layers, str) else self.layers
+        strides = layer_strides(self.backbone)
+        # Layers that there are not are refused where the network is built.
+        return max((strides[i] for i in layers if i < len(strides)), default=1)
+
+    def _layers_and_patch_size(self) -> tuple[tuple[int, ...], int]:
+        """Tell what "auto" stands for, and warn of blocks of a transformer that have hardly begun."""
+        backbone, patch_size = self.backbone, self.patch_size
+        if isinstance(patch_size, str):
+            patch_size = default_patch_size(backbone)
+        if isinstance(self.layers, str):
+            return default_layers(backbone), int(patch_size)
+        layers = tuple(int(layer) for layer in self.layers)
+        if isinstance(backbone, str) and layers and is_plain_transformer(backbone):
+            depth = len(layer_strides(backbone))
+            if max(layers) < depth // 3:
+                warn_user(
+                    f"layers={layers} are among the first of the {depth} blocks of {backbone!r}, which "
+                    f'know little but edges: layers="auto" takes {default_layers(backbone)}.'
+                )
+        return layers, int(patch_size)
+
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of an image; of a tile, where images differ in their tiles."""
+        tiling, grid = self._tiling(), self._network.grid
+        if tiling is None or self.geometry_.tiling is not None:
+            return grid
+        return tiling.grid(*grid)
+
+    def _cell(self) -> tuple[int, int]:
+        height, width = self._network.grid
+        return self.geometry_.canvas[0] // height, self.geometry_.canvas[1] // width
+
+    def _input_size(self, images: ImageSource) -> Size:
+        if not isinstance(self.image_size, str):
+            return as_size(self.image_size)
+        sides = [min(images.shape(i)) for i in range(len(images))]
+        return default_image_size(self.backbone, float(np.median(sides)))
+
+    def _find_network(self) -> PatchExtractor | StoredExtractor:
+        extractor = patch_extractor(
+            self.feature_spec_, self.backbone, self.weights, resolve_device(self.device)
+        )
+        if self.memory is None:
+            return extractor
+        store = as_feature_store(self.memory, getattr(self, "_folder_at_fit", None))
+        if store is None:
+            return extractor
+        return StoredExtractor(extractor, store, partial(say, self) if self.verbose else None)
+
+    def _smallest_side(self) -> int:
+        return self._network.smallest_side
