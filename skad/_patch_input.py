@@ -20,6 +20,7 @@ from skad._features import (
     as_feature_store,
     default_image_size,
     default_layers,
+    default_normalize,
     default_patch_size,
     is_plain_transformer,
     layer_strides,
@@ -35,8 +36,8 @@ class PatchInput(ImageInput):
     """Finds the backbone, and says what of it is taken.
 
     A mixin for estimators with the parameters of :class:`ImageInput`, and `backbone`, `weights`,
-    `layers`, `patch_size`, `aggregation`, `pretrain_dim`, `target_dim`, `precision`, `memory`, `device`
-    and `verbose`. ``fit`` sets `feature_spec_` by :meth:`_make_spec`.
+    `layers`, `patch_size`, `normalize`, `aggregation`, `pretrain_dim`, `target_dim`, `precision`,
+    `memory`, `device` and `verbose`. ``fit`` sets `feature_spec_` by :meth:`_make_spec`.
     """
 
     _patch_constraints: dict = {
@@ -44,6 +45,7 @@ class PatchInput(ImageInput):
         "weights": [str, os.PathLike, None],
         "layers": ["array-like", StrOptions({"auto"})],
         "patch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "normalize": ["boolean", StrOptions({"auto"})],
         "aggregation": [StrOptions({"concat", "adaptive"})],
         "pretrain_dim": [Interval(Integral, 1, None, closed="left")],
         "target_dim": [Interval(Integral, 1, None, closed="left")],
@@ -53,6 +55,7 @@ class PatchInput(ImageInput):
     weights: Any
     layers: Any
     patch_size: Any
+    normalize: Any
     aggregation: str
     pretrain_dim: int
     target_dim: int
@@ -68,6 +71,9 @@ class PatchInput(ImageInput):
         layers, patch_size = self._layers_and_patch_size()
         if patch_size % 2 == 0:
             raise ValueError(f"patch_size={self.patch_size} must be odd: a patch has a centre.")
+        normalize = self.normalize
+        if isinstance(normalize, str):
+            normalize = default_normalize(self.backbone)
         return FeatureSpec(
             backbone=self.backbone if isinstance(self.backbone, str) else None,
             layers=layers,
@@ -77,6 +83,7 @@ class PatchInput(ImageInput):
             pretrain_dim=int(self.pretrain_dim),
             target_dim=int(self.target_dim),
             precision=self.precision,
+            normalize=bool(normalize),
         )
 
     def _deepest_stride(self) -> int:

@@ -90,6 +90,9 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
     patch_size : int or "auto", default="auto"
         Side p of the neighbourhood that a patch is the mean of, odd. "auto": 3, as in the paper; 1 for a
         transformer.
+    normalize : "auto" or bool, default="auto"
+        Bring the vectors of every layer to length 1, after the network's final norm if it is a
+        transformer: distances become those of angles (cosine). "auto": for transformers alone.
     aggregation : {"concat", "adaptive"}, default="concat"
         "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
         adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values
@@ -339,7 +342,7 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
         "index": [str],
         "max_memory": [Interval(Integral, 1, None, closed="left"), str, None],
     }
-    _absent_means = {"whitening": 0.0, "roi": None, "tiles": None}
+    _absent_means = {"whitening": 0.0, "normalize": False, "roi": None, "tiles": None}
     whitening_: list[np.ndarray]
     _stages: tuple[str, ...] = ("extraction", "coreset", "calibration")
     _growth_stages = _stages
@@ -353,6 +356,7 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
         weights="pretrained",
         layers="auto",
         patch_size="auto",
+        normalize="auto",
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
@@ -389,6 +393,7 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
         self.weights = weights
         self.layers = layers
         self.patch_size = patch_size
+        self.normalize = normalize
         self.aggregation = aggregation
         self.pretrain_dim = pretrain_dim
         self.target_dim = target_dim

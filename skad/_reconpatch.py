@@ -64,7 +64,7 @@ class ReConPatchDetector(PatchCoreDetector):
         of a step grow with its square.
     tol : float or None, default=None
         Stop after five epochs whose loss is not lower by `tol` than before; None: never.
-    weights, layers, patch_size, aggregation, pretrain_dim, target_dim, whitening
+    weights, layers, patch_size, normalize, aggregation, pretrain_dim, target_dim, whitening
         What f is applied to: patch features as in :class:`PatchCoreDetector`.
     coreset_size, coreset_method, coreset_projection_dim, n_starts, trim_fraction
         Memory bank as in :class:`PatchCoreDetector`.
@@ -187,6 +187,7 @@ class ReConPatchDetector(PatchCoreDetector):
         weights="pretrained",
         layers="auto",
         patch_size="auto",
+        normalize="auto",
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
@@ -224,6 +225,7 @@ class ReConPatchDetector(PatchCoreDetector):
             weights=weights,
             layers=layers,
             patch_size=patch_size,
+            normalize=normalize,
             aggregation=aggregation,
             pretrain_dim=pretrain_dim,
             target_dim=target_dim,

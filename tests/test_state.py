@@ -74,6 +74,7 @@ OTHER = {
     "n_neighbors": 3,
     "n_starts": 5,
     "pairs": "own",
+    "normalize": True,
     "patch_size": 5,
     "precision": "bfloat16",
     "pretrain_dim": 64,

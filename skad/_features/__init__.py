@@ -4,6 +4,7 @@ from skad._features.backbones import load_backbone
 from skad._features.defaults import (
     default_image_size,
     default_layers,
+    default_normalize,
     default_patch_size,
     is_plain_transformer,
     layer_strides,
@@ -55,6 +56,7 @@ __all__ = [
     "check_features",
     "default_image_size",
     "default_layers",
+    "default_normalize",
     "default_patch_size",
     "folder_of",
     "inside",

@@ -11,7 +11,8 @@ import hashlib
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ _found: dict[str, Path] = {}
 _contents: dict[str, str] = {}
 # Names of networks whose weights come with skad.
 _bundled: set[str] = set()
+# How timm is asked for the layers of a network.
+_FEATURES_ONLY: Mapping[str, Any] = {"features_only": True}
 # Networks that can be told apart by nothing but themselves.
 _singletons: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 _numbers = count()
@@ -69,6 +72,7 @@ def load_backbone(
     device: torch.device,
     fuse: bool = False,
     image_size: Size | None = None,
+    final_norm: bool = False,
 ) -> FeatureNet:
     """Return the frozen backbone, built once in this process.
 
@@ -90,6 +94,8 @@ def load_backbone(
         Of the images, in pixels. A model of timm's that is made for one size is made for this one; a
         network of the user's own is asked about such an image, and built anew if it answers otherwise
         than before. None: the size that timm's model is made for.
+    final_norm : bool, default=False
+        Apply the network's final norm to all layers: for transformers of timm's, which have one.
 
     Returns
     -------
@@ -113,12 +119,12 @@ def load_backbone(
     with LOADING:
         while True:
             content = _content_of_network(backbone) if own else _content_of_name(backbone, weights)
-            key = (fuse, str(device), content, () if own else tuple(layers), size)
+            key = (fuse, str(device), content, () if own else tuple(layers), size, final_norm)
             net = _alive.get(key)
             if net is not None and not (own and _is_outdated(net, backbone, image_size)):
                 break
             survive_forks()
-            net = _build(backbone, weights, tuple(layers), fuse, size).to(device)
+            net = _build(backbone, weights, tuple(layers), fuse, size, final_norm).to(device)
             net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             # A file that was replaced while it was read is read again.
             if own or content == _content_of_name(backbone, weights):
@@ -185,6 +191,7 @@ def _build(
     layers: tuple[int, ...],
     fuse: bool,
     size: tuple[int, int] | None = None,
+    final_norm: bool = False,
 ) -> FeatureNet:
     if isinstance(backbone, nn.Module):
         _check_has_weights(backbone)
@@ -194,7 +201,8 @@ def _build(
     # The file is found before the network is built: its absence is the commoner error.
     file = _pretrained_file(backbone) if weights == "pretrained" else weights
     config = pretrained_config(backbone)
-    model = _create(backbone, layers)
+    options = {**_FEATURES_ONLY, **({"feature_cls": _normed()} if final_norm else {})}
+    model = _create(backbone, layers, options)
     if file is not None:
         # Networks that timm wraps whole (transformers, skad_nano) hold their tensors one layer down.
         network = getattr(model, "model", model)
@@ -204,7 +212,7 @@ def _build(
         load_weights(network, tensors, f"weights={quoted(file)}")
     digest = weights_digest(model)
     if size is not None:
-        model = _resized(model, backbone, layers, size)
+        model = _resized(model, backbone, layers, size, options)
     return _frozen(
         model,
         fuse,
@@ -225,7 +233,21 @@ def _frozen(
     return FeatureNet(fused(body) if fuse else body, digest=digest, **description)
 
 
-def _resized(model: Any, name: str, layers: tuple[int, ...], size: tuple[int, int]) -> Any:
+@cache
+def _normed() -> type:
+    """Return what timm wraps a transformer in, with its final norm."""
+    getter = import_timm().models._features.FeatureGetterNet
+
+    class Normed(getter):  # type: ignore[misc, valid-type]
+        def __init__(self, model: nn.Module, **options: Any) -> None:
+            super().__init__(model, norm=True, **options)
+
+    return Normed
+
+
+def _resized(
+    model: Any, name: str, layers: tuple[int, ...], size: tuple[int, int], options: dict[str, Any]
+) -> Any:
     """Make a network with the weights of another for images of another size.
 
     Transformers hold a vector per position: timm interpolates these in every pass, or once.
@@ -234,7 +256,7 @@ def _resized(model: Any, name: str, layers: tuple[int, ...], size: tuple[int, in
     for option in ({"dynamic_img_size": True}, {"img_size": size}):
         try:
             with torch.random.fork_rng(devices=[]):
-                other = timm.create_model(name, features_only=True, out_indices=layers, **option)
+                other = timm.create_model(name, out_indices=layers, **options, **option)
             network = getattr(other, "model", other)
             state = getattr(model, "model", model).state_dict()
             network.load_state_dict(_interpolated(state, network))
@@ -273,7 +295,7 @@ def _check_has_weights(network: nn.Module) -> None:
             )
 
 
-def _create(name: str, layers: tuple[int, ...]) -> Any:
+def _create(name: str, layers: tuple[int, ...], options: Mapping[str, Any] = _FEATURES_ONLY) -> Any:
     timm = import_timm()
     if list(layers) != sorted(set(layers)) or not layers or min(layers) < 0:
         raise ValueError(
@@ -283,7 +305,7 @@ def _create(name: str, layers: tuple[int, ...]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_RANDOM_WEIGHTS_SEED)
         try:
-            return timm.create_model(name, features_only=True, out_indices=layers)
+            return timm.create_model(name, out_indices=layers, **options)
         except (IndexError, AssertionError, ValueError) as error:
             last = max(timm.create_model(name, features_only=True).feature_info.out_indices)
             raise ValueError(

@@ -104,6 +104,26 @@ def default_patch_size(backbone: str | nn.Module) -> int:
     return 1 if isinstance(backbone, str) and is_plain_transformer(backbone) else 3
 
 
+def default_normalize(backbone: str | nn.Module) -> bool:
+    """Choose whether the vectors of layers are brought to one length.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module
+
+    Returns
+    -------
+    bool
+        True for a transformer, whose tokens are made to be compared by their angles.
+
+    Raises
+    ------
+    ValueError
+        If timm does not know the name.
+    """
+    return isinstance(backbone, str) and is_plain_transformer(backbone)
+
+
 def is_plain_transformer(backbone: str) -> bool:
     """Whether all layers of a network, more than a few, have one stride: a transformer's blocks."""
     strides = layer_strides(backbone)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from skad._common.forks import LOADING
 from skad._common.text import shortened
 from skad._features.backbones import load_backbone
+from skad._features.defaults import default_normalize
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding
 from skad._features.feature_net import FeatureNet, naming_the_size
 from skad._features.identity import BackboneIdentity
@@ -44,6 +46,8 @@ class FeatureSpec:
     pretrain_dim, target_dim : int
         Used by ``"adaptive"`` alone.
     precision : {"float32", "bfloat16"}
+    normalize : bool, default=False
+        Whether the vectors of every layer are brought to length 1, after a transformer's final norm.
     """
 
     backbone: str | None
@@ -54,6 +58,7 @@ class FeatureSpec:
     pretrain_dim: int
     target_dim: int
     precision: str
+    normalize: bool = False
 
 
 def patch_extractor(
@@ -80,7 +85,13 @@ def patch_extractor(
         If the image is too small for the layers, or the backbone cannot take images of this size.
     """
     net = load_backbone(
-        backbone, weights, spec.layers, device, fuse=True, image_size=spec.image_size
+        backbone,
+        weights,
+        spec.layers,
+        device,
+        fuse=True,
+        image_size=spec.image_size,
+        final_norm=spec.normalize and default_normalize(backbone),
     )
     with LOADING:
         if spec not in net.shared:
@@ -100,12 +111,18 @@ def _built(spec: FeatureSpec, net: FeatureNet, device: torch.device) -> PatchExt
     black = torch.zeros((1, *height_and_width(size), 3), dtype=torch.uint8, device=device)
     with torch.inference_mode():
         with naming_the_size(size), autocast(device, spec.precision):
-            maps = [layer.float() for layer in net(black)]
+            maps = _feature_maps(net, black, spec)
         embedding = _make_embedding(spec, [layer.shape[1] for layer in maps], device)
         pooled = embedding.pool(maps)
         dim = embedding.join(pooled).shape[-1]
     shapes = [layer.shape[1:] for layer in pooled]
     return PatchExtractor(spec, net, device, embedding, shapes, embedding.starts(pooled), dim)
+
+
+def _feature_maps(net: FeatureNet, batch: torch.Tensor, spec: FeatureSpec) -> list[torch.Tensor]:
+    """Feature maps (B, C_j, h_j, w_j) of a batch."""
+    maps = [layer.float() for layer in net(batch)]
+    return [F.normalize(layer, dim=1) for layer in maps] if spec.normalize else maps
 
 
 def _make_embedding(
@@ -199,7 +216,7 @@ class PatchExtractor:
     def _pooled(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
         with torch.inference_mode():
             with autocast(self.device, self.spec.precision):
-                maps = [layer.float() for layer in self.net(batch)]
+                maps = _feature_maps(self.net, batch, self.spec)
             return (torch.cat([layer.flatten(1) for layer in self.embedding.pool(maps)], dim=1),)
 
     def join(self, pooled: torch.Tensor) -> torch.Tensor:

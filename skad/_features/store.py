@@ -332,7 +332,8 @@ class StoredExtractor:
         )
         known_by: tuple[Any, ...] = (
             *(extractor.digest, _arithmetic(), hardware),
-            {**vars(spec), "backbone": None},
+            # Without what is off, keys are those of before it was there.
+            {n: v for n, v in {**vars(spec), "backbone": None}.items() if n != "normalize" or v},
         )
         self._spec = repr(known_by + _name_of_network(extractor, store))
 

@@ -34,7 +34,7 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    backbone, weights, layers, patch_size, aggregation, pretrain_dim, target_dim
+    backbone, weights, layers, patch_size, normalize, aggregation, pretrain_dim, target_dim
         As for :class:`skad.PatchCoreDetector`.
     pooling : {"mean", "max"} or None, default="mean"
         What becomes of the patches of an image: their mean or highest value in each feature; None: all
@@ -110,6 +110,7 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
         weights="pretrained",
         layers="auto",
         patch_size="auto",
+        normalize="auto",
         aggregation="concat",
         pretrain_dim=1024,
         target_dim=1024,
@@ -130,6 +131,7 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
         self.weights = weights
         self.layers = layers
         self.patch_size = patch_size
+        self.normalize = normalize
         self.aggregation = aggregation
         self.pretrain_dim = pretrain_dim
         self.target_dim = target_dim

@@ -214,7 +214,8 @@ DECLARED: Mapping[type, Declared] = {
             "pretrain_dim": integer(1, 2**20),
             "target_dim": integer(1, 2**20),
             "precision": text(),
-        }
+        },
+        ({"normalize": flag()},),
     ),
     MemoryBank: Declared(
         {

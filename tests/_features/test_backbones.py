@@ -590,6 +590,30 @@ def test_transformers_take_other_sizes(name, size, option):
         torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_small_patch14_dinov2"])
+def test_the_final_norm_of_a_transformer(name):
+    """Every layer passes through it, as timm's own network would send it."""
+    timm = home.import_timm()
+    net = load_backbone(name, None, (1, 2), CPU, image_size=112, final_norm=True)
+    pixels = home.probe_image((112, 112))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        native = timm.create_model(
+            name, features_only=True, out_indices=(1, 2), feature_cls=home._normed()
+        )
+        theirs = timm.create_model(name, dynamic_img_size=True).eval()
+    weights = native.model.state_dict()
+    theirs.load_state_dict(weights, strict=False)
+    normalised = (pixels.float() / 255 - net.mean.reshape(3)) / net.std.reshape(3)
+    with torch.inference_mode():
+        expected = theirs.forward_intermediates(
+            normalised.permute(0, 3, 1, 2), indices=[1, 2], intermediates_only=True, norm=True
+        )
+    for ours, reference in zip(net(pixels), expected, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
+    assert load_backbone(name, None, (1, 2), CPU, image_size=112) is not net
+
+
 def test_one_network_of_each_size():
     first, second, again = (
         load_backbone("deit_tiny_patch16_224", None, (1, 2), CPU, image_size=size)

@@ -5,7 +5,7 @@ import torch
 from conftest import make_detector
 
 import skad
-from skad._features import default_layers, default_patch_size
+from skad._features import default_layers, default_normalize, default_patch_size
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ from skad._features import default_layers, default_patch_size
 def test_by_the_kind_of_backbone(backbone, layers, patch_size):
     assert default_layers(backbone) == layers
     assert default_patch_size(backbone) == patch_size
+    assert default_normalize(backbone) == (patch_size == 1)  # both for transformers
 
 
 def test_an_unknown_backbone_is_named():
@@ -54,4 +55,6 @@ def test_the_first_blocks_of_a_transformer_are_warned_of(good):
         make_detector(**params, layers=(0, 1)).fit(good)
     det = make_detector(**params).fit(good)
     assert (det.feature_spec_.layers, det.feature_spec_.patch_size) == ((2, 5, 8, 11), 1)
+    assert det.feature_spec_.normalize
+    assert not make_detector(**params, normalize=False).fit(good).feature_spec_.normalize
     assert det.bank_.vectors.shape[1] == 4 * 192

@@ -46,6 +46,27 @@ def test_a_backbone_that_rounds_differently_in_batches_is_found_out(pixels):
         assert torch.equal(extractor.embed(pixels[:4])[:1], alone)
 
 
+def test_vectors_of_length_one(pixels):
+    """Each layer by itself, before the mean over neighbours."""
+    plain = FeatureSpec("resnet10t", (2, 3), 64, 1, "concat", 64, 48, "float32")
+    of_length_1 = FeatureSpec("resnet10t", (2, 3), 64, 1, "concat", 64, 48, "float32", True)
+    raw, found = (
+        extractor.split(extractor.pool(pixels[:2]))
+        for extractor in (patch_extractor(s, "resnet10t", None, CPU) for s in (plain, of_length_1))
+    )
+    for before, after in zip(raw, found, strict=True):
+        expected = before / torch.linalg.vector_norm(before, dim=-1, keepdim=True)
+        torch.testing.assert_close(after, expected)
+
+
+def test_a_transformer_passes_its_final_norm(pixels):
+    name = "deit_tiny_patch16_224"
+    spec = FeatureSpec(name, (1, 2), 64, 1, "concat", 64, 48, "float32", True)
+    assert patch_extractor(spec, name, None, CPU).net.body.norm
+    plain = FeatureSpec(name, (1, 2), 64, 1, "concat", 64, 48, "float32")
+    assert not patch_extractor(plain, name, None, CPU).net.body.norm
+
+
 def test_shapes():
     extractor = make(size=48)
     assert extractor.grid == (6, 6)

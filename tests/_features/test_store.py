@@ -319,6 +319,7 @@ class TestDetectors:
         [
             {"layers": (1, 2)},
             {"patch_size": 5},
+            {"normalize": True},
             {"image_size": 64},
             {"weights": None},
             {"precision": "bfloat16"},
