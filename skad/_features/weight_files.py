@@ -46,17 +46,25 @@ class _Met(NamedTuple):
 _met: dict[str, _Met] = {}
 
 
+# Licences, as timm writes them, under which weights may be used for any purpose.
+_FREE = frozenset(
+    {"apache-2.0", "bsd-3-clause", "bsd-2-clause", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0"}
+)
+
+
 class MissingWeightsError(FileNotFoundError, ValueError):
     """Weights that are neither on this machine nor to be had: a bad value of a parameter."""
 
 
-def hub_file(hub_id: str) -> Path:
+def hub_file(hub_id: str, licence: str | None = None) -> Path:
     """Return the local file of a backbone's weights on the Hugging Face hub; download it if need be.
 
     Parameters
     ----------
     hub_id : str
         Repository, e.g. ``"timm/wide_resnet50_2.tv_in1k"``.
+    licence : str or None, default=None
+        Of the weights, as timm states it; named in the error where it is not a free one.
 
     Returns
     -------
@@ -88,7 +96,7 @@ def hub_file(hub_id: str) -> Path:
         get_session().head(url, timeout=_PROBE_SECONDS)
         return Path(hf_hub_download(hub_id, filename))
     except Exception as error:  # every HTTP client has its own hierarchy of errors
-        raise MissingWeightsError(_offline_message(hub_id, filename, error)) from error
+        raise MissingWeightsError(_offline_message(hub_id, filename, error, licence)) from error
 
 
 def content_of(path: str | os.PathLike[str]) -> str:
@@ -168,7 +176,7 @@ def _hashed(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
+def _offline_message(hub_id: str, filename: str, error: Exception, licence: str | None) -> str:
     with LOADING:
         from huggingface_hub import constants
 
@@ -181,6 +189,11 @@ def _offline_message(hub_id: str, filename: str, error: Exception) -> str:
         "file); or run the same call once on a machine that can download: the file then lies at "
         f"{folder / '<revision>' / filename} and can be copied to the same place here, or anywhere "
         "for weights=."
+        + (
+            ""
+            if licence is None or licence.lower() in _FREE
+            else f" Mind their licence, {licence!r}, which is not a free one."
+        )
     )
 
 

@@ -490,7 +490,7 @@ def test_a_file_that_is_replaced_while_it_is_read(file, tmp_path, monkeypatch):
 
 def test_pretrained_weights_on_disk_are_files_too(file, tmp_path, monkeypatch):
     path, others = file
-    monkeypatch.setattr(home, "hub_file", lambda hub_id: path)
+    monkeypatch.setattr(home, "hub_file", lambda hub_id, licence: path)
     name = "resnet10t.c3_in1k"
     before = load_backbone(name, "pretrained", (1,), CPU)
     assert load_backbone(name, "pretrained", (1,), CPU) is before

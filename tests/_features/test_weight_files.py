@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from skad._features.backbones import _create, load_backbone
 from skad._features.weight_files import (
     MissingWeightsError,
+    _offline_message,
     load_weights,
     read_state_dict,
     weights_digest,
@@ -345,3 +346,9 @@ def test_a_saved_detector_without_its_backbone(state, tmp_path):
 def test_an_empty_name():
     with pytest.raises(MissingWeightsError, match=r"weights='' names no file\."):
         read_state_dict("")
+
+
+@pytest.mark.parametrize(("licence", "is_named"), [("dinov3-license", True), ("apache-2.0", False)])
+def test_licences_that_are_not_free_are_named(licence, is_named):
+    message = _offline_message("timm/a.b", "model.safetensors", OSError("no network"), licence)
+    assert (licence in message) == is_named
