@@ -11,7 +11,8 @@ from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
-from .geometry import Footprint, Frame, Geometry, Pixels
+from .footprints import Footprint, Frame, Pixels
+from .geometry import Geometry
 from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks

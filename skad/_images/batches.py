@@ -11,7 +11,8 @@ import numpy as np
 
 from skad._common.forks import ObjectLock
 
-from .geometry import Frame, Geometry
+from .footprints import Frame
+from .geometry import Geometry
 from .pieces import WindowedCanvas
 from .roi import Mask, RegionOfInterest
 from .sources import ImageSource

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from .footprints import Footprint, Frame, Pixels, footprint, pixels_in
+from .placement import NearestPixels, Placement
 from .roi import Mask
 from .sizes import Size, as_size, height_and_width, is_side
 from .tiling import Tiling
@@ -23,109 +23,6 @@ from .tiling import Tiling
 _MODES = ("squash", "pad", "crop", "native")
 # The papers' 224 of 256 and 320 of 366.
 _CROP_RATIO = 0.875
-# Of a canvas pixel, or a patch, that must lie in a region of interest.
-_SHARE = 0.5
-
-
-Pixels = tuple[int, int, int, int] | np.ndarray
-"""Of a canvas, those that count: top, bottom, left, right, half-open; or a mask of its shape, bool."""
-
-
-class Frame(NamedTuple):
-    """What is known of an image beside its pixels."""
-
-    shape: tuple[int, int]
-    """Height and width."""
-    mask: Mask | None = None
-    """Its region of interest; None: all of it."""
-
-
-class Footprint(NamedTuple):
-    """Where on the canvas an image lies."""
-
-    mask: np.ndarray
-    """(h, w) bool: the patches that count: not those in padding, nor outside a region of interest."""
-    pixels: Pixels
-    """The pixels that count."""
-
-
-class NearestPixels(NamedTuple):
-    """Which pixels of an image look up each pixel of the canvas, along one side."""
-
-    edges: np.ndarray
-    """(S + 1,) int: canvas pixel k is nearest to the centres of image pixels edges[k] to
-    edges[k + 1], half-open: to none where the image is small."""
-    containing: np.ndarray
-    """(S,) int: the image pixel that contains the centre of canvas pixel k, or is nearest to it."""
-
-    def of(self, canvas: slice) -> NearestPixels:
-        """Those of some pixels of the canvas."""
-        return NearestPixels(self.edges[canvas.start : canvas.stop + 1], self.containing[canvas])
-
-    def counts(self) -> np.ndarray:
-        """How many image pixels look up each canvas pixel."""
-        return np.diff(self.edges)
-
-
-class Placement(NamedTuple):
-    """One side of an image on the canvas."""
-
-    length: int  # of the image
-    resized: int
-    offset: int  # of the resized image's first pixel on the canvas
-    canvas: int
-
-    def content(self) -> tuple[int, int]:
-        """Canvas pixels that hold the image, half-open."""
-        return max(0, self.offset), min(self.canvas, self.offset + self.resized)
-
-    def visible(self) -> slice:
-        """Resized pixels that the canvas shows."""
-        start, stop = self.content()
-        return slice(start - self.offset, stop - self.offset)
-
-    def padding(self) -> tuple[int, int]:
-        start, stop = self.content()
-        return start, self.canvas - stop
-
-    def seen(self) -> slice:
-        """Image pixels whose centre lies within the canvas, the edge included."""
-        centres = (2 * np.arange(self.length) + 1) * self.resized  # in 1 / (2 * length)
-        start, stop = (2 * self.length * (edge - self.offset) for edge in self.content())
-        inside = np.flatnonzero((centres >= start) & (centres <= stop))
-        return slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
-
-    def sampling(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each seen pixel: its two neighbours on the canvas and the weight of the second."""
-        seen = self.seen()
-        centres = np.arange(seen.start, seen.stop) + 0.5
-        start, stop = self.content()
-        position = centres * self.resized / self.length + self.offset - 0.5
-        position = np.clip(position, start, stop - 1)
-        first = position.astype(np.intp)
-        weight = (position - first).astype(np.float32)
-        return first, np.minimum(first + 1, stop - 1), weight
-
-    def nearest(self) -> NearestPixels:
-        """Look up pixel centres without interpolation, in integers."""
-        seen = self.seen()
-        from_first = np.arange(self.canvas + 1) - self.offset
-        edges = -((self.resized - 2 * self.length * from_first) // (2 * self.resized))
-        edges = np.clip(edges, seen.start, seen.stop)
-        edges[self.content()[1] :] = seen.stop  # a centre on the far edge is seen as well
-        containing = (2 * from_first[:-1] + 1) * self.length // (2 * self.resized)
-        return NearestPixels(edges, np.clip(containing, 0, self.length - 1))
-
-    def cells(self, grid: int) -> tuple[int, int]:
-        """Cells of a grid over the canvas whose centre lies on the image, half-open."""
-        centres = (2 * np.arange(grid) + 1) * self.canvas  # in 1 / (2 * grid)
-        start, stop = self.content()
-        inside = np.flatnonzero((centres >= 2 * grid * start) & (centres <= 2 * grid * stop))
-        if inside.size:
-            return int(inside[0]), int(inside[-1]) + 1
-        # A sliver of an image between two centres: the cell that holds its middle.
-        middle = (start + stop) * grid // (2 * self.canvas)
-        return middle, middle + 1
 
 
 @dataclass(frozen=True)
@@ -358,7 +255,7 @@ class Geometry:
         list of Footprint
             One per image; those of one size and mask share theirs. One patch at least counts.
         """
-        return [_footprint(self, *frame, grid) for frame in frames]
+        return [footprint(self, *frame, grid) for frame in frames]
 
     def pixels(self, shape: tuple[int, int], mask: Mask | None = None) -> Pixels:
         """Tell which pixels of the canvas count: those that hold the image, and lie in its mask.
@@ -368,7 +265,7 @@ class Geometry:
         ValueError
             If none does: the mask lies outside of the crop.
         """
-        return self.content(*shape) if mask is None else _pixels_in(self, mask)
+        return self.content(*shape) if mask is None else pixels_in(self, mask)
 
     def valid_cells(
         self, height: int, width: int, grid_height: int, grid_width: int
@@ -427,63 +324,6 @@ def _first(is_first: bool, sizes: tuple[int, int], lengths: tuple[int, int]) -> 
     """Size and length of the first side, or of the second."""
     i = 0 if is_first else 1
     return sizes[i], lengths[i]
-
-
-@lru_cache(maxsize=8)
-def _footprint(
-    geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
-) -> Footprint:
-    if geometry.tiling is not None:
-        grid = geometry.tiling.of(shape).grid(*grid)
-    mask = np.zeros(grid, dtype=bool)
-    r0, r1, c0, c1 = geometry.valid_cells(*shape, *grid)
-    mask[r0:r1, c0:c1] = True
-    if region is not None:
-        rows, columns = (
-            _overlaps(n, n_pixels)
-            for n, n_pixels in zip(grid, geometry.canvas_of(*shape), strict=True)
-        )
-        shares = rows @ _shares(geometry, region) @ columns.T
-        # A sliver at the rim may lie in a cell with its centre in padding: the next one stands for it.
-        row, column = np.unravel_index(shares.argmax(), grid)
-        fullest = np.clip(row, r0, r1 - 1), np.clip(column, c0, c1 - 1)
-        mask &= shares >= _SHARE
-        mask[fullest] = True
-    return Footprint(mask, geometry.pixels(shape, region))
-
-
-@lru_cache(maxsize=8)
-def _pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
-    """Tell which pixels of the canvas lie in a region."""
-    shares = _shares(geometry, region)
-    inside = shares >= min(_SHARE, shares.max())  # of a sliver, what lies inside most
-    inside.flags.writeable = False
-    return inside
-
-
-@lru_cache(maxsize=8)
-def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
-    """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
-    rows, columns = geometry.placement(*region.inside.shape)
-    picture = Image.fromarray(region.inside.astype(np.uint8) * np.uint8(255))
-    size = (columns.resized, rows.resized)
-    resized = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
-    shown = resized[rows.visible(), columns.visible()]
-    shares = np.pad(shown, (rows.padding(), columns.padding())).astype(np.float32) / 255
-    if shares.max() == 0:
-        raise ValueError(
-            "nothing of the region of interest lies in the crop that the network sees: use "
-            'geometry="squash" or "pad".'
-        )
-    return shares
-
-
-def _overlaps(n_cells: int, side: int) -> np.ndarray:
-    """(n_cells, side) shares of each cell that lie in each pixel."""
-    edges = np.arange(n_cells + 1) * side / n_cells
-    pixels = np.arange(side)
-    last = np.minimum(edges[1:, None], pixels + 1)
-    return np.clip(last - np.maximum(edges[:-1, None], pixels), 0, None) * n_cells / side
 
 
 def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -16,10 +16,11 @@ from PIL import Image
 from skad._common.forks import LOADING, ObjectLock
 
 from .decode import as_ndarray
-from .geometry import Geometry, Placement
+from .geometry import Geometry
 from .items import Slice, is_path
 from .opening import naming
 from .pixels import canonical, check_layout
+from .placement import Placement
 from .roi import Mask
 
 # Pixels of an image above which it is read, and resized, in pieces.

@@ -34,7 +34,8 @@ from skad._scoring.heatmaps import BLOCK, Block, RenderedMap
 if TYPE_CHECKING:
     import pandas as pd
 
-    from skad._images.geometry import Geometry, NearestPixels
+    from skad._images.geometry import Geometry
+    from skad._images.placement import NearestPixels
 
 # How far the blur of a map reaches, in pixels of the canvas: half of what a patch sees at strides of 8
 # (24 pixels) and 16 (48), on the mean. benchmarks/region_shapes.py compares others.
