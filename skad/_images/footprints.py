@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
+from .placement import Placement
 from .roi import Mask
-
-if TYPE_CHECKING:
-    from .geometry import Geometry
+from .tiling import Tiling
 
 # Of a canvas pixel, or a patch, that must lie in a region of interest.
 _SHARE = 0.5
@@ -38,9 +37,33 @@ class Footprint(NamedTuple):
     """The pixels that count."""
 
 
+class Places(Protocol):
+    """What is asked of a geometry."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How each image is cut into tiles of its own number, if so."""
+
+    def canvas_of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the canvas of an image."""
+
+    def placement(self, height: int, width: int) -> tuple[Placement, Placement]:
+        """Place the rows, and the columns, of an image on its canvas."""
+
+    def valid_cells(
+        self, height: int, width: int, grid_height: int, grid_width: int
+    ) -> tuple[int, int, int, int]:
+        """Tell which cells of a patch grid see the image: top, bottom, left, right."""
+
+    def pixels(self, shape: tuple[int, int], mask: Mask | None = None) -> Pixels:
+        """Tell which pixels of the canvas count."""
+
+
 @lru_cache(maxsize=8)
 def footprint(
-    geometry: Geometry, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
+    geometry: Places, shape: tuple[int, int], region: Mask | None, grid: tuple[int, int]
 ) -> Footprint:
     if geometry.tiling is not None:
         grid = geometry.tiling.of(shape).grid(*grid)
@@ -62,7 +85,7 @@ def footprint(
 
 
 @lru_cache(maxsize=8)
-def pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
+def pixels_in(geometry: Places, region: Mask) -> np.ndarray:
     """Tell which pixels of the canvas lie in a region."""
     shares = _shares(geometry, region)
     inside = shares >= min(_SHARE, shares.max())  # of a sliver, what lies inside most
@@ -71,7 +94,7 @@ def pixels_in(geometry: Geometry, region: Mask) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _shares(geometry: Geometry, region: Mask) -> np.ndarray:
+def _shares(geometry: Places, region: Mask) -> np.ndarray:
     """Tell how much of each pixel of the canvas lies in a region, in 0..1; 0 in padding."""
     rows, columns = geometry.placement(*region.inside.shape)
     picture = Image.fromarray(region.inside.astype(np.uint8) * np.uint8(255))
