@@ -219,3 +219,9 @@ def test_rotated_copies_are_learned_from(folder):
     result = run("benchmarks/rotation_study.py", folder, "--images", 20, "--image-size", 64)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("| plate | skad_nano |") == 2
+
+
+def test_tiles_are_timed():
+    result = run("benchmarks/bench_tiles.py", "--side", 128, "--rounds", 1)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(" px") >= 8
