@@ -287,7 +287,7 @@ class BaseImageDetector(ImageInput, BaseDetector):
         self._begin_fit()
         self._network = self._find_network()
         self._check_images(images)
-        self._warn_of_aspect(images)
+        self._warn_of_shapes(images)
         with progress.fitting(), naming(images):
             scores = self._fit_images(images, progress, grids=in_ensemble)
         self._note_network()

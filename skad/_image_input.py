@@ -34,6 +34,8 @@ from skad.exceptions import FeatureError
 
 # Beyond it, the aspect of an image is changed so much that a user is told.
 _ASPECT = 2.0
+# And so many times as many pixels as the images have.
+_ENLARGED = 3
 
 
 class ImageInput:
@@ -166,10 +168,28 @@ class ImageInput:
                     "skad[tiff]), or pass a memory-mapped array."
                 )
 
-    def _warn_of_aspect(self, images: ImageSource) -> None:
-        """Warn of images that lose their shape on the canvas, more than twofold; rows have none."""
+    def _warn_of_shapes(self, images: ImageSource) -> None:
+        """Warn of images that do not suit the canvas; rows without a shape have none."""
         if hasattr(self, "n_features_in_") and self.image_shape is None:
             return
+        self._warn_of_aspect(images)
+        tiling = self._tiling()
+        if tiling is not None and tiling.rows is not None:
+            self._warn_of_enlarging(images, tiling)
+
+    def _warn_of_enlarging(self, images: ImageSource, tiling: Tiling) -> None:
+        """Warn of tiles that show no more than the images have."""
+        pixels = [height * width for _, (height, width) in images.known_shapes()]
+        rows, columns = self.geometry_.canvas
+        if pixels and rows * columns > _ENLARGED * float(np.median(pixels)):
+            warn_user(
+                f"tiles={tiling.counts} of image_size={tiling.tile} show images on {rows} x {columns} "
+                f"pixels, and most of them have fewer than 1 / {_ENLARGED} of that: so they are only "
+                "enlarged. Use fewer or smaller tiles."
+            )
+
+    def _warn_of_aspect(self, images: ImageSource) -> None:
+        """Warn of images that lose their shape on the canvas, more than twofold."""
         factors = {i: self.geometry_.distortion(*shape) for i, shape in images.known_shapes()}
         worst = max(factors, key=lambda i: factors[i], default=None)
         if worst is not None and factors[worst] > _ASPECT:

@@ -475,7 +475,8 @@ def test_tiles_are_not_to_be_changed_after_fit(good):
 
 
 def test_detector_checks():
-    check_image_detector(tiled(tiles=(2, 2)))
+    check_image_detector(tiled(image_size=48, tiles=(1, 2)))
+    check_image_detector(tiled(tiles="native"))
 
 
 # ----------------------------------------------------------------------- fusion
@@ -515,6 +516,13 @@ def test_tiles_that_are_none(name, tiles, good):
 def test_a_tile_that_strides_do_not_divide(good):
     with pytest.raises(ValueError, match=r"image_size=72.*multiple of 16.*use 64 or 80"):
         tiled(image_size=72).fit(good)
+
+
+def test_tiles_that_only_enlarge_are_warned_of(good):
+    with pytest.warns(
+        UserWarning, match=r"tiles=\(6, 5\) of image_size=64.* 224 x 192 .* enlarged"
+    ):
+        tiled(tiles=(6, 5)).fit(good)
 
 
 def test_native_tiles_show_whole_images(good):

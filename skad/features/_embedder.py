@@ -176,7 +176,7 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
         self._folder_at_fit = folder_of(self.memory)
         network = self._network = self._find_network()
         self._check_images(images)
-        self._warn_of_aspect(images)
+        self._warn_of_shapes(images)
         self._channels, self._dim = (
             list(zip(network.starts, network.channels, strict=True)),
             network.dim,

@@ -166,7 +166,7 @@ class TestTypesToTrust:
             make_detector(memory=FeatureStore(tmp_path)),
             make_detector(backbone=Pooled()),
             make_detector(roi=np.ones(good.shape[1:3])),
-            make_detector(image_size=64, tiles=(1, 2)),
+            make_detector(image_size=48, tiles=(1, 2)),
         )
         files = [dumped(name)[2] for name in self.MAKERS]
         files += [skops.io.dumps(detector.fit(good)) for detector in others]
