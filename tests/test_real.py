@@ -113,6 +113,8 @@ def test_recontrast_reaches_the_official_code(shared):
     assert after > before + 0.2
 
 
+# Small images are enlarged here, which is what tiles warn of.
+@pytest.mark.filterwarnings("ignore:tiles=")
 @pytest.mark.parametrize("name", ["mvtec_pill", "kolektor_sdd", "casting", "aws_aliens"])
 def test_no_seam_is_visible(shared, name):
     """Across seams, maps change as along parallel lines inside tiles, on the mean of images."""

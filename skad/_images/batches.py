@@ -27,7 +27,7 @@ class ImageBatch(NamedTuple):
     start : int
         Number of the first image in the stream.
     pixels : ndarray of shape (B, S, S, 3), or list of B canvases
-        A list, of arrays and of :class:`WindowedCanvas`, where there are large images and the caller
+        A list, of arrays and of ``WindowedCanvas``, where there are large images and the caller
         has asked for windows. uint8; float32 in 0..1 if any of the images is float. uint8 becomes
         float32 by ``x.astype(float32) / float32(255)`` everywhere: the score of an image must not
         depend on its neighbours. It may be a view of the user's array: not to be written into.
