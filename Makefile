@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
-OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold)
+OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles)
 
 .PHONY: demo test coverage test-oldest test-real test-gpu check format docs clean
 

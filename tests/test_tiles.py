@@ -466,7 +466,6 @@ def test_tiles_are_not_to_be_changed_after_fit(good):
 
 def test_detector_checks():
     check_image_detector(tiled(image_size=48, tiles=(1, 2)))
-    check_image_detector(tiled(tiles="native"))
 
 
 # ----------------------------------------------------------------------- fusion
