@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_detector, make_reconpatch, make_recontrast
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
@@ -151,6 +152,19 @@ def test_nothing_depends_on_the_company(name, mixed):
     for params in ({"batch_size": 1}, {"batch_size": 3}, {"n_jobs": 2}):
         other = copy.deepcopy(det).set_params(**params)
         assert np.array_equal(other.score_samples(mixed), scores)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_threads_change_nothing(name, good, defective):
+    det = tiled(MAKERS[name], target_false_alarm_rate=0.5).fit(good[:6])
+    before, scores = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            scores.append(det.score_samples(defective))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*scores)
 
 
 @pytest.mark.parametrize("name", MAKERS)
