@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -25,7 +26,8 @@ from skad._images import (
     ImageSource,
     read_roi,
 )
-from skad._scoring.heatmaps import Heatmap, RenderedMap, on_image, summarise
+from skad._scoring.heatmaps import Heatmap, ImageScore, fill_padding, on_image, summarise
+from skad._scoring.large_maps import LargeMap, RenderedMap, Window, held_if_small
 from skad._scoring.results import BatchScores, MappedImage, TrainingScores
 from skad._sklearn_compat import (
     Interval,
@@ -361,14 +363,24 @@ class BaseImageDetector(ImageInput, BaseDetector):
             for frame, score, grid in zip(frames, scores.image.tolist(), grids, strict=True):
                 yield MappedImage.of(self._map_of(grid, frame), self.geometry_, frame, score)
 
-    def _map_of(self, grid: np.ndarray, frame: Frame) -> np.ndarray | RenderedMap:
+    def _map_of(self, grid: np.ndarray, frame: Frame) -> np.ndarray | LargeMap:
         """Render the map of an image, or what renders it piece by piece where it is large."""
-        if type(self)._render is not BaseImageDetector._render:
+        if self._renders_otherwise():
             return self._render(grid)
-        heatmap = self._heatmap()
-        if heatmap.is_large(grid):
-            return RenderedMap(heatmap, grid, self.geometry_.pixels(*frame))
-        return heatmap.render(grid)
+        heatmap, pixels = self._heatmap(), self.geometry_.pixels(*frame)
+        return held_if_small(RenderedMap(heatmap, grid, pixels))
+
+    def _window_of(self, grid: np.ndarray, *, smooth: bool = True) -> Window:
+        """Return what renders rows and columns of the map of an image."""
+        heatmap = self._heatmap() if smooth else self._heatmap()._replace(sigma=0.0)
+        if not (smooth and self._renders_otherwise()):
+            return partial(heatmap.window, fill_padding(grid).astype(np.float64, copy=False))
+        canvas = self._render(grid)
+        return lambda rows, columns: canvas[rows, columns]
+
+    def _renders_otherwise(self) -> bool:
+        """Whether a subclass has a way of its own from grids to maps."""
+        return type(self)._render is not BaseImageDetector._render
 
     def _heatmap(self) -> Heatmap:
         """Return how grids of patch scores become maps."""
@@ -387,8 +399,14 @@ class BaseImageDetector(ImageInput, BaseDetector):
 
     def _image_score(self, grid: np.ndarray, frame: Frame) -> float:
         """Score an image by the scores of its patches: by its map."""
-        seen = on_image(self._render(grid), self.geometry_.pixels(*frame))
-        return summarise(seen, getattr(self, "image_score", "map"))
+        return self._summary(grid, frame, getattr(self, "image_score", "map"))
+
+    def _summary(self, grid: np.ndarray, frame: Frame, image_score: ImageScore) -> float:
+        """Sum up the map of an image, where it counts, by its highest value or the mean of a share."""
+        pixels = self.geometry_.pixels(*frame)
+        if self._renders_otherwise():
+            return summarise(on_image(self._render(grid), pixels), image_score)
+        return self._heatmap().summary(grid, pixels, image_score)
 
     def _iter_scores(self, X: Any, maps: bool) -> Iterator[tuple[list[Frame], BatchScores]]:
         """Score batch after batch; also yield what is known of its images beside their pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from skad._base import BaseDetector, BaseImageDetector
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
 from skad._images import Frame, Geometry, ImageSource, as_size, one_call
-from skad._scoring.heatmaps import summarise, without_padding
+from skad._scoring.large_maps import FusedMap, held_if_small, summarise_map
 from skad._scoring.results import MappedImage, TrainingScores
 from skad._sklearn_compat import (
     Interval,
@@ -463,18 +463,17 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
 
     def _mapped(self, scored: Scored) -> MappedImage:
         """Score an image, and render its fused map."""
-        canvas = self._overlay(scored)
-        seen = canvas[~np.isnan(canvas)]
+        canvas = held_if_small(self._overlay(scored))
         if self.level == "image":
             score = self._mean_score(scored.images)
         elif self.image_score != "patch":
-            score = summarise(seen, self.image_score)
+            score = summarise_map(canvas, self.image_score)
         elif self._share_grid:
             score = float(np.nanmax(np.mean(self._z(scored), axis=0)))
         else:
-            score = float(np.nanmax(self._overlay(scored, smooth=False)))
-        geometry = self._geometry_of(scored.frame)
-        return MappedImage(canvas, geometry, scored.frame, score, float(seen.max()))
+            score = summarise_map(self._overlay(scored, smooth=False), "map")
+        geometry, peak = self._geometry_of(scored.frame), summarise_map(canvas, "map")
+        return MappedImage(canvas, geometry, scored.frame, score, peak)
 
     def _mean_score(self, images: list[float]) -> float:
         """Average the members' image scores (Eq. 11)."""
@@ -483,19 +482,16 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     def _z(self, scored: Scored) -> list[np.ndarray]:
         return [m.patch.z(grid) for m, grid in zip(self._members, scored.grids, strict=True)]
 
-    def _overlay(self, scored: Scored, smooth: bool = True) -> np.ndarray:
+    def _overlay(self, scored: Scored, *, smooth: bool = True) -> FusedMap:
         """Average the members' maps: on their common canvas, else on one that shows the whole image."""
-        maps, whole = [], self._geometry_of(scored.frame)
-        shape = whole.canvas_of(*scored.frame.shape)
-        for (detector, _, _), grid in zip(self._members, self._z(scored), strict=True):
-            geometry = detector.geometry_
-            heatmap = detector._heatmap()
-            canvas = detector._render(grid) if smooth else heatmap._replace(sigma=0.0).render(grid)
-            if self._share_grid:
-                maps.append(without_padding(canvas, geometry.pixels(*scored.frame)))
-            else:
-                maps.append(geometry.restore(canvas, *scored.frame.shape, shape=shape))
-        return without_padding(_mean_of_seen(maps), whole.pixels(*scored.frame))
+        shape, whole = scored.frame.shape, self._geometry_of(scored.frame)
+        canvas, windows = whole.canvas_of(*shape), []
+        for member, grid in zip(self._members, self._z(scored), strict=True):
+            window = member.detector._window_of(grid, smooth=smooth)
+            if not self._share_grid:
+                window = partial(member.detector.geometry_.restore_block, window, shape, canvas)
+            windows.append(window)
+        return FusedMap(windows, canvas, whole.pixels(*scored.frame))
 
     def _frame(self, images: ImageSource, i: int) -> Frame:
         """Tell what is known of a training image beside its pixels."""
@@ -578,11 +574,3 @@ def _per_image(
     for frames, (image, grid) in detector._as_fitted()._iter_scores(X, maps):
         grids = [None] * len(image) if grid is None else grid
         yield from zip(frames, image.tolist(), grids, strict=True)
-
-
-def _mean_of_seen(maps: list[np.ndarray]) -> np.ndarray:
-    """Mean over the maps that are not NaN at a pixel; NaN where all are."""
-    stack = np.stack(maps)
-    seen = (~np.isnan(stack)).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.nansum(stack, axis=0) / np.where(seen, seen, np.nan)

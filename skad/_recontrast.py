@@ -40,7 +40,7 @@ from skad._learning import (
     pair_distances,
     summed,
 )
-from skad._scoring.heatmaps import without_padding
+from skad._scoring.heatmaps import Heatmap, without_padding
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._scoring.tiled import put_together
 from skad._sklearn_compat import Interval, StrOptions
@@ -544,17 +544,18 @@ class ReContrastDetector(BaseImageDetector):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores of images and the highest values of their maps; the maps themselves go to `kept`."""
         scores, peaks = np.empty((2, len(images)))
-        start = 0
-        for found in self._score_batches(self._iter_batches(images), maps=True):
-            at = slice(start, start + len(found.image))
+        for batch in self._iter_batches(images):
+            at = slice(batch.start, batch.start + len(batch.frames))
+            (found,) = self._score_batches(iter([batch]), maps=True)
             grids: Any = found.grid
             scores[at] = found.image
-            # These grids are as large as the canvas.
-            peaks[at] = [self._render(grid)[~np.isnan(grid)].max() for grid in grids]
+            peaks[at] = [
+                self._summary(grid, frame, "map")
+                for grid, frame in zip(grids, batch.frames, strict=True)
+            ]
             if kept is not None:
                 kept[at] = grids  # a list grows
-            start = at.stop
-            advance(done + start)
+            advance(done + at.stop)
         return scores, peaks
 
     def _rounding_of(self, anomaly: float) -> float:
@@ -584,12 +585,28 @@ class ReContrastDetector(BaseImageDetector):
             yield self._score_maps(grids, batch.frames)
 
     def _score_maps(self, grids: list[np.ndarray], frames: list[Frame]) -> BatchScores:
-        """(B,) scores, and the maps (H, W) that they come from, not smoothed; NaN in padding."""
+        """(B,) scores, and what their maps come from, not smoothed: maps, or grids; NaN in padding."""
         image = np.empty(len(grids))
         for i, frame in enumerate(frames):
-            grids[i] = without_padding(grids[i], self.geometry_.pixels(*frame))
+            grids[i] = self._counting(grids[i], frame)
             image[i] = self._image_score(grids[i], frame)
         return BatchScores(image, grids)
+
+    def _counting(self, grid: np.ndarray, frame: Frame) -> np.ndarray:
+        """Leave out of a grid what does not count."""
+        if self._tiling() is None:
+            return without_padding(grid, self.geometry_.pixels(*frame))
+        height, width = self.geometry_.canvas
+        cell = self._cell()[0]
+        (footprint,) = self.geometry_.footprints([frame], (height // cell, width // cell))
+        return np.where(footprint.mask, grid, np.nan)
+
+    def _heatmap(self) -> Heatmap:
+        return super()._heatmap()._replace(align_corners=self._tiling() is not None)
+
+    def _cell(self) -> tuple[int, int]:
+        stride = 2 ** (_LAYERS[0] + 1)
+        return stride, stride
 
     def _ready_scorer(self) -> MakeMaps:
         """Build the network that scores, or take the one that was built before.
@@ -687,10 +704,13 @@ def _cut(canvases: Any, tiles: list[Tile]) -> np.ndarray:
 def _stitched(
     network: Callable[[np.ndarray], tuple[torch.Tensor, ...]], tiling: Tiling, canvas: Any
 ) -> np.ndarray:
-    """Make the map of a canvas whose tiles the network sees: layers are put together, then resized."""
-    own = tiling.of(canvas.shape)
+    """Score a canvas seen tile by tile: layers are put together, and meet on the grid of the first.
+
+    Not on the canvas, as where it is seen at once: that has sixteen times as many values.
+    """
     with torch.inference_mode():
-        return summed(put_together(network, own, canvas), own.canvas)[0].cpu().numpy()
+        layers = put_together(network, tiling.of(canvas.shape), canvas)
+        return summed(layers, tuple(layers[0].shape[1:]))[0].cpu().numpy()
 
 
 def _comparable(detector: ReContrastDetector, name: str) -> Any:

@@ -183,6 +183,15 @@ def test_one_tile_is_none(good, defective):
     assert one.offset_ == pytest.approx(none.offset_, rel=1e-6)
 
 
+def test_one_tile_of_recontrast_is_nearly_none(good, defective):
+    """Its layers meet on the grid of the first one, not on the canvas."""
+    one, none = (tiled(make_recontrast, tiles=tiles).fit(good) for tiles in [(1, 1), None])
+    for of_one, of_none in zip(
+        one.predict_heatmap(defective), none.predict_heatmap(defective), strict=True
+    ):
+        np.testing.assert_allclose(of_one, of_none, atol=0.1 * np.ptp(of_none))
+
+
 @pytest.mark.parametrize("image_score", ["map", "patch", 0.1])
 def test_a_score_is_what_its_map_says(good, defective, image_score):
     det = tiled(image_score=image_score).fit(good)
@@ -314,9 +323,12 @@ def all_are_large(monkeypatch):
     heatmaps._operator.cache_clear()
 
 
-@pytest.mark.parametrize("tiles", ["native", (2, 2)])
-def test_large_images_are_scored_as_others(good, defective, tiles, request):
-    det = tiled(tiles=tiles, target_false_alarm_rate=0.3).fit(good)
+@pytest.mark.parametrize(
+    ("name", "tiles"),
+    [("patchcore", "native"), ("patchcore", (2, 2)), ("recontrast", "native")],
+)
+def test_large_images_are_scored_as_others(name, good, defective, tiles, request):
+    det = tiled(MAKERS[name], tiles=tiles, target_false_alarm_rate=0.3).fit(good)
     maps, scores = det.predict_heatmap(defective, return_scores=True)
     regions = det.predict_regions(defective)
     request.getfixturevalue("all_are_large")
@@ -335,11 +347,12 @@ def test_large_images_are_scored_as_others(good, defective, tiles, request):
             np.testing.assert_allclose([o.peak for o in some], [o.peak for o in others])
 
 
+@pytest.mark.parametrize("name", ["patchcore", "recontrast"])
 @pytest.mark.parametrize("image_score", ["map", 0.3])
-def test_large_maps_of_a_region_of_interest(good, defective, image_score, request):
+def test_large_maps_of_a_region_of_interest(name, good, defective, image_score, request):
     inside = np.zeros((110, 120), dtype=bool)
     inside[10:100, 30:90] = True
-    det = tiled(tiles="native", roi=inside, image_score=image_score).fit(good)
+    det = tiled(MAKERS[name], tiles="native", roi=inside, image_score=image_score).fit(good)
     maps, scores = det.predict_heatmap(defective, return_scores=True)
     request.getfixturevalue("all_are_large")
     large_maps, large_scores = det.predict_heatmap(defective, return_scores=True)
@@ -498,6 +511,33 @@ def test_a_coarse_and_a_fine_member(mixed, good, defective):
     ).fit(mixed)
     assert same._share_grid
     assert np.isfinite(same.score_samples(mixed)).all()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"image_score": 0.2}, {"image_score": "patch"}, {"level": "image"}],
+    ids=str,
+)
+@pytest.mark.parametrize("coarse", [{"geometry": "crop", "image_size": 64}, {"tiles": "native"}])
+def test_large_maps_of_a_fusion(coarse, params, mixed, good, defective, request):
+    """What a crop does not show is seen by the other member alone."""
+    members = [
+        ("first", make_detector(**coarse) if "geometry" in coarse else tiled(**coarse)),
+        ("second", tiled(tiles="native", smoothing=2.0)),
+    ]
+    fused = ScoreFusionDetector(members, target_false_alarm_rate=0.3, **params).fit(good)
+    assert fused._share_grid == ("tiles" in coarse)
+    X = [defective[0], mixed[3], good[0]]
+    maps, scores = fused.predict_heatmap(X, return_scores=True)
+    regions = fused.predict_regions(X)
+    request.getfixturevalue("all_are_large")
+    large_maps, large_scores = fused.predict_heatmap(X, return_scores=True)
+    np.testing.assert_allclose(large_scores, scores)
+    for large, small in zip(large_maps, maps, strict=True):
+        np.testing.assert_allclose(large, small, rtol=1e-4, atol=1e-4)
+    for some, others in zip(fused.predict_regions(X), regions, strict=True):
+        assert [one.box for one in some] == [one.box for one in others]
+    assert len(regions[0]) > 0
 
 
 def test_recontrast_in_a_fusion(mixed):

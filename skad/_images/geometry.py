@@ -8,7 +8,7 @@ centres (pixel k of a side of n covers k..k+1, its centre is at k + 1/2), as in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,21 +173,56 @@ class Geometry:
             raise ValueError(
                 f"canvas_map must have the shape of the canvas, {canvas}; got {canvas_map.shape}."
             )
-        points = (height, width) if shape is None else shape
-        rows, columns = (
-            side._replace(length=n)
-            for side, n in zip(self.placement(height, width), points, strict=True)
-        )
-        above, below, weight = rows.sampling()
         values = np.asarray(canvas_map)
-        values = _between(values[above], values[below], weight[:, None])
-        left, right, weight = columns.sampling()
+        points = (height, width) if shape is None else shape
+        everywhere = (slice(0, points[0]), slice(0, points[1]))
+        restored = self.restore_block(
+            lambda rows, columns: values[rows, columns], (height, width), points, *everywhere
+        )
+        return restored.astype(values.dtype, copy=False)
+
+    def restore_block(
+        self,
+        window: Callable[[slice, slice], np.ndarray],
+        shape: tuple[int, int],
+        points: tuple[int, int],
+        rows: slice,
+        columns: slice,
+    ) -> np.ndarray:
+        """Bring a block of a map back as :meth:`restore` does, from what it looks up on the canvas.
+
+        Parameters
+        ----------
+        window : callable
+            Gives rows and columns of the map of the canvas.
+        shape : tuple of two ints
+            Height and width of the image.
+        points : tuple of two ints
+            Rows and columns of the whole result.
+        rows, columns : slice
+            Of the result, those of the block.
+
+        Returns
+        -------
+        ndarray
+            NaN where the centre of a pixel lies outside the crop.
+        """
+        down, across = (
+            side._replace(length=n).looked_up(some)
+            for side, n, some in zip(self.placement(*shape), points, (rows, columns), strict=True)
+        )
+        size = rows.stop - rows.start, columns.stop - columns.start
+        if not len(down.weight) or not len(across.weight):
+            return np.full(size, np.nan)
+        values = window(down.canvas, across.canvas)
+        values = _between(values[down.first], values[down.second], down.weight[:, None])
         # np.take gathers columns three times as fast as an index does.
-        values = _between(values.take(left, axis=1), values.take(right, axis=1), weight)
-        if values.shape == points:
+        left, right = (values.take(at, axis=1) for at in (across.first, across.second))
+        values = _between(left, right, across.weight)
+        if values.shape == size:
             return values
-        restored = np.full(points, np.nan, dtype=values.dtype)
-        restored[rows.seen(), columns.seen()] = values
+        restored = np.full(size, np.nan, dtype=values.dtype)
+        restored[down.seen, across.seen] = values
         return restored
 
     def restore_bands(

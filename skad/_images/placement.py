@@ -25,6 +25,21 @@ class NearestPixels(NamedTuple):
         return np.diff(self.edges)
 
 
+class LookedUp(NamedTuple):
+    """What some pixels of an image look up on the canvas, along one side."""
+
+    seen: slice
+    """Of these pixels, those whose centre lies within the canvas; n of them."""
+    canvas: slice
+    """Canvas pixels that are looked up."""
+    first: np.ndarray
+    """(n,) int: between which two of those each lies."""
+    second: np.ndarray
+    """(n,) int."""
+    weight: np.ndarray
+    """(n,) float32, of the second."""
+
+
 class Placement(NamedTuple):
     """One side of an image on the canvas."""
 
@@ -63,6 +78,22 @@ class Placement(NamedTuple):
         first = position.astype(np.intp)
         weight = (position - first).astype(np.float32)
         return first, np.minimum(first + 1, stop - 1), weight
+
+    def looked_up(self, pixels: slice) -> LookedUp:
+        """Tell what some pixels of the image look up."""
+        seen = self.seen()
+        start, stop = (min(max(at, seen.start), seen.stop) for at in (pixels.start, pixels.stop))
+        first, second, weight = (
+            some[start - seen.start : stop - seen.start] for some in self.sampling()
+        )
+        canvas = slice(first[0], second[-1] + 1) if len(first) else slice(0, 0)
+        return LookedUp(
+            slice(start - pixels.start, stop - pixels.start),
+            canvas,
+            first - canvas.start,
+            second - canvas.start,
+            weight,
+        )
 
     def nearest(self) -> NearestPixels:
         """Look up pixel centres without interpolation, in integers."""

@@ -44,10 +44,12 @@ class Heatmap(NamedTuple):
     """Of the canvas, in pixels; or a function of the shape of the grid."""
     sigma: float
     """Standard deviation of the Gaussian, in pixels."""
+    align_corners: bool = False
+    """Convention of the up-sampling: False in PatchCore, True in ReContrast."""
 
     def render(self, grid: np.ndarray) -> np.ndarray:
         """Turn an (h, w) grid into a float64 map of the canvas; see :func:`render`."""
-        return render(grid, self.size_of(grid.shape), self.sigma)
+        return render(grid, self.size_of(grid.shape), self.sigma, self.align_corners)
 
     def size_of(self, shape: tuple[int, ...]) -> Size:
         """Size of the canvas on which a grid of a shape lies."""
@@ -55,7 +57,8 @@ class Heatmap(NamedTuple):
 
     def blocks(self, grid: np.ndarray, wanted: np.ndarray | None = None) -> Iterator[Block]:
         """Render block by block; see :func:`render_blocks`."""
-        return render_blocks(grid, self.size_of(grid.shape), self.sigma, wanted=wanted)
+        size = self.size_of(grid.shape)
+        return render_blocks(grid, size, self.sigma, self.align_corners, wanted)
 
     def summary(self, grid: np.ndarray, pixels: Pixels, image_score: ImageScore = "map") -> float:
         """Score an image by its map, where it counts; see :func:`summarise`."""
@@ -64,49 +67,12 @@ class Heatmap(NamedTuple):
 
     def patches_under(self, pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Tell which patches of a grid weigh on some pixels; see :func:`patches_under`."""
-        return patches_under(pixels, shape, self.size_of(shape), self.sigma)
+        return patches_under(pixels, shape, self.size_of(shape), self.sigma, self.align_corners)
 
-    def is_large(self, grid: np.ndarray) -> bool:
-        """Whether the map of a grid has more than one block."""
-        return max(height_and_width(self.size_of(grid.shape))) > BLOCK
-
-
-class RenderedMap:
-    """A large map of an image, whose blocks are rendered when they are asked for.
-
-    Parameters
-    ----------
-    heatmap : Heatmap
-    grid : ndarray of shape (h, w)
-        Patch scores.
-    pixels : Pixels
-        What counts on the canvas.
-    """
-
-    def __init__(self, heatmap: Heatmap, grid: np.ndarray, pixels: Pixels) -> None:
-        self._heatmap, self._grid, self._pixels = heatmap, grid, pixels
-        self.shape = height_and_width(heatmap.size_of(grid.shape))
-
-    def blocks(self, wanted: np.ndarray | None = None) -> Iterator[Block]:
-        """Render block by block, NaN where no pixel counts; all, or those wanted by row and column."""
-        for block in self._heatmap.blocks(self._grid, wanted):
-            yield block._replace(values=_counting(block, self._pixels))
-
-    def bands(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield rows of the canvas from the top, and all that was rendered of them, (n_rows, W)."""
-        band: list[np.ndarray] = []
-        for block in self._heatmap.blocks(self._grid):
-            band.append(block.values)
-            if block.columns.stop == self.shape[1]:
-                yield block.rows, np.concatenate(band, axis=1)
-                band = []
-
-    def peak(self) -> float:
-        """Return the highest value that counts."""
-        return max(
-            float(on_block(block, self._pixels).max(initial=-np.inf))
-            for block in self._heatmap.blocks(self._grid)
-        )
+    def window(self, grid: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """Render some rows and columns of the map of a grid without NaN."""
+        values, size = torch.from_numpy(grid), height_and_width(self.size_of(grid.shape))
+        return _window(values, size, float(self.sigma), self.align_corners, rows, columns)
 
 
 def on_image(canvas: np.ndarray, pixels: Pixels) -> np.ndarray:
@@ -134,11 +100,15 @@ def _index(pixels: Pixels) -> Any:
 
 def on_block(block: Block, pixels: Pixels) -> np.ndarray:
     """Cut the pixels that count out of a block: a rectangle, perhaps empty, or those of a mask."""
+    return block.values[counting(block, pixels)]
+
+
+def counting(block: Block, pixels: Pixels) -> Any:
+    """Index of the pixels of a block that count."""
     if isinstance(pixels, np.ndarray):
-        return block.values[pixels[block.rows, block.columns]]
+        return pixels[block.rows, block.columns]
     top, bottom, left, right = pixels
-    rows, columns = _within(block.rows, top, bottom), _within(block.columns, left, right)
-    return block.values[rows, columns]
+    return _within(block.rows, top, bottom), _within(block.columns, left, right)
 
 
 def n_pixels(pixels: Pixels) -> int:
@@ -153,17 +123,6 @@ def _within(of_block: slice, first: int, last: int) -> slice:
     """Of a block's rows, or columns, those from first to last of the canvas."""
     start, stop = max(of_block.start, first), min(of_block.stop, last)
     return slice(start - of_block.start, max(start, stop) - of_block.start)
-
-
-def _counting(block: Block, pixels: Pixels) -> np.ndarray:
-    """Values of a block, NaN where no pixel counts."""
-    if isinstance(pixels, np.ndarray):
-        return np.where(pixels[block.rows, block.columns], block.values, np.nan)
-    top, bottom, left, right = pixels
-    rows, columns = _within(block.rows, top, bottom), _within(block.columns, left, right)
-    values = np.full(block.values.shape, np.nan)
-    values[rows, columns] = block.values[rows, columns]
-    return values
 
 
 def summarise_parts(parts: Iterator[np.ndarray], n_values: int, image_score: ImageScore) -> float:
@@ -253,28 +212,54 @@ def render_blocks(
     Block
     """
     values = torch.from_numpy(np.asarray(fill_padding(grid), dtype=np.float64))
-    sides = [
-        [(*some, n, side) for some in _pieces(side)]
-        for n, side in zip(grid.shape, height_and_width(size), strict=True)
-    ]
-    for (top, bottom, *rows), (left, right, *columns) in product(*sides):
-        if wanted is not None and not wanted[top // BLOCK, left // BLOCK]:
-            continue
-        row, from_rows = _operator(*rows, float(sigma), align_corners, top, bottom)
-        column, from_columns = _operator(*columns, float(sigma), align_corners, left, right)
-        some = values[row : row + from_rows.shape[1], column : column + from_columns.shape[1]]
-        # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
-        # and the search three times slower.
-        rendered = (from_rows @ some @ from_columns.T).numpy()
-        yield Block(slice(top, bottom), slice(left, right), rendered)
+    size = height_and_width(size)
+    for rows, columns in blocks_of(size, wanted):
+        rendered = _window(values, size, float(sigma), align_corners, rows, columns)
+        yield Block(rows, columns, rendered)
 
 
-def _pieces(side: int) -> list[tuple[int, int]]:
-    return [(start, min(start + BLOCK, side)) for start in range(0, side, BLOCK)]
+def blocks_of(
+    size: tuple[int, int], wanted: np.ndarray | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of the blocks of a canvas; of all, or of those wanted by row and column."""
+    for rows, columns in product(*map(_pieces, size)):
+        if wanted is None or wanted[rows.start // BLOCK, columns.start // BLOCK]:
+            yield rows, columns
+
+
+def is_large(size: tuple[int, int]) -> bool:
+    """Whether a canvas has more than one block."""
+    return max(size) > BLOCK
+
+
+def _pieces(side: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, side)) for start in range(0, side, BLOCK)]
+
+
+def _window(
+    values: torch.Tensor,
+    size: tuple[int, int],
+    sigma: float,
+    align_corners: bool,
+    rows: slice,
+    columns: slice,
+) -> np.ndarray:
+    sides = zip(values.shape, size, (rows, columns), strict=True)
+    (row, from_rows), (column, from_columns) = (
+        _operator(n, side, sigma, align_corners, some.start, some.stop) for n, side, some in sides
+    )
+    some = values[row : row + from_rows.shape[1], column : column + from_columns.shape[1]]
+    # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
+    # and the search three times slower.
+    return (from_rows @ some @ from_columns.T).numpy()
 
 
 def patches_under(
-    pixels: np.ndarray, shape: tuple[int, int], size: Size, sigma: float
+    pixels: np.ndarray,
+    shape: tuple[int, int],
+    size: Size,
+    sigma: float,
+    align_corners: bool = False,
 ) -> np.ndarray:
     """Tell which patches weigh on some pixels of a rendered map.
 
@@ -283,20 +268,21 @@ def patches_under(
     pixels : ndarray of shape (H, W), bool
     shape : tuple of two ints
         Of the grid.
-    size, sigma
-        As for :func:`render`, whose up-sampling is PatchCore's here.
+    size, sigma, align_corners
+        As for :func:`render`.
 
     Returns
     -------
     ndarray of shape `shape`, bool
     """
     under = np.zeros(shape, dtype=bool)
-    pieces = [_pieces(side) for side in height_and_width(size)]
-    for (top, bottom), (left, right) in product(*pieces):
-        some = pixels[top:bottom, left:right]
+    for down, across in blocks_of(height_and_width(size)):
+        some = pixels[down, across]
         if some.any():
-            row, rows = _operator(shape[0], len(pixels), sigma, False, top, bottom)
-            column, columns = _operator(shape[1], pixels.shape[1], sigma, False, left, right)
+            (row, rows), (column, columns) = (
+                _operator(n, side, sigma, align_corners, part.start, part.stop)
+                for n, side, part in zip(shape, pixels.shape, (down, across), strict=True)
+            )
             rows, columns = (rows > 0).double(), (columns > 0).double()
             found = (rows.T @ torch.from_numpy(some).double() @ columns > 0).numpy()
             under[row : row + len(found), column : column + found.shape[1]] |= found

@@ -29,7 +29,8 @@ from scipy.ndimage import find_objects, label, maximum_filter
 from skad._common.files import write_text
 from skad._common.forks import LOADING
 from skad._scoring.contours import trace
-from skad._scoring.heatmaps import BLOCK, Block, RenderedMap
+from skad._scoring.heatmaps import BLOCK, Block
+from skad._scoring.large_maps import LargeMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,7 +253,7 @@ class Regions(Sequence[list[Region]]):
 
 
 def regions_of(
-    canvas: np.ndarray | RenderedMap,
+    canvas: np.ndarray | LargeMap,
     threshold: float,
     geometry: Geometry,
     shape: tuple[int, int],
@@ -264,7 +265,7 @@ def regions_of(
 
     Parameters
     ----------
-    canvas : ndarray of shape (H, W) or RenderedMap
+    canvas : ndarray of shape (H, W) or LargeMap
         Anomaly of each pixel of the canvas; NaN where there is no image.
     threshold : float
         Pixels above it belong to a region.
@@ -295,7 +296,7 @@ def regions_of(
 
 
 def _components(
-    canvas: np.ndarray | RenderedMap, threshold: float
+    canvas: np.ndarray | LargeMap, threshold: float
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Yield rows, columns and values of each component above a threshold; -inf around it."""
     windows = [(0, 0, canvas)] if isinstance(canvas, np.ndarray) else _windows(canvas, threshold)
@@ -310,7 +311,7 @@ def _components(
             )
 
 
-def _windows(canvas: RenderedMap, threshold: float) -> Iterator[tuple[int, int, np.ndarray]]:
+def _windows(canvas: LargeMap, threshold: float) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield the pieces of a large map in which anything is above a threshold, each with its corner.
 
     Blocks that touch make one piece, so that no component lies in two.

@@ -7,13 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad._images import Frame, Geometry
-from skad._scoring.heatmaps import (
-    RenderedMap,
-    fill_padding,
-    on_image,
-    summarise,
-    without_padding,
-)
+from skad._scoring.heatmaps import fill_padding, on_image, summarise, without_padding
+from skad._scoring.large_maps import LargeMap, summarise_map
 
 
 class BatchScores(NamedTuple):
@@ -63,7 +58,7 @@ class TrainingScores(NamedTuple):
 class MappedImage(NamedTuple):
     """An image with its score and its map."""
 
-    canvas: np.ndarray | RenderedMap
+    canvas: np.ndarray | LargeMap
     """Float64, the map on the canvas that the network sees; NaN where it does not count."""
     geometry: Geometry
     """How the image lies on it."""
@@ -76,11 +71,11 @@ class MappedImage(NamedTuple):
 
     @classmethod
     def of(
-        cls, canvas: np.ndarray | RenderedMap, geometry: Geometry, frame: Frame, score: float
+        cls, canvas: np.ndarray | LargeMap, geometry: Geometry, frame: Frame, score: float
     ) -> MappedImage:
         """Leave out of a map what does not count."""
-        if isinstance(canvas, RenderedMap):
-            return cls(canvas, geometry, frame, score, canvas.peak())
+        if isinstance(canvas, LargeMap):
+            return cls(canvas, geometry, frame, score, summarise_map(canvas, "map"))
         pixels = geometry.pixels(*frame)
         peak = summarise(on_image(canvas, pixels), "map")
         return cls(without_padding(canvas, pixels), geometry, frame, score, peak)
@@ -88,7 +83,7 @@ class MappedImage(NamedTuple):
     def heatmap(self) -> np.ndarray:
         """Interpolate the map at the pixels of the image: (H, W) float32, NaN where it was not seen."""
         (height, width), mask = self.frame
-        if isinstance(self.canvas, RenderedMap):
+        if isinstance(self.canvas, LargeMap):
             found = self.geometry.restore_bands(self.canvas.bands(), height, width)
             if mask is not None:
                 # Beside the region lies what does not count: it may weigh in, but never exceed.
