@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seeds=args.seeds,
             grid=grids,
             n_images=args.images,
+            rotations=args.rotations,
             map_size=args.map_size or None,
             n_jobs=args.jobs,
             backend=args.backend,
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"interrupted: the same command runs what is not yet in {args.out}")
-    files = write_tables(args.out, order=rows_of(presets, grids, args.images), within=args.within)
+    rows = rows_of(presets, grids, args.images, args.rotations)
+    files = write_tables(args.out, order=rows, within=args.within)
     print(files[0].read_text(encoding="utf-8"))
     print("written: " + ", ".join(readable(str(file)) for file in files))
 
@@ -127,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="training images per category, at most (default: all)",
+    )
+    add(
+        "--rotations",
+        type=int,
+        metavar="N",
+        help="learn each training image in N directions (default: the preset's, mostly 1)",
     )
     add(
         "--out",

@@ -1,4 +1,4 @@
-"""Images changed at random, as in ReConPatch's test of robustness (Table S5)."""
+"""Copies of images: changed at random, as in ReConPatch's test of robustness (Table S5), or rotated."""
 
 from __future__ import annotations
 
@@ -54,3 +54,49 @@ def write_augmented(files: list[str], folder: Path, seed: int) -> list[str]:
     for file, copy in zip(files, copies, strict=True):
         augmented(file, seed).save(copy)
     return copies
+
+
+def rotated(file: str | os.PathLike[str], degrees: float) -> Image.Image:
+    """Rotate an image counter-clockwise about its centre.
+
+    Parameters
+    ----------
+    file : path-like
+    degrees : float
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB. By a multiple of 90 degrees: of the same pixels, height and width may be swapped. Else of
+        the same size, interpolated; corners that the rotation opens are black.
+    """
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    if degrees % 90 == 0:
+        return Image.fromarray(np.rot90(np.asarray(image), int(degrees // 90)))
+    return image.rotate(degrees, Image.Resampling.BILINEAR)
+
+
+def write_rotated(files: list[str], folder: Path, n: int) -> list[str]:
+    """Write rotated copies of images to a folder, so that they need not fit into memory.
+
+    Parameters
+    ----------
+    files : list of str
+    folder : Path
+        Exists.
+    n : int
+        Directions, evenly over the circle; the first is the image as it is.
+
+    Returns
+    -------
+    list of str
+        Of each image: itself, and n - 1 copies.
+    """
+    found = []
+    for i, file in enumerate(files):
+        found.append(file)
+        for k in range(1, n):
+            found.append(str(folder / f"{i}-{k}.png"))
+            rotated(file, 360 * k / n).save(found[-1])
+    return found

@@ -42,6 +42,8 @@ class Preset:
         Whether one detector learns all categories at once.
     augmented : bool, default=False
         Whether training and test images are changed at random (ReConPatch, Table S5).
+    rotations : int, default=1
+        Directions, evenly over the circle, in which each training image is learned.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Preset:
     n_seeds: int = 1
     one_model: bool = False
     augmented: bool = False
+    rotations: int = 1
 
 
 def build_detector(preset: Preset, category: str, seed: int, changes: Params) -> Any:

@@ -143,6 +143,8 @@ def _identity(task: Task, category: str) -> dict[str, Any]:
             "shots": row.preset.shots,
             "images": row.n_images,
             "augmented": row.preset.augmented,
+            # Left out where there are none: results of before have no such line.
+            **({"rotations": row.n_directions} if row.n_directions > 1 else {}),
             "map_size": task.map_size,
         },
         "environment": _environment(),

@@ -33,6 +33,8 @@ class Row:
         Those that not all rows share; progress names them.
     n_images : int or None, default=None
         Training images per category, at most; None: all.
+    rotations : int or None, default=None
+        Directions in which each training image is learned; None: the preset's.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Row:
     params: Mapping[str, Any] = field(default_factory=dict)
     varied: tuple[str, ...] = ()
     n_images: int | None = None
+    rotations: int | None = None
+
+    @property
+    def n_directions(self) -> int:
+        """Directions in which each training image is learned."""
+        return self.preset.rotations if self.rotations is None else self.rotations
 
     @property
     def changes(self) -> dict[str, str]:
@@ -47,6 +55,8 @@ class Row:
         changes = {name: repr(value) for name, value in self.params.items() if name not in FREE}
         if self.n_images is not None:
             changes["training images"] = str(self.n_images)
+        if self.n_directions != self.preset.rotations:
+            changes["rotations"] = str(self.rotations)
         return changes
 
     @property
@@ -72,6 +82,7 @@ def rows_of(
     presets: Mapping[str, Preset],
     grid: Grid | None,
     n_images: int | None = None,
+    rotations: int | None = None,
 ) -> list[Row]:
     """Combine every preset with every combination of values.
 
@@ -82,6 +93,8 @@ def rows_of(
         Values of parameters, as for scikit-learn's ParameterGrid.
     n_images : int or None, default=None
         Training images per category, at most; None: all.
+    rotations : int or None, default=None
+        Directions in which each training image is learned; None: the presets'.
 
     Returns
     -------
@@ -89,11 +102,13 @@ def rows_of(
     """
     if n_images is not None and n_images < 1:
         raise ValueError(f"n_images={n_images} must be at least 1, or None for all.")
+    if rotations is not None and rotations < 1:
+        raise ValueError(f"rotations={rotations} must be at least 1, or None for the presets'.")
     grids = [grid] if isinstance(grid, Mapping) else list(grid or [{}])
     combinations = [params for part in grids for params in _combinations(part)]
     varied = _varied(combinations)
     rows = (
-        Row(name, preset, params, varied, n_images)
+        Row(name, preset, params, varied, n_images, rotations)
         for name, preset in presets.items()
         for params in combinations
     )

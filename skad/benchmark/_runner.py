@@ -13,7 +13,7 @@ from joblib import Parallel, delayed, parallel_config
 from sklearn.utils import Bunch
 
 from skad._common.text import readable
-from skad.benchmark._augmentation import write_augmented
+from skad.benchmark._augmentation import write_augmented, write_rotated
 from skad.benchmark._evaluation import evaluate
 from skad.benchmark._presets import Preset
 from skad.benchmark._results import is_done, write_result
@@ -31,6 +31,7 @@ def run(
     seeds: Sequence[int] | None = None,
     grid: Grid | None = None,
     n_images: int | None = None,
+    rotations: int | None = None,
     map_size: int | None = 256,
     n_jobs: int | None = None,
     backend: str | None = None,
@@ -58,6 +59,9 @@ def run(
         are combined one after the other, as by scikit-learn's ParameterGrid.
     n_images : int or None, default=None
         Training images per category, at most, spread evenly over its folder; None: all.
+    rotations : int or None, default=None
+        Directions, evenly over the circle, in which each training image is learned: itself, and rotated
+        copies; None: the presets', which is mostly 1.
     map_size : int or None, default=256
         As for :func:`evaluate`.
     n_jobs : int or None, default=None
@@ -89,7 +93,7 @@ def run(
     >>> write_tables("tables")  # doctest: +SKIP
     """
     parts = find_parts(path, dataset, categories)
-    tasks = make_tasks(rows_of(presets, grid, n_images), parts, seeds, map_size)
+    tasks = make_tasks(rows_of(presets, grid, n_images, rotations), parts, seeds, map_size)
     out = Path(out)
     open_tasks = [task for task in tasks if not is_done(task, out)]
     check(open_tasks)
@@ -133,6 +137,10 @@ def run_task(task: Task, out: Path, prefix: str = "") -> None:
     with tempfile.TemporaryDirectory() as folder:
         if task.row.preset.augmented:
             parts = {c: _augmented(part, Path(folder) / c, task.seed) for c, part in parts.items()}
+        if task.row.n_directions > 1:
+            parts = {
+                c: _turned(part, Path(folder) / "turned" / c, task) for c, part in parts.items()
+            }
         X = [image for part in parts.values() for image in part.X_train]
         start = time.perf_counter()
         detector.fit(X)
@@ -168,3 +176,9 @@ def _augmented(part: Bunch, folder: Path, seed: int) -> Bunch:
         (folder / name).mkdir(parents=True)
         copies[name] = write_augmented(part[name], folder / name, seed)
     return Bunch(**{**part, **copies, "masks_test": None})
+
+
+def _turned(part: Bunch, folder: Path, task: Task) -> Bunch:
+    """Add rotated copies of the images to learn from."""
+    folder.mkdir(parents=True)
+    return Bunch(**{**part, "X_train": write_rotated(part.X_train, folder, task.row.n_directions)})

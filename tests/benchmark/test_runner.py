@@ -111,6 +111,21 @@ def test_rows_for_every_combination_and_seed(parts, tmp_path, capsys):
     assert len({str(r["changes"]) for r in found}) == len(list(tmp_path.iterdir())) == 4
 
 
+def test_rotated_copies_are_learned_as_well(parts, tmp_path):
+    options = {"categories": ["cable"], "n_images": 3}
+    turned = {"turned": Preset("turned", "patchcore", SMALL, rotations=4)}
+    run(parts, PLAIN, tmp_path, **options)
+    run(parts, PLAIN, tmp_path, rotations=4, **options)
+    run(parts, turned, tmp_path, **options)
+    found = sorted(results(tmp_path).values(), key=lambda r: (r["preset"], len(r["changes"])))
+    assert [r["figures"]["n_train"] for r in found] == [3, 12, 12]
+    assert [r["figures"]["n_test"] for r in found] == [6, 6, 6]
+    assert [r["settings"].get("rotations") for r in found] == [None, 4, 4]
+    assert [r["changes"].get("rotations") for r in found] == [None, "4", None]
+    assert found[1]["images"]["scores"] == found[2]["images"]["scores"]
+    assert found[0]["images"]["scores"] != found[1]["images"]["scores"]
+
+
 def test_several_data_sets(parts, tmp_path):
     datasets = ["folder", "mvtec_ad"]
     run([parts / "bottle", parts], PLAIN, tmp_path, dataset=datasets, categories=["bottle"])
@@ -168,6 +183,7 @@ def test_what_is_wrong_is_said_before_the_first_fit(parts, tmp_path):
         ({"categories": []}, "categories is empty"),
         ({"seeds": []}, "seeds is empty"),
         ({"n_images": 0}, "n_images=0 must be"),
+        ({"rotations": 0}, "rotations=0 must be"),
         ({"map_size": -1}, "map_size=-1"),
     ):
         with pytest.raises(ValueError, match=message):
