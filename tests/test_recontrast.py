@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 import skad._recontrast
 from skad import ScoreFusionDetector
 from skad._learning import ReContrastTraining
-from skad._recontrast import _held_out
+from skad._reconstruction import held_out
 
 FEW = pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
 pytestmark = FEW
@@ -159,10 +159,10 @@ class TestFit:
 
 class TestThreshold:
     def test_left_out_images(self):
-        assert len(_held_out(100, 0.2)) == 20
-        assert len(_held_out(2, 0.2)) == len(_held_out(2, 0.9)) == 1
-        assert len(_held_out(100, 0.0)) == 0
-        assert set(_held_out(50, 0.1)) <= set(_held_out(50, 0.3))
+        assert len(held_out(100, 0.2)) == 20
+        assert len(held_out(2, 0.2)) == len(held_out(2, 0.9)) == 1
+        assert len(held_out(100, 0.0)) == 0
+        assert set(held_out(50, 0.1)) <= set(held_out(50, 0.3))
 
     def test_comes_from_them(self, fitted, good):
         held = fitted.validation_indices_
@@ -173,7 +173,7 @@ class TestThreshold:
 
     def test_they_are_not_trained_on(self, good, brief):
         other = good.copy()
-        other[_held_out(12, 0.3)] = 255
+        other[held_out(12, 0.3)] = 255
         assert arrays_equal(make_recontrast(max_iter=3).fit(other).network_, brief.network_)
 
     def test_share_of_the_training_images(self, good):

@@ -11,6 +11,7 @@ from skad._learning.recontrast_network import (
 )
 from skad._learning.recontrast_training import ReContrastSettings, ReContrastTraining
 from skad._learning.stable_norm import make_stable
+from skad._learning.training import Training
 
 __all__ = [
     "LearnedEmbedding",
@@ -18,6 +19,7 @@ __all__ = [
     "ReContrastNetwork",
     "ReContrastSettings",
     "ReContrastTraining",
+    "Training",
     "anomaly_map",
     "build_network",
     "learn_embedding",

@@ -1,8 +1,7 @@
-"""Training of ReContrast's network: one step at a time, resumable at any of them."""
+"""Training of ReContrast's network."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +16,13 @@ from skad._learning.losses import (
 )
 from skad._learning.recontrast_network import ReContrastNetwork
 from skad._learning.stable_norm import set_norm_mode
+from skad._learning.training import Training
 from skad._torch.accelerators import recorded
 from skad._torch.devices import autocast, upcast
 
 # Steps after which the moments of the optimiser are reset where batch norms are "stable".
 RESET_EVERY = 500
 _LOSSES = {"global": global_cosine_loss, "regional": regional_cosine_loss}
-_SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -62,24 +61,20 @@ class ReContrastSettings:
     precision: str = "float32"
 
 
-class ReContrastTraining:
+class ReContrastTraining(Training):
     """Trains a network, batch by batch.
 
     Parameters
     ----------
     network : ReContrastNetwork
     settings : ReContrastSettings
-    n_iter : int, default=0
-        Steps that the network has seen before.
-    state : dict of ndarray, default=None
-        What :meth:`state` returned after them; None: moments of the optimiser start at 0.
+    n_iter, state
+        As for :class:`Training`.
 
     Attributes
     ----------
-    n_iter : int
-        Steps seen in all.
-    losses, diversity : lists of torch.Tensor of shape ()
-        Per step taken here: the loss, and the spread of the encoder's normalised features.
+    n_iter, curves
+        As of :class:`Training`; "feature_diversity" is the spread of the encoder's normalised features.
     """
 
     def __init__(
@@ -89,9 +84,7 @@ class ReContrastTraining:
         n_iter: int = 0,
         state: dict[str, np.ndarray] | None = None,
     ) -> None:
-        self.network, self.settings, self.n_iter = network, settings, n_iter
-        self.losses: list[torch.Tensor] = []
-        self.diversity: list[torch.Tensor] = []
+        self.settings = settings
         encoder = [] if network.encoder is None else list(network.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
         new = [p for p in network.parameters() if id(p) not in known]
@@ -99,15 +92,14 @@ class ReContrastTraining:
         if encoder:
             groups.append({"params": encoder, "lr": settings.encoder_lr})
         device = new[0].device
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             groups,
             weight_decay=settings.weight_decay,
             fused=device.type in ("cpu", "cuda"),
             capturable=device.type == "cuda",
         )
-        if state:
-            self._restore(state)
-        network.train()
+        super().__init__(network, optimizer, n_iter, state)
+        self.curves["feature_diversity"] = []
         if network.encoder is not None:
             set_norm_mode(network.encoder, settings.bn)
         self._level = torch.zeros((), device=device)
@@ -115,20 +107,13 @@ class ReContrastTraining:
         self._recorded_step = recorded(self._step, device)
 
     def step(self, pixels: torch.Tensor) -> None:
-        """Take one step.
-
-        Parameters
-        ----------
-        pixels : torch.Tensor of shape (B, S, S, 3)
-            On the network's device, or on the host.
-        """
         self._set_level()
         loss, diversity = self._recorded_step(pixels)
         self.n_iter += 1
         if self.settings.bn == "stable" and self.n_iter % RESET_EVERY == 0:
             self._forget_moments()
-        self.losses.append(loss)
-        self.diversity.append(diversity)
+        self.curves["loss_curve"].append(loss)
+        self.curves["feature_diversity"].append(diversity)
 
     def _set_level(self) -> None:
         """Write the level of hard mining to where a recorded step reads it."""
@@ -151,7 +136,7 @@ class ReContrastTraining:
     def _forget_moments(self) -> None:
         """Reset the optimiser in place, as if it had taken no step."""
         for moments in self.optimizer.state.values():
-            for slot in _SLOTS:
+            for slot in self._slots:
                 moments[slot].zero_()
 
     def loss(self, targets: list[torch.Tensor], outputs: list[torch.Tensor]) -> torch.Tensor:
@@ -173,43 +158,6 @@ class ReContrastTraining:
                 target = target.detach()
             total = total + _LOSSES[s.loss](target, output, level)
         return total * (3 / len(targets))
-
-    def has_diverged(self) -> bool:
-        """Whether the last loss is not finite; waits for the device."""
-        return bool(self.losses) and not math.isfinite(self.losses[-1].item())
-
-    # ------------------------------------------------------------------ state
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Moments of the optimiser, for a later training.
-
-        Returns
-        -------
-        dict of ndarray
-            Empty before the first step; zeros after a reset.
-        """
-        moments = self.optimizer.state
-        return {
-            f"{i}.{slot}": moments[parameter][slot].detach().cpu().numpy().copy()
-            for i, parameter in enumerate(self._parameters())
-            if parameter in moments
-            for slot in _SLOTS
-        }
-
-    def _restore(self, state: dict[str, np.ndarray]) -> None:
-        for i, parameter in enumerate(self._parameters()):
-            if f"{i}.step" in state:
-                # Moments in the parameter's own memory layout, which the fused step requires.
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(state[f"{i}.step"]).to(parameter.device),
-                    **{
-                        slot: torch.empty_like(parameter).copy_(torch.tensor(state[f"{i}.{slot}"]))
-                        for slot in _SLOTS[1:]
-                    },
-                }
-
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
 def feature_diversity(layer: torch.Tensor) -> torch.Tensor:

@@ -69,7 +69,8 @@ def test_a_step_is_the_formula(done):
 
     alpha = min(-3 + 4 * done / 10, 1)
     loss = literal_loss(reference, pixels(), alpha)
-    assert training.losses[0].item() == pytest.approx(loss.item(), abs=1e-6)  # kept in float32
+    first = training.curves["loss_curve"][0].item()  # kept in float32
+    assert first == pytest.approx(loss.item(), abs=1e-6)
     loss.backward()
     moved = dict(network.named_parameters())
     for name, p in reference.named_parameters():
@@ -119,7 +120,7 @@ def run(steps=8, seed=1, **settings):
     x = pixels(4, dtype=torch.float32, seed=seed)
     for _ in range(steps):
         training.step(x)
-    return torch.stack(training.losses), torch.stack(training.diversity)
+    return tuple(map(torch.stack, training.curves.values()))
 
 
 @pytest.mark.parametrize(
