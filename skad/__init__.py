@@ -17,6 +17,7 @@ from skad._common.version import __version__
 
 if TYPE_CHECKING:
     from skad._common.pickles import SKOPS_TYPES
+    from skad._dinomaly import DinomalyDetector
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._patchcore import PatchCoreDetector
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SKOPS_TYPES",
+    "DinomalyDetector",
     "FeatureError",
     "FeatureStore",
     "ImageFileWarning",
@@ -50,6 +52,7 @@ _HOMES = {
     "PatchCoreDetector": "skad._patchcore",
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
+    "DinomalyDetector": "skad._dinomaly",
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",
     "SKOPS_TYPES": "skad._common.pickles",

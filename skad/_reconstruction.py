@@ -425,7 +425,9 @@ def _stitched(
 
 def _comparable(detector: BaseReconstructionDetector, name: str) -> Any:
     value = getattr(detector, name)
-    return None if isinstance(value, torch.nn.Module) else value  # its digest is compared
+    if isinstance(value, torch.nn.Module):
+        return None  # its digest is compared
+    return tuple(value) if isinstance(value, list | np.ndarray) else value
 
 
 def held_out(n: int, fraction: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skad import PatchCoreDetector, ReConPatchDetector, ReContrastDetector
+from skad import DinomalyDetector, PatchCoreDetector, ReConPatchDetector, ReContrastDetector
 from skad.utils.estimator_checks import defective_images, good_images
 
 
@@ -79,6 +79,21 @@ def make_recontrast(**params) -> ReContrastDetector:
         "random_state": 0,
     }
     return ReContrastDetector(**{**defaults, **params})
+
+
+def make_dinomaly(**params) -> DinomalyDetector:
+    """The decoder of a transformer of random weights, trained for a moment."""
+    defaults = {
+        "backbone": "test_vit",
+        "weights": None,
+        "image_size": 64,
+        "max_iter": 12,
+        "batch_size": 4,
+        "validation_fraction": 0.3,
+        "target_false_alarm_rate": 0.2,
+        "random_state": 0,
+    }
+    return DinomalyDetector(**{**defaults, **params})
 
 
 @pytest.fixture

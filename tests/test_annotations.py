@@ -11,6 +11,7 @@ ESTIMATORS = {
     "_patchcore.py": "PatchCoreDetector",
     "_reconpatch.py": "ReConPatchDetector",
     "_register.py": "Register",
+    "_dinomaly.py": "DinomalyDetector",
     "_recontrast.py": "ReContrastDetector",
 }
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_reconpatch, make_recontrast
+from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 
 from skad import PatchCoreDetector, ScoreFusionDetector
 from skad.utils.estimator_checks import (
@@ -25,6 +25,7 @@ DETECTORS = [
     make_detector(image_size=(64, 96)),
     make_reconpatch(image_size=64, epochs=1, train_batch_size=512),
     make_recontrast(max_iter=6),
+    make_dinomaly(max_iter=6, lr=1e-2, image_size=32),
     ScoreFusionDetector(
         [("bank", make_detector()), ("deep", make_detector(layers=(2,), image_size=64))],
         target_false_alarm_rate=0.2,

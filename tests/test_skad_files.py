@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rewriting
 import torch
-from conftest import make_detector, make_reconpatch, make_recontrast
+from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
@@ -28,6 +28,7 @@ MAKERS = {
     "patchcore": lambda: make_detector(geometry="pad", b=2, image_score="patch"),
     "reconpatch": make_reconpatch,
     "recontrast": lambda: make_recontrast(max_iter=1, warm_start=True),
+    "dinomaly": lambda: make_dinomaly(max_iter=1, warm_start=True),
     "ensemble": make_ensemble,
 }
 

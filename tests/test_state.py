@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_reconpatch, make_recontrast
+from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -31,6 +31,7 @@ MAKERS = {
     "patchcore": make_detector,
     "reconpatch": make_reconpatch,
     "recontrast": lambda **params: make_recontrast(max_iter=4, **params),
+    "dinomaly": lambda **params: make_dinomaly(max_iter=2, image_size=32, **params),
     "fusion": make_fusion,
 }
 

@@ -16,6 +16,7 @@ _RECORDED = ("numpy", "scikit-learn", "timm", "torch")
 SKOPS_TYPES: list[str] = [
     "skad._bank.memory_bank.MemoryBank",
     "skad._bank.selection.Cover",
+    "skad._dinomaly.DinomalyDetector",
     "skad._features.extractor.FeatureSpec",
     "skad._features.identity.BackboneIdentity",
     "skad._features.store.FeatureStore",

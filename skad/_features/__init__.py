@@ -8,6 +8,7 @@ from skad._features.defaults import (
     default_patch_size,
     is_plain_transformer,
     layer_strides,
+    middle_layers,
 )
 from skad._features.extractor import (
     FeatureSpec,
@@ -64,6 +65,7 @@ __all__ = [
     "layer_strides",
     "learn_whitening",
     "load_backbone",
+    "middle_layers",
     "patch_extractor",
     "tile_footprint",
 ]

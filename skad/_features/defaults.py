@@ -18,6 +18,8 @@ _IMAGE_SIZE = 224
 _LARGE_SIZE = 320
 # The papers' layers of a ResNet, and their strides.
 _LAYERS, _STRIDES = (2, 3), (8, 16)
+# Depth of the usual transformer, and its blocks in the middle.
+_DEPTH, _MIDDLE = 12, range(2, 10)
 # Strides of all layers, by the name of the network.
 _known: dict[str, list[int]] = {}
 
@@ -82,6 +84,29 @@ def default_layers(backbone: str | nn.Module) -> tuple[int, ...]:
     # Of several layers of one stride the deepest.
     deepest = [i for i in chosen if strides[i] not in strides[i + 1 :]]
     return tuple(deepest) if len(deepest) == len(_STRIDES) else tuple(range(min(2, len(strides))))
+
+
+def middle_layers(backbone: str | nn.Module) -> tuple[int, ...]:
+    """Choose the layers whose features are reconstructed.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module
+
+    Returns
+    -------
+    tuple of int
+        The middle eight of a transformer's twelve blocks; of deeper ones eight at the same parts of
+        their depth, which is every second of 24. (2, ..., 9) for a network of the user's own, of which
+        all maps are used.
+
+    Raises
+    ------
+    ValueError
+        If timm does not know the name.
+    """
+    depth = len(layer_strides(backbone)) if isinstance(backbone, str) else _DEPTH
+    return tuple(sorted({min(depth - 1, depth * block // _DEPTH) for block in _MIDDLE}))
 
 
 def default_patch_size(backbone: str | nn.Module) -> int:

@@ -94,6 +94,53 @@ class FeatureNet(nn.Module):
             for layer, n_channels in zip(maps, self.channels, strict=True)
         ]
 
+    def tokens(self, pixels: torch.Tensor) -> tuple[list[torch.Tensor], tuple[int, int]]:
+        """Tokens of each layer; those that stand for no place, as class and registers, come first.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor of shape (B, H, W, 3)
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        tokens : list of torch.Tensor of shape (B, p + h * w, C)
+            p is 0 for a network of the user's own, whose maps have no such tokens.
+        grid : (h, w)
+
+        Raises
+        ------
+        NoFeatureMapsError
+            If layers differ in their grid or width, which those of a plain transformer do not.
+        """
+        maps, prefixes = self._with_prefixes(pixels)
+        if len({layer.shape for layer in maps}) > 1:
+            raise NoFeatureMapsError(
+                "the backbone must return layers of one grid and width, as a plain vision transformer "
+                f"does; it returned {shortened(str([tuple(layer.shape[1:]) for layer in maps]))}."
+            )
+        tokens = [layer.flatten(2).transpose(1, 2) for layer in maps]
+        if prefixes is not None:
+            tokens = [torch.cat(pair, dim=1) for pair in zip(prefixes, tokens, strict=True)]
+        return tokens, (int(maps[0].shape[2]), int(maps[0].shape[3]))
+
+    def _with_prefixes(
+        self, pixels: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
+        """Return maps of all layers, and tokens that stand for no place, if timm's model has any."""
+        model = getattr(self.body, "model", None)
+        if self.configuration is not None or not getattr(model, "num_prefix_tokens", 0):
+            return self(pixels), None
+        normalised = _normalised(pixels, self.mean, self.std).permute(0, 3, 1, 2)
+        found = model.forward_intermediates(  # type: ignore[union-attr, operator]
+            normalised,
+            indices=list(self.body.out_indices),  # type: ignore[arg-type]
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+        maps, prefixes = zip(*found, strict=True)
+        return list(maps), list(prefixes)
+
     def identity(self, size: Size) -> BackboneIdentity | None:
         """Take down what a network of the user's own is recognised by, beside its weights.
 

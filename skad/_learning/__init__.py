@@ -1,5 +1,7 @@
 """What learns: similarities, losses and training loops. Tensors only, nothing of estimators."""
 
+from skad._learning.dinomaly_network import DinomalyNetwork, build_dinomaly
+from skad._learning.dinomaly_training import DinomalySettings, DinomalyTraining
 from skad._learning.linear_embedding import LearnedEmbedding, ReConPatchSettings, learn_embedding
 from skad._learning.recontrast_network import (
     ReContrastNetwork,
@@ -14,6 +16,9 @@ from skad._learning.stable_norm import make_stable
 from skad._learning.training import Training
 
 __all__ = [
+    "DinomalyNetwork",
+    "DinomalySettings",
+    "DinomalyTraining",
     "LearnedEmbedding",
     "ReConPatchSettings",
     "ReContrastNetwork",
@@ -21,6 +26,7 @@ __all__ = [
     "ReContrastTraining",
     "Training",
     "anomaly_map",
+    "build_dinomaly",
     "build_network",
     "learn_embedding",
     "make_stable",

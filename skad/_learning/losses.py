@@ -106,6 +106,40 @@ def regional_cosine_loss(
     return (1 - _cosine(target, output, dim=1)).mean()
 
 
+def discarding_cosine_loss(
+    target: torch.Tensor, output: torch.Tensor, share: float, factor: float = 0.1
+) -> torch.Tensor:
+    """Mean over images of one minus the cosine between whole maps; easy positions hardly count.
+
+    Parameters
+    ----------
+    target, output : torch.Tensor of shape (B, C, h, w)
+        `target` is a constant.
+    share : float
+        Of all positions of all images, those that are reconstructed best, in [0, 1).
+    factor : float, default=0.1
+        By which gradients of `output` at these are multiplied; their values count as they are.
+
+    Returns
+    -------
+    torch.Tensor of shape ()
+        In 0..2.
+
+    References
+    ----------
+    Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection",
+    CVPR 2025, section 3.5.
+    """
+    target, output = upcast(target.detach()), upcast(output)
+    with torch.no_grad():
+        distances = cosine_distances(target, output)
+        n_hard = max(1, int(distances.numel() * (1 - share)))
+        easy = distances < distances.flatten().topk(n_hard)[0][-1]
+    constant = output.detach()
+    output = torch.where(easy[:, None], constant + factor * (output - constant), output)
+    return (1 - _cosine(target, output, dim=(1, 2, 3))).mean()
+
+
 def cosine_distances(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """One minus the cosine between the feature vectors at each position.
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from skad._bank import Cover, MemoryBank
+from skad._dinomaly import DinomalyDetector
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector
 from skad._images import Geometry, RegionOfInterest, Tiling, as_tiles
@@ -49,8 +50,8 @@ from skad.persistence._rules import (
     texts,
 )
 
-DETECTORS = (PatchCoreDetector, ReConPatchDetector, ReContrastDetector, ScoreFusionDetector)
-IMAGE_DETECTORS = DETECTORS[:3]
+IMAGE_DETECTORS = (PatchCoreDetector, ReConPatchDetector, ReContrastDetector, DinomalyDetector)
+DETECTORS = (*IMAGE_DETECTORS, ScoreFusionDetector)
 
 # What scikit-learn keeps on a detector, and what is built anew where it is needed.
 LEFT_BEHIND = frozenset(
@@ -148,6 +149,14 @@ _OF_BANKS: Table = {
     "bank_": instance(MemoryBank),
     "trimmed_indices_": array("int64", "n_trimmed", low=0, ascending=True),
 }
+_OF_NETWORKS: Table = {
+    **_OF_IMAGES,
+    "_seed": SEED,
+    "network_": arrays("float32", "int64"),
+    "loss_curve_": array("float64", "n_iter", finite=False),
+    "n_iter_": integer(),
+    "validation_indices_": array("int64", "n_left_out", low=0),
+}
 # Only if X held rows, or a table.
 _OF_ROWS: tuple[Table, ...] = (
     {"n_features_in_": integer(1)},
@@ -164,25 +173,27 @@ _WHITENING: Table = {
 }
 _REGIONS: Table = {"roi_": optional(instance(RegionOfInterest))}
 _TILES: Table = {"tiling_": optional(instance(Tiling))}
-# For a warm start.
-_TRAINING: Table = {
-    "_resumable": {
-        "params": {
-            "backbone": text(),
-            "pairs": text(),
-            "train_encoder": flag(),
-            "geometry": text(),
-            "image_size": SIZE,
-            "resize": optional(SIDE),
-        },
-        "digest": text(),
-        "network": arrays("float32", "int64"),
-        "optimizer": arrays("float32"),
-        "n_iter": integer(),
-        "seed": SEED,
-        "curves": several(array("float64", "n_iter"), 2, 2),
+
+
+def _training(params: Table) -> Table:
+    """Say what a warm start needs, the parameters that must be as they were among it."""
+    return {
+        "_resumable": {
+            "params": {
+                **params,
+                "backbone": text(),
+                "geometry": text(),
+                "image_size": PARAMETERS["image_size"],
+                "resize": optional(SIDE),
+            },
+            "digest": text(),
+            "network": arrays("float32", "int64"),
+            "optimizer": arrays("float32"),
+            "n_iter": integer(),
+            "seed": SEED,
+            "curves": several(array("float64", "n_iter"), 1, 2),
+        }
     }
-}
 
 
 DECLARED: Mapping[type, Declared] = {
@@ -290,16 +301,19 @@ DECLARED: Mapping[type, Declared] = {
         ),
     ),
     ReContrastDetector: Declared(
-        {
-            **_OF_IMAGES,
-            "_seed": SEED,
-            "network_": arrays("float32", "int64"),
-            "loss_curve_": array("float64", "n_iter", finite=False),
-            "feature_diversity_": array("float64", "n_iter", finite=False),
-            "n_iter_": integer(),
-            "validation_indices_": array("int64", "n_left_out", low=0),
-        },
-        (_TRAINING, _REGIONS, _TILES, *_OF_ROWS),
+        {**_OF_NETWORKS, "feature_diversity_": array("float64", "n_iter", finite=False)},
+        (
+            _training({"pairs": text(), "train_encoder": flag()}),
+            *(_REGIONS, _TILES, *_OF_ROWS),
+        ),
+        RELATED_NETWORK,
+    ),
+    DinomalyDetector: Declared(
+        {**_OF_NETWORKS, "layers_": integers(0, 1000)},
+        (
+            _training({"layers": PARAMETERS["layers"], "n_groups": integer(1, 1000)}),
+            *(_REGIONS, _TILES, *_OF_ROWS),
+        ),
         RELATED_NETWORK,
     ),
     ScoreFusionDetector: Declared(

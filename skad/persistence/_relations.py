@@ -201,7 +201,7 @@ RELATED_NETWORK = (
     ),
     Relation(
         "network_",
-        "have the parts that train_encoder and pairs ask for, with positive variances",
+        "have the parts that the parameters ask for, with positive variances",
         lambda s: _is_network_of(s.network_, s.fit),
     ),
     Relation(
@@ -247,8 +247,8 @@ RELATED_MEMBERS = (
 
 def _is_network_of(network: dict[str, np.ndarray], fit: SimpleNamespace) -> bool:
     parts = {"bottleneck", "decoder"}
-    parts |= {"encoder"} if fit.train_encoder else set()
-    parts |= {"heads_frozen", "heads_trained"} if fit.pairs == "cross" else set()
+    parts |= {"encoder"} if getattr(fit, "train_encoder", False) else set()
+    parts |= {"heads_frozen", "heads_trained"} if getattr(fit, "pairs", None) == "cross" else set()
     return {name.split(".")[0] for name in network} == parts and all(
         (array >= 0).all() for name, array in network.items() if name.endswith("running_var")
     )
@@ -280,7 +280,8 @@ def _is_moment(name: str, moment: np.ndarray, shapes: list[tuple[int, ...]]) -> 
     number, _, slot = name.partition(".")
     if not number.isdecimal() or int(number) >= len(shapes):
         return False
-    expected = {"step": (), "exp_avg": shapes[int(number)], "exp_avg_sq": shapes[int(number)]}
+    moments = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    expected = {"step": (), **dict.fromkeys(moments, shapes[int(number)])}
     return (
         slot in expected
         and moment.shape == expected[slot]
