@@ -2,15 +2,19 @@
 
 import os
 import sys
+import tempfile
 import threading
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from skad import DinomalyDetector, PatchCoreDetector, ReConPatchDetector, ReContrastDetector
+from skad._features._timm import import_timm
 from skad.utils.estimator_checks import defective_images, good_images
 
 
@@ -81,11 +85,27 @@ def make_recontrast(**params) -> ReContrastDetector:
     return ReContrastDetector(**{**defaults, **params})
 
 
+@cache
+def vit_weights() -> str:
+    """A file with weights of a tiny transformer, the same on all processors."""
+    rng = np.random.default_rng(0)
+    state = import_timm().create_model("test_vit").state_dict()
+    drawn = {
+        name: np.float32(
+            rng.normal("norm" in name and name.endswith("weight"), 0.02, tuple(tensor.shape))
+        )
+        for name, tensor in state.items()
+    }
+    path = os.path.join(tempfile.mkdtemp(prefix="skad-tests-"), "test_vit.safetensors")
+    save_file(drawn, path)
+    return path
+
+
 def make_dinomaly(**params) -> DinomalyDetector:
     """The decoder of a transformer of random weights, trained for a moment."""
     defaults = {
         "backbone": "test_vit",
-        "weights": None,
+        "weights": vit_weights(),
         "image_size": 64,
         "max_iter": 12,
         "batch_size": 4,

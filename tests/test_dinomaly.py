@@ -29,7 +29,7 @@ class Maps(nn.Module):
 
 @pytest.fixture(scope="module")
 def fitted(good):
-    return make_dinomaly(max_iter=40).fit(good)
+    return make_dinomaly(weights=None, max_iter=40).fit(good)
 
 
 def test_finds_defects_where_they_are(fitted, good, defective):

@@ -16,7 +16,7 @@ import pytest
 import skops.io
 import tiny_resnet  # noqa: F401  (registers a backbone, whose ReContrast is small)
 import torch
-from conftest import make_detector, make_reconpatch, make_recontrast
+from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
@@ -136,6 +136,7 @@ class TestTypesToTrust:
         "range of a trained one": lambda: make_reconpatch(epochs=1, layers=range(2, 3)),
         "reconpatch": lambda: make_reconpatch(epochs=1),
         "recontrast": lambda: make_small(warm_start=True),
+        "dinomaly": lambda: make_dinomaly(max_iter=1),
         "fusion": make_fusion,
     }
 
