@@ -45,7 +45,12 @@ DETECTORS = [
     ),
     make_recontrast(**TINY, max_iter=1, batch_size=8, target_false_alarm_rate=0.45, n_jobs=1),
     make_dinomaly(
-        image_size=32, max_iter=1, batch_size=8, target_false_alarm_rate=0.45, layers=(1,), n_jobs=1
+        image_size=32,
+        max_iter=1,
+        batch_size=8,
+        target_false_alarm_rate=0.45,
+        layers=(1, 2),
+        n_jobs=1,
     ),
     ScoreFusionDetector(
         [
