@@ -1,7 +1,9 @@
-"""Families of backbones: what "auto" takes of them, how long an image takes, what holds. For docs/backbones.md.
+"""Families of backbones: what "auto" takes of them, how long an image takes, and what holds.
 
-Every network has random weights. "ms" is the CPU time of one thread for network and patch embedding of one
-image in memory; the checks are:
+A table of docs/backbones.md.
+
+Every network has random weights. "ms" is the CPU time of one thread for the network with its patch
+embedding, and one image in memory; the checks are:
 
 timm        the maps are those inside the whole classifier as timm builds it, with the same weights
 batch       an image embeds bit by bit alike alone and among others
@@ -49,12 +51,18 @@ FAMILIES: dict[str, tuple[tuple[str, int | None], ...]] = {
     "EfficientViT": (("efficientvit_b0.r224_in1k", None), ("efficientvit_m0.r224_in1k", None)),
     "ViT": (("vit_small_patch16_224.augreg_in21k_ft_in1k", None),),
     "DeiT": (("deit_tiny_patch16_224.fb_in1k", None),),
-    "DINOv2": (("vit_small_patch14_dinov2.lvd142m", None), ("vit_small_patch14_dinov2.lvd142m", 448)),
+    "DINOv2": (
+        ("vit_small_patch14_dinov2.lvd142m", None),
+        ("vit_small_patch14_dinov2.lvd142m", 448),
+    ),
     "DINOv3": (("vit_small_patch16_dinov3.lvd1689m", None),),
 }
 # Not timm's: there is nothing to hold it to.
 OURS = "skad_nano"
-HEAD = "| family | timm's name | million weights | px | layers | strides | grid | values | ms | checked |"
+COLUMNS = (
+    *("family", "timm's name", "million weights", "px", "layers", "strides", "grid", "values"),
+    *("ms", "checked"),
+)
 
 
 def whole_network(name: str, size: tuple[int, int] | None) -> Any:
@@ -72,7 +80,9 @@ def whole_network(name: str, size: tuple[int, int] | None) -> Any:
     raise ValueError(f"{name} takes no other size.")
 
 
-def maps_inside(whole: Any, name: str, layers: tuple[int, ...], x: torch.Tensor) -> list[torch.Tensor]:
+def maps_inside(
+    whole: Any, name: str, layers: tuple[int, ...], x: torch.Tensor
+) -> list[torch.Tensor]:
     """Read the maps of layers off the classifier while it runs."""
     if hasattr(whole, "forward_intermediates"):
         return whole.forward_intermediates(
@@ -85,7 +95,9 @@ def maps_inside(whole: Any, name: str, layers: tuple[int, ...], x: torch.Tensor)
     for info in infos:
         into = info.get("hook_type") == "forward_pre"
 
-        def keep(_: Any, given: Any, made: Any, key: str = info["module"], into: bool = into) -> None:
+        def keep(
+            _: Any, given: Any, made: Any, key: str = info["module"], into: bool = into
+        ) -> None:
             found[key] = given[0] if into else made
 
         modules[info["module"]].register_forward_hook(keep)
@@ -128,9 +140,7 @@ def is_alike_after_loading(detector: PatchCoreDetector, images: list[np.ndarray]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "detector.skad"
         skad.save(detector, path, include_backbone=True)
-        return np.array_equal(
-            skad.load(path).score_samples(images), detector.score_samples(images)
-        )
+        return np.array_equal(skad.load(path).score_samples(images), detector.score_samples(images))
 
 
 def milliseconds(extractor: Any, image: np.ndarray, repeats: int) -> float:
@@ -145,7 +155,13 @@ def milliseconds(extractor: Any, image: np.ndarray, repeats: int) -> float:
 def row(family: str, name: str, given: int | None, repeats: int) -> str:
     settings = {} if given is None else {"image_size": given}
     detector = PatchCoreDetector(
-        name, weights=None, coreset_size=50, contamination=0.1, device="cpu", random_state=0, **settings
+        name,
+        weights=None,
+        coreset_size=50,
+        contamination=0.1,
+        device="cpu",
+        random_state=0,
+        **settings,
     )
     images = list(random_images(4, 224))
     detector.fit(images[:3])
@@ -176,7 +192,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{HEAD}\n{'| --- ' * HEAD.count('| ')}|", flush=True)
+    print(f"| {' | '.join(COLUMNS)} |\n{'| --- ' * len(COLUMNS)}|", flush=True)
     for family, networks in FAMILIES.items():
         for name, given in networks:
             if args.names is None or name in args.names:
