@@ -3,7 +3,7 @@
 A table of docs/backbones.md.
 
 Every network has random weights. "ms" is the CPU time of one thread for the network with its patch
-embedding, and one image in memory; the checks are:
+embedding and one image in memory, median (lowest); the checks are:
 
 timm        the maps are those inside the whole classifier as timm builds it, with the same weights
 batch       an image embeds bit by bit alike alone and among others
@@ -143,13 +143,14 @@ def is_alike_after_loading(detector: PatchCoreDetector, images: list[np.ndarray]
         return np.array_equal(skad.load(path).score_samples(images), detector.score_samples(images))
 
 
-def milliseconds(extractor: Any, image: np.ndarray, repeats: int) -> float:
+def milliseconds(extractor: Any, image: np.ndarray, repeats: int) -> str:
+    """Median and lowest CPU time: others may be at work on the machine."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
         extractor.embed(image[None])
         times.append(time.process_time() - start)
-    return 1000 * statistics.median(times)
+    return f"{1000 * statistics.median(times):.0f} ({1000 * min(times):.0f})"
 
 
 def row(family: str, name: str, given: int | None, repeats: int) -> str:
@@ -181,7 +182,7 @@ def row(family: str, name: str, given: int | None, repeats: int) -> str:
         *(family, f"`{name}`", f"{weights:.1f}", str(side)),
         *(", ".join(map(str, spec.layers)), ", ".join(map(str, strides))),
         *(f"{extractor.grid[0]} x {extractor.grid[1]}", str(detector.bank_.vectors.shape[1])),
-        *(f"{milliseconds(extractor, several[0], repeats):.0f}", ", ".join([*held, *failed])),
+        *(milliseconds(extractor, several[0], repeats), ", ".join([*held, *failed])),
     ]
     return f"| {' | '.join(cells)} |"
 
