@@ -60,6 +60,11 @@ class FeatureSpec:
     precision: str
     normalize: bool = False
 
+    @property
+    def final_norm(self) -> bool:
+        """Whether the layers pass a transformer's final norm, whose weights are then in use."""
+        return self.normalize and self.backbone is not None and default_normalize(self.backbone)
+
 
 def patch_extractor(
     spec: FeatureSpec,
@@ -91,7 +96,7 @@ def patch_extractor(
         device,
         fuse=True,
         image_size=spec.image_size,
-        final_norm=spec.normalize and default_normalize(backbone),
+        final_norm=spec.final_norm,
     )
     with LOADING:
         if spec not in net.shared:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from skad._common.text import readable
 from skad.benchmark._grid import parse_grids
-from skad.benchmark._presets import PRESETS, TABLES, Preset
+from skad.benchmark._preset import Preset
+from skad.benchmark._presets import PRESETS, TABLES
+from skad.benchmark._published import has_published
 from skad.benchmark._rows import rows_of, with_defaults
 from skad.benchmark._runner import run
 from skad.benchmark._tables import write_tables
@@ -172,10 +175,19 @@ def _chosen(names: Sequence[str], methods: Sequence[str]) -> dict[str, Preset]:
 
 def _print_presets() -> None:
     for name, preset in PRESETS.items():
-        print(f"{name:<28} {preset.title}")
+        print(
+            f"{name:<28} {preset.title}{'' if has_published(name) else ' (no published figures)'}"
+        )
     print()
     for name, rows in TABLES.items():
         print(f"{name:<28} {', '.join(rows)}")
+    notes: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        notes.setdefault(preset.note, []).append(name)
+    for note, names in notes.items():
+        if note:
+            print()
+            print(textwrap.fill(f"{', '.join(names)}: {note}.", 100))
 
 
 if __name__ == "__main__":

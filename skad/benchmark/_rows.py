@@ -10,7 +10,7 @@ from typing import Any
 
 from sklearn.model_selection import ParameterGrid
 
-from skad.benchmark._presets import Preset, build_detector
+from skad.benchmark._preset import Preset, build_detector
 
 # Parameters that decide about time and messages, not about figures.
 FREE = ("device", "n_jobs", "verbose", "memory", "max_memory", "batch_size", "estimators")

@@ -15,7 +15,7 @@ from sklearn.utils import Bunch
 from skad._common.text import readable
 from skad.benchmark._augmentation import write_augmented, write_rotated
 from skad.benchmark._evaluation import evaluate
-from skad.benchmark._presets import Preset
+from skad.benchmark._preset import Preset
 from skad.benchmark._results import is_done, write_result
 from skad.benchmark._rows import Grid, rows_of
 from skad.benchmark._tasks import PathLike, Task, check, find_parts, make_tasks

@@ -15,7 +15,7 @@ from skad._common.files import write_text
 from skad._common.text import readable
 from skad.benchmark._overview import overview
 from skad.benchmark._presets import PRESETS
-from skad.benchmark._published import published
+from skad.benchmark._published import published, published_sources
 from skad.benchmark._results import read_results
 from skad.benchmark._rows import Row
 from skad.benchmark._statistics import Result, grouped, key_of, listed, natural, row_of
@@ -102,7 +102,18 @@ def markdown(results: list[Result], within: Sequence[str] = ()) -> str:
     tables = [
         overview(of_dataset, within) for of_dataset in grouped(results, itemgetter("dataset"))
     ]
-    return "\n".join(["# Results\n", _NOTE, *tables, _environments(results)])
+    return "\n".join(["# Results\n", _NOTE, *tables, *_published(results), _environments(results)])
+
+
+def _published(results: list[Result]) -> list[str]:
+    """Where published figures come from, and what presets leave out; empty if there is neither."""
+    lines = []
+    for name, dataset in dict.fromkeys((r["preset"], r["dataset"]) for r in results):
+        sources = published_sources(name, dataset)
+        note = PRESETS[name].note if name in PRESETS else ""
+        said = [*(["figures: " + "; ".join(sources)] if sources else []), *([note] if note else [])]
+        lines += [f"- {name}, {dataset}: {'. '.join(said)}"] if said else []
+    return ["## Published\n", *lines, ""] if lines else []
 
 
 def _environments(results: list[Result]) -> str:

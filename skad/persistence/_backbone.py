@@ -39,8 +39,14 @@ def backbone_tensors(detector: Any) -> dict[str, np.ndarray]:
             "several: ship their weights as files of their own (weights=)."
         )
     member = members[0]
-    layers = member.feature_spec_.layers if hasattr(member, "feature_spec_") else (1, 2, 3)
-    net = load_backbone(member.backbone, member.weights, layers, torch.device("cpu"))
+    spec = getattr(member, "feature_spec_", None)
+    net = load_backbone(
+        member.backbone,
+        member.weights,
+        (1, 2, 3) if spec is None else spec.layers,
+        torch.device("cpu"),
+        final_norm=spec is not None and spec.final_norm,
+    )
     if net.digest != member.weights_digest_:
         raise ValueError(OTHER_WEIGHTS)
     state = getattr(net.body, "model", net.body).state_dict()

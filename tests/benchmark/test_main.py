@@ -13,7 +13,9 @@ SMALL = {"backbone": "skad_nano", "image_size": 32, "coreset_size": 0.25, "conta
 
 def test_help_and_list(capsys):
     main(["--list"])
-    assert "patchcore-table-s1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "patchcore-table-s1" in printed
+    assert "superadd: one bank of the four blocks joined" in printed
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
 

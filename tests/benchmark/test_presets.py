@@ -20,10 +20,12 @@ def test_every_preset_makes_a_detector_that_fit_accepts(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_published_figures(name):
-    found = {d: published(name, d) for d in ("mvtec_ad", "visa", "aptos", "oct2017", "isic2018")}
+    sets = ("mvtec_ad", "visa", "aptos", "oct2017", "isic2018", "mvtec_ad_2")
+    found = {d: published(name, d) for d in sets}
     values = [value for figures in found.values() for v in figures.values() for value in v.values()]
     assert values
-    assert all(0 < value <= 100 for value in values)
+    # SuperADD finds nothing of the public cans.
+    assert all(0 < value <= 100 or (name, value) == ("superadd", 0) for value in values)
 
 
 def test_known_figures():

@@ -39,6 +39,15 @@ def test_published_figures_stand_beside_ours():
     assert f"97.0 ({mean:.1f}, {97 - mean:+.1f})" in line(text, "**mean**")
 
 
+def test_sources_and_departures_are_said_once():
+    rows = [result("screw", seed, preset="anomalydino-1shot") for seed in (0, 1)]
+    said = [row for row in markdown(rows).splitlines() if row.startswith("- anomalydino-1shot")]
+    assert len(said) == 1
+    assert "AnomalyDINO Table 2, https://arxiv.org/abs/2405.14529 (v3)" in said[0]
+    assert "without the mask of the foreground" in said[0]
+    assert "## Published" not in markdown([result("screw", preset="own")])
+
+
 def test_printed_means_need_all_categories():
     """Only a mean is printed for low-shot runs: it compares with 15 categories, not with two."""
     two = [result(c, preset="patchcore-10-1shot") for c in ("screw", "cable")]

@@ -98,6 +98,16 @@ def test_it_is_found_from_another_folder(line, good, tmp_path, monkeypatch, way)
     np.testing.assert_array_equal(copied.score_samples(good), expected)
 
 
+def test_a_transformer_brings_its_final_norm(good, tmp_path):
+    params = {"image_size": 32, "layers": "auto", "patch_size": "auto", "coreset_size": 10}
+    detector = make_detector(backbone="deit_tiny_patch16_224", weights=None, **params).fit(good)
+    assert detector.feature_spec_.normalize
+    skad.save(detector, tmp_path / "line.skad", include_backbone=True)
+    loaded = skad.load(tmp_path / "line.skad")
+    assert loaded.weights == str(tmp_path / "line.skad")
+    np.testing.assert_array_equal(loaded.score_samples(good), detector.score_samples(good))
+
+
 def test_under_another_name_it_stays_where_it_was(line, good, tmp_path):
     path, expected = line
     skad.save(skad.load(path), tmp_path / "other.skad")
