@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from skad._dinomaly import DinomalyDetector
 from skad._fusion import ScoreFusionDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
@@ -17,6 +18,7 @@ METHODS: dict[str, Any] = {
     "patchcore": PatchCoreDetector,
     "reconpatch": ReConPatchDetector,
     "recontrast": ReContrastDetector,
+    "dinomaly": DinomalyDetector,
     "fusion": ScoreFusionDetector,
 }
 
@@ -29,7 +31,7 @@ class Preset:
     ----------
     title : str
         What tables call it.
-    method : {"patchcore", "reconpatch", "recontrast", "fusion"}
+    method : {"patchcore", "reconpatch", "recontrast", "dinomaly", "fusion"}
     params : mapping
         Parameters of the detector. "fusion": ``estimators`` holds (name, method, params).
     by_category : mapping of str to mapping, default={}
