@@ -55,7 +55,8 @@ def assert_same(one, other, images, features):
     """Equal up to rounding, of thresholds as well."""
     for a, b in zip(verdicts(one, images), verdicts(other, features), strict=True):
         np.testing.assert_allclose(b, a, rtol=2e-6, atol=2e-6 * np.nanmax(np.abs(a)))
-    assert np.array_equal(one.bank_.sources, other.bank_.sources)
+    # Rounding may decide which of two equally far vectors is chosen first.
+    assert np.array_equal(np.sort(one.bank_.sources), np.sort(other.bank_.sources))
 
 
 @pytest.mark.parametrize(
