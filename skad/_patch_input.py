@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skad._common.progress import say
+from skad._common.text import shortened
 from skad._common.warn import warn_user
 from skad._features import (
     FeatureSpec,
@@ -101,6 +102,12 @@ class PatchInput(ImageInput):
             patch_size = default_patch_size(backbone)
         if isinstance(self.layers, str):
             return default_layers(backbone), int(patch_size)
+        if any(map(np.ndim, self.layers)):
+            raise ValueError(
+                f"layers={shortened(repr(self.layers))} are shapes, as precomputed features have them: "
+                f"the layers of backbone={shortened(repr(backbone))} go by their numbers, or "
+                '"auto".'
+            )
         layers = tuple(int(layer) for layer in self.layers)
         if isinstance(backbone, str) and layers and is_plain_transformer(backbone):
             depth = len(layer_strides(backbone))

@@ -39,7 +39,7 @@ from skad._features import (
 )
 from skad._image_input import naming
 from skad._images import Frame, ImageBatch, ImageSource
-from skad._patch_input import PatchInput
+from skad._precomputed_input import PrecomputedInput
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.folds import Select, score_folds, select_without, split_images, take_banks
 from skad._scoring.growing import Growth, select_grown
@@ -64,7 +64,7 @@ _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 _N_MEASURED = 1024
 
 
-class PatchCoreDetector(PatchInput, BaseImageDetector):
+class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
     """PatchCore: nearest-neighbour distance to a coreset of good patches.
 
     A frozen backbone embeds every patch of the good images; a greedy k-centre coreset of these
@@ -77,6 +77,8 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
         A model of timm's by its name and tag; "skad_nano", the small backbone whose weights come with
         skad and need no download; or a network of your own whose forward pass takes (B, 3, S, S)
         images (ImageNet mean and standard deviation) and returns feature maps, shallow to deep.
+        "precomputed": X holds features in place of images, an array of shape (n, h, w, d) of floats, in
+        memory or mapped, as ``PatchEmbedder(pooling=None)`` returns; see Notes.
     weights : "pretrained", path-like or None, default="pretrained"
         "pretrained": from the local cache of the Hugging Face hub, downloaded on first use
         ("skad_nano": from the package; "efficientnet_lite0": from the one that the extra ``lite``
@@ -86,7 +88,9 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
         Layers of the backbone by their numbers, shallow to deep. The first fixes the patch grid, the
         forward pass stops at the last. "auto": those of strides 8 and 16, which are (2, 3) of a ResNet
         as in the paper; of a transformer, blocks at a quarter, a half, three quarters and the whole of
-        its depth. ``feature_spec_.layers`` is what became of it. Ignored for a network of your own.
+        its depth. ``feature_spec_.layers`` is what became of it. Ignored for a network of your own. Of
+        precomputed features: the shapes (h_j, w_j, C_j) of the feature maps of which they were made;
+        "auto": one layer.
     patch_size : int or "auto", default="auto"
         Side p of the neighbourhood that a patch is the mean of, odd. "auto": 3, as in the paper; 1 for a
         transformer.
@@ -135,7 +139,8 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
         What the network sees, in pixels: the side of a square, or (height, width). "auto": the square
         that the backbone is made for, as timm tells (224 for most); 320 where that is less and the
         images are larger (the median of their shorter sides), unless the backbone takes one size alone.
-        224 for a network of your own.
+        224 for a network of your own. Of precomputed features: the pixels that their grid covers;
+        "auto": 8 for each row and column of it.
         ``image_size_`` is what became of it.
     resize : int or None, default=None
         Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
@@ -263,6 +268,16 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
     not seen them. So each fold of them is scored by the map that the other folds give.
     ``docs/whitening.md`` has figures.
 
+    **Precomputed features.** With ``backbone="precomputed"`` X holds features: neither ``fit`` nor a
+    prediction needs images or a network, so that a search over banks costs no more than the banks.
+    ``PatchCoreDetector(**embedder.detector_params())`` gives on the features of a
+    :class:`skad.features.PatchEmbedder` the scores that the detector gives on the images with the same
+    settings, up to rounding. Without `layers`, whitening takes all values of a patch for one layer, and
+    its scores are others; with ``whitening=0`` they are the same to the last bit. Heat maps and regions
+    have the coordinates of the canvas, of `image_size` pixels: those of the images where these were of
+    that size. Parameters that concern images or the making of features must stay at their defaults;
+    `n_jobs` has no influence.
+
     Published rows on MVTec AD and the parameters that reproduce them (image AUROC / pixel AUROC /
     PRO in %, means over the 15 categories). All rows share the settings of the official code:
     ``geometry="crop", aggregation="adaptive", distance="squared", coreset_method="approximate",
@@ -317,7 +332,7 @@ class PatchCoreDetector(PatchInput, BaseImageDetector):
 
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,
-        **PatchInput._patch_constraints,
+        **PrecomputedInput._patch_constraints,
         "whitening": [Interval(Real, 0, 0.5, closed="both")],
         "image_size": [
             StrOptions({"auto"}),

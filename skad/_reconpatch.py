@@ -31,7 +31,7 @@ class ReConPatchDetector(PatchCoreDetector):
     Parameters
     ----------
     backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        As in :class:`PatchCoreDetector`.
+        As in :class:`PatchCoreDetector`; "precomputed" as well.
     embedding_dim : int, default=512
         Output dimension of f: length of the vectors in the bank.
     projection_dim : int or None, default=512

@@ -221,6 +221,15 @@ def test_rotated_copies_are_learned_from(folder):
     assert result.stdout.count("| plate | skad_nano |") == 2
 
 
+def test_searches_on_images_and_on_features(folder):
+    few = ("--good", 9, "--defective", 3, "--image-size", 64)
+    one = ("--coreset-sizes", 0.2, "--n-neighbors", 1)
+    result = run("benchmarks/search_on_features.py", folder, *few, *one)
+    assert result.returncode == 0, result.stderr
+    assert "12 images of plate, 1 candidates, 3 folds" in result.stdout
+    assert result.stdout.count("AUROC differs by 0 at most") == 3
+
+
 def test_tiles_are_timed():
     result = run("benchmarks/bench_tiles.py", "--side", 128, "--rounds", 1)
     assert result.returncode == 0, result.stderr

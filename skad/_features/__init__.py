@@ -29,6 +29,7 @@ from skad._features.patches import (
     StreamedMaps,
     TrainingPatches,
 )
+from skad._features.precomputed import PRECOMPUTED, PrecomputedExtractor
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
 from skad._features.tiles import TILES_AT_ONCE, tile_footprint
 from skad._features.whitening import WhitenedExtractor, learn_whitening
@@ -36,6 +37,7 @@ from skad._features.whitening import WhitenedExtractor, learn_whitening
 Extractor = PatchExtractor | StoredExtractor | WhitenedExtractor | MappedExtractor
 
 __all__ = [
+    "PRECOMPUTED",
     "TILES_AT_ONCE",
     "BackboneIdentity",
     "Canvases",
@@ -49,6 +51,7 @@ __all__ = [
     "PatchExtractor",
     "PatchesInMemory",
     "PatchesJoined",
+    "PrecomputedExtractor",
     "StoredExtractor",
     "StreamedMaps",
     "TrainingPatches",

@@ -318,6 +318,11 @@ def _check_name(name: str) -> None:
     timm = import_timm()
     if timm.is_model(name):
         return
+    if name == "precomputed":
+        raise ValueError(
+            'backbone="precomputed" takes features in place of images: it is for PatchCoreDetector and '
+            "ReConPatchDetector alone, and there is no network."
+        )
     architecture = name.split(".")[0]
     similar = difflib.get_close_matches(shortened(architecture), timm.list_models(), n=3)
     hint = f" Did you mean {', '.join(map(repr, similar))}?" if similar else ""

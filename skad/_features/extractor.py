@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class FeatureSpec:
     backbone : str or None
         timm's name; None for a network of the user's own.
     layers : tuple of int
+        Of features that were computed before, tuple of shapes (h_j, w_j, C_j).
     image_size : int or tuple of two ints
         Side of a square canvas, or height and width, in pixels.
     patch_size : int
@@ -51,7 +53,7 @@ class FeatureSpec:
     """
 
     backbone: str | None
-    layers: tuple[int, ...]
+    layers: tuple[Any, ...]
     image_size: Size
     patch_size: int
     aggregation: str
@@ -168,6 +170,8 @@ class PatchExtractor:
     dim : int
     channels, starts : list of int
         Channels C_j of each layer's pooled feature map, and where they begin in a patch.
+    layer_shapes : list of tuple of three ints
+        (h_j, w_j, C_j) of each layer's pooled feature map.
     n_values : int
         Numbers in the pooled feature maps of one image.
     digest : str
@@ -201,6 +205,11 @@ class PatchExtractor:
     def identity(self) -> BackboneIdentity | None:
         """What a network of the user's own is recognised by, beside its weights."""
         return self.net.identity(self.spec.image_size)
+
+    @property
+    def layer_shapes(self) -> list[tuple[int, int, int]]:
+        """Shape (h_j, w_j, C_j) of each layer's pooled feature map."""
+        return [(int(h), int(w), int(n)) for h, w, n in self._shapes]
 
     def pool(self, pixels: np.ndarray) -> torch.Tensor:
         """Pooled feature maps of a batch.

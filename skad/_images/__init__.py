@@ -11,19 +11,21 @@ from .columns import column_values, is_rows, refuse_single
 from .decode import as_ndarray
 from .decode import check as check_image
 from .decode import numbers as image_numbers
+from .feature_maps import FeatureSource, as_feature_maps
 from .footprints import Footprint, Frame, Pixels
 from .geometry import Geometry
 from .items import describe, is_encoded
 from .notes import one_call
 from .remarks import say_remarks
 from .roi import RegionOfInterest, read_roi
-from .sizes import Size, as_size, height_and_width
+from .sizes import Size, as_size, height_and_width, is_side
 from .sources import ImageSource, as_image_source
 from .tables import refuse_other_kind, short_errors, warn_of_rows
 from .tiling import Tile, Tiling, as_tiles, make_tiling
 
 __all__ = [
     "CanvasCache",
+    "FeatureSource",
     "Footprint",
     "Frame",
     "Geometry",
@@ -34,6 +36,7 @@ __all__ = [
     "Size",
     "Tile",
     "Tiling",
+    "as_feature_maps",
     "as_image_source",
     "as_ndarray",
     "as_size",
@@ -45,6 +48,7 @@ __all__ = [
     "image_numbers",
     "is_encoded",
     "is_rows",
+    "is_side",
     "iter_batches",
     "make_tiling",
     "one_call",

@@ -7,6 +7,7 @@ and a subset is an index into the same list, so errors name an image by its posi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from numbers import Integral
 from typing import Any
 
@@ -230,9 +231,8 @@ class ImageSource:
             indices = np.asarray(indices)
             if indices.dtype.kind != "b":
                 indices = indices.astype(np.int64, casting="safe" if indices.size else "unsafe")
-        chosen = ImageSource(self._items, index[indices])
-        chosen._min_side, chosen._seen = self._min_side, self._seen
-        chosen.windowed = self.windowed
+        chosen = copy(self)
+        chosen._index = index[indices]
         return chosen
 
     def check(self, min_side: int = 1) -> None:

@@ -13,7 +13,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from skad._features import PatchExtractor, StoredExtractor, check_features, folder_of
+from skad._features import (
+    PRECOMPUTED,
+    PatchExtractor,
+    StoredExtractor,
+    check_features,
+    folder_of,
+)
 from skad._image_input import naming
 from skad._images import Footprint, one_call, read_roi
 from skad._patch_input import PatchInput
@@ -55,7 +61,8 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
 
     See Also
     --------
-    skad.PatchCoreDetector : Scores images by the same features.
+    skad.PatchCoreDetector : Scores images by the same features, and takes these in place of images: see
+        :meth:`detector_params`.
     skad.FeatureStore : Keeps them on disk, shared with the detectors.
 
     Notes
@@ -257,6 +264,54 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
                 for i in range(n)
             ]
         return np.array(names, dtype=object)
+
+    def detector_params(self) -> dict[str, Any]:
+        """Tell the parameters of a detector that takes these features in place of images.
+
+        Returns
+        -------
+        dict
+            `backbone`, `layers`, `image_size` and `precision` for :class:`skad.PatchCoreDetector` or
+            :class:`skad.ReConPatchDetector`. On features it then gives the scores that it gives on the
+            images themselves with the settings of this embedder, up to rounding.
+
+        Raises
+        ------
+        ValueError
+            If features are pooled, which leaves no patches; or if ``aggregation="adaptive"`` has mixed
+            values of two layers in one, which cannot be whitened apart.
+
+        Examples
+        --------
+        >>> from skad import PatchCoreDetector
+        >>> from skad.features import PatchEmbedder
+        >>> from skad.utils.estimator_checks import good_images
+        >>> X = good_images(8)
+        >>> embedder = PatchEmbedder("skad_nano", image_size=64, pooling=None).fit(X)
+        >>> embedder.detector_params()["layers"]
+        [(8, 8, 64), (4, 4, 128)]
+        >>> det = PatchCoreDetector(**embedder.detector_params(), target_false_alarm_rate=0.2)
+        >>> det.fit(embedder.transform(X)).predict_heatmap(embedder.transform(X[:2])).shape
+        (2, 64, 64)
+        """
+        check_is_fitted(self)
+        self._check_unchanged()
+        if self.pooling is not None:
+            raise ValueError(
+                f"pooling={self.pooling!r} leaves no patches for a detector: use pooling=None."
+            )
+        layers = self._ready_network().layer_shapes
+        if sum(layer[2] for layer in layers) != self._dim:
+            raise ValueError(
+                f'aggregation="adaptive" with target_dim={self.target_dim} mixes values of two layers, '
+                'which a detector cannot tell apart: use aggregation="concat".'
+            )
+        return {
+            "backbone": PRECOMPUTED,
+            "layers": layers,
+            "image_size": self.image_size_,
+            "precision": self.precision,
+        }
 
     def _of_image(
         self, network: PatchExtractor | StoredExtractor, pooled: torch.Tensor, footprint: Footprint

@@ -36,6 +36,7 @@ from skad.persistence._rules import (
     Table,
     array,
     arrays,
+    either,
     flag,
     instance,
     integer,
@@ -76,13 +77,15 @@ class Declared:
 
 SIDE = integer(1, 2**16)
 SEED = integer(0, 2**32 - 1)
+# Of the feature maps that precomputed features are made of.
+SHAPE = several(integer(1, 2**20), 3, 3)
 SIZE = Rule("a side or two", lambda v, n: SIDE.holds(v, n) or several(SIDE, 2, 2).holds(v, n))
 
 # Beyond what the constraints of the classes say. All others are plain.
 PARAMETERS: Mapping[str, Rule] = {
     "backbone": text(),
     "weights": optional(text()),
-    "layers": or_auto(integers(0, 1000)),
+    "layers": or_auto(either(integers(0, 1000), several(SHAPE, high=1000))),
     "patch_size": or_auto(SIDE),
     "pretrain_dim": integer(1, 2**20),
     "target_dim": integer(1, 2**20),
@@ -218,7 +221,10 @@ DECLARED: Mapping[type, Declared] = {
     FeatureSpec: Declared(
         {
             "backbone": text(),
-            "layers": several(integer(0, 1000), kinds=(tuple,)),
+            "layers": either(
+                several(integer(0, 1000), kinds=(tuple,)),
+                several(SHAPE, high=1000, kinds=(tuple,)),
+            ),
             "image_size": SIZE,
             "patch_size": SIDE,
             "aggregation": text(),

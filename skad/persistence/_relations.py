@@ -62,7 +62,9 @@ def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
         for name in vars(spec)
         if name not in ("layers", "image_size")
     }
-    layers = spec.layers if isinstance(s.fit.layers, str) else tuple(s.fit.layers)
+    layers = spec.layers
+    if not isinstance(s.fit.layers, str):  # of precomputed features, shapes
+        layers = tuple(tuple(n) if isinstance(n, list) else n for n in s.fit.layers)
     return spec == FeatureSpec(**params, layers=layers, image_size=_input_size(s))
 
 

@@ -136,6 +136,14 @@ def optional(rule: Rule) -> Rule:
     )
 
 
+def either(one: Rule, other: Rule) -> Rule:
+    """Ask for what one of two rules says."""
+    return Rule(
+        f"{one.says}; or {other.says}",
+        lambda value, lengths: one.holds(value, lengths) or other.holds(value, lengths),
+    )
+
+
 def instance(*classes: type) -> Rule:
     """Ask for an object of one of these very classes."""
     return Rule(
