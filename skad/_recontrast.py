@@ -16,8 +16,15 @@ from skad._base import BaseImageDetector
 from skad._common.interrupts import Interrupt, deferred_interrupt
 from skad._common.memory import parse_bytes, temporary_array
 from skad._common.progress import Advance, FitProgress
+from skad._common.text import shortened
 from skad._common.warn import warn_user
-from skad._features import BackboneIdentity, FeatureNet, load_backbone
+from skad._features import (
+    BackboneIdentity,
+    FeatureNet,
+    layer_strides,
+    layers_of_strides,
+    load_backbone,
+)
 from skad._images import (
     CanvasCache,
     Frame,
@@ -35,8 +42,8 @@ from skad._learning import (
     ReContrastSettings,
     ReContrastTraining,
     build_network,
+    decoder_design,
     make_stable,
-    mirrored_design,
     pair_distances,
     summed,
 )
@@ -51,9 +58,13 @@ from skad._torch.invariance import BatchInvariant, pin_convolutions
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_LAYERS = (1, 2, 3)
+# Of the feature maps that are reconstructed.
+_STRIDES = (4, 8, 16)
 # The bottleneck works at this stride, and its grid is doubled exactly on the way back.
 _STRIDE = 32
+_REMEDY = (
+    "a CNN of timm's whose stages halve the grid (ResNet, ConvNeXt, RegNet, EfficientNet, ...)"
+)
 # Steps between two looks at the loss: a look makes the CPU wait for the GPU.
 _CHECK_EVERY = 50
 # What must be as it was for a training to go on.
@@ -366,6 +377,7 @@ class ReContrastDetector(BaseImageDetector):
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool
     ) -> TrainingScores:
+        self._check_grids()
         before = self._state_to_resume()
         held = _held_out(len(images), self.validation_fraction)
         rows = np.setdiff1d(np.arange(len(images)), held)
@@ -605,8 +617,7 @@ class ReContrastDetector(BaseImageDetector):
         return super()._heatmap()._replace(align_corners=self._tiling() is not None)
 
     def _cell(self) -> tuple[int, int]:
-        stride = 2 ** (_LAYERS[0] + 1)
-        return stride, stride
+        return _STRIDES[0], _STRIDES[0]
 
     def _ready_scorer(self) -> MakeMaps:
         """Build the network that scores, or take the one that was built before.
@@ -659,25 +670,46 @@ class ReContrastDetector(BaseImageDetector):
     def _find_network(self) -> Encoder:
         size = self.image_size_
         device = resolve_device(self.device)
-        net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
+        net = load_backbone(self.backbone, self.weights, self._layers(), device, image_size=size)
         return Encoder(net, net.digest, net.identity(size))
+
+    def _layers(self) -> tuple[int, ...]:
+        """Layers of a network of timm's that are reconstructed, by their strides."""
+        if not isinstance(self.backbone, str):
+            return (1, 2, 3)  # names of its maps that nothing depends on
+        layers = layers_of_strides(self.backbone, _STRIDES)
+        if layers is None:
+            strides = ", ".join(map(str, sorted(set(layer_strides(self.backbone)))))
+            raise ValueError(
+                f"backbone={shortened(self.backbone)!r} has feature maps at strides of {strides} pixels; "
+                f"ReContrast's decoder needs one at each of {_STRIDES}. Use {_REMEDY}; for transformers "
+                "whose blocks have one stride there is DinomalyDetector."
+            )
+        return layers
+
+    def _check_grids(self) -> None:
+        """Refuse an encoder that answers on other grids than the decoder's, or than it describes."""
+        height, width = height_and_width(self.image_size_)
+        shapes = self._network.net.shapes(self.image_size_)
+        wanted = [(height // stride, width // stride) for stride in _STRIDES]
+        if [shape[2:] for shape in shapes] != wanted:
+            raise ValueError(
+                f"ReContrast's backbone must return three feature maps at strides {_STRIDES}, shallow to "
+                f"deep: for images of {height} x {width} pixels, of shape (1, channels, height, width) "
+                f"with {', '.join(f'{h} x {w}' for h, w in wanted)} positions. It returned "
+                f"{shortened(', '.join(map(str, shapes)))}. Return such maps alone, or use {_REMEDY}."
+            )
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:
         """Build the network on the CPU, around the frozen encoder that this process shares."""
         frozen = self._network.net
-        design = mirrored_design(frozen.body, self._channels(frozen))
+        channels = frozen.channels or [shape[1] for shape in frozen.shapes(self.image_size_)]
+        design = decoder_design(frozen.body, channels)
         trained = frozen.trainable_copy().cpu() if self.train_encoder else None
         return build_network(frozen, trained, design, self.pairs, generator)
 
-    def _channels(self, frozen: FeatureNet) -> list[int]:
-        if frozen.channels is not None:
-            return list(frozen.channels)
-        black = torch.zeros((1, *height_and_width(self.image_size_), 3), device=frozen.mean.device)
-        with torch.inference_mode():
-            return [layer.shape[1] for layer in frozen(black)]
-
     def _deepest_stride(self) -> int:
-        return 2 ** (_LAYERS[-1] + 1)
+        return _STRIDES[-1]
 
     def _smallest_side(self) -> int:
         return self._deepest_stride()

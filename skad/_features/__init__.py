@@ -8,6 +8,7 @@ from skad._features.defaults import (
     default_patch_size,
     is_plain_transformer,
     layer_strides,
+    layers_of_strides,
 )
 from skad._features.extractor import (
     FeatureSpec,
@@ -62,6 +63,7 @@ __all__ = [
     "inside",
     "is_plain_transformer",
     "layer_strides",
+    "layers_of_strides",
     "learn_whitening",
     "load_backbone",
     "patch_extractor",

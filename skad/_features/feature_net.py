@@ -37,6 +37,8 @@ class FeatureNet(nn.Module):
         Normalisation of RGB values in 0..1.
     channels : sequence of int or None
         Channels of each map, where known; networks that answer channels last are recognised by it.
+    channels_last : bool, default=False
+        Whether `body` says that it answers channels last: for maps whose sides are their channels.
     strides : sequence of int or None
         Stride of each feature map in pixels of the image, where known.
     configuration : str or None
@@ -58,11 +60,13 @@ class FeatureNet(nn.Module):
         strides: Sequence[int] | None = None,
         configuration: str | None = None,
         digest: str | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.configuration = configuration
         self.channels = channels
         self.strides = strides
+        self.channels_last = channels_last
         self.digest = weights_digest(body) if digest is None else digest
         self.shared: dict[object, Any] = {}  # what others derive from this network, built once
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
@@ -90,9 +94,42 @@ class FeatureNet(nn.Module):
         if self.channels is None:
             return maps
         return [
-            layer if layer.shape[1] == n_channels else layer.permute(0, 3, 1, 2)
+            self._channels_first(layer, n_channels)
             for layer, n_channels in zip(maps, self.channels, strict=True)
         ]
+
+    def _channels_first(self, layer: torch.Tensor, n_channels: int) -> torch.Tensor:
+        are_first, are_last = layer.shape[1] == n_channels, layer.shape[3] == n_channels
+        if are_first and not (are_last and self.channels_last):
+            return layer
+        return layer.permute(0, 3, 1, 2)
+
+    def shapes(self, size: Size) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the feature maps of one image, as the network answers and not as it is described.
+
+        Parameters
+        ----------
+        size : int or tuple of two ints
+            Of the image, in pixels.
+
+        Returns
+        -------
+        tuple of (1, C_j, h_j, w_j)
+
+        Raises
+        ------
+        ValueError
+            If the network cannot take such images.
+        """
+        identity = self.identity(size)
+        if identity is not None:
+            return identity.shapes
+        with LOADING:
+            if ("shapes", size) not in self.shared:
+                with _asking(size, self.mean.device) as image:
+                    maps = self(image)
+                self.shared["shapes", size] = tuple(tuple(layer.shape) for layer in maps)
+            return self.shared["shapes", size]
 
     def identity(self, size: Size) -> BackboneIdentity | None:
         """Take down what a network of the user's own is recognised by, beside its weights.
@@ -160,6 +197,7 @@ class FeatureNet(nn.Module):
             self.std.flatten().tolist(),
             self.channels,
             self.strides,
+            channels_last=self.channels_last,
         )
         return trainable.requires_grad_(True)
 

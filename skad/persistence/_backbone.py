@@ -39,7 +39,8 @@ def backbone_tensors(detector: Any) -> dict[str, np.ndarray]:
             "several: ship their weights as files of their own (weights=)."
         )
     member = members[0]
-    layers = member.feature_spec_.layers if hasattr(member, "feature_spec_") else (1, 2, 3)
+    spec = getattr(member, "feature_spec_", None)
+    layers = member._layers() if spec is None else spec.layers
     net = load_backbone(member.backbone, member.weights, layers, torch.device("cpu"))
     if net.digest != member.weights_digest_:
         raise ValueError(OTHER_WEIGHTS)

@@ -11,7 +11,7 @@ from skad._learning.recontrast_network import (
     ReContrastNetwork,
     anomaly_map,
     build_network,
-    mirrored_design,
+    decoder_design,
 )
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def body_of(name):
 
 def nano(pairs="cross", seed=0):
     frozen = load_backbone("skad_nano", "pretrained", (1, 2, 3), CPU)
-    design = mirrored_design(frozen.body, frozen.channels)
+    design = decoder_design(frozen.body, frozen.channels)
     generator = torch.Generator().manual_seed(seed)
     return build_network(frozen, frozen.trainable_copy(), design, pairs, generator)
 
@@ -59,12 +59,12 @@ class TestDesign:
         ],
     )
     def test_of_resnets(self, name, expected):
-        assert mirrored_design(*body_of(name)) == expected
+        assert decoder_design(*body_of(name)) == expected
 
     @pytest.mark.parametrize("name", ["regnetx_002", "efficientnet_b0", "res2net50_26w_4s"])
     def test_of_other_networks(self, name):
         with pytest.raises(ValueError, match="mirrors a ResNet"):
-            mirrored_design(*body_of(name))
+            decoder_design(*body_of(name))
 
     def test_blocks_of_the_bottleneck(self):
         assert DecoderDesign((64, 128, 256), (2, 2, 2), 1).n_bottleneck_blocks == 2
@@ -76,7 +76,7 @@ class TestSizes:
     def test_parameters_are_the_published_ones(self, name):
         recontrast, rd4ad, dead = PUBLISHED[name]
         body, channels = body_of(name)
-        design = mirrored_design(body, channels)
+        design = decoder_design(body, channels)
         with torch.device("meta"):
             cross = ReContrastNetwork(body, None, design, "cross")
             own = ReContrastNetwork(body, None, design, "own")
