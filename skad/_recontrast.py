@@ -681,7 +681,7 @@ class ReContrastDetector(BaseImageDetector):
         if layers is None:
             strides = ", ".join(map(str, sorted(set(layer_strides(self.backbone)))))
             raise ValueError(
-                f"backbone={shortened(self.backbone)!r} has feature maps at strides of {strides} pixels; "
+                f"backbone={shortened(self.backbone)!r} has feature maps at strides {strides}; "
                 f"ReContrast's decoder needs one at each of {_STRIDES}. Use {_REMEDY}; for transformers "
                 "whose blocks have one stride there is DinomalyDetector."
             )
@@ -694,8 +694,8 @@ class ReContrastDetector(BaseImageDetector):
         wanted = [(height // stride, width // stride) for stride in _STRIDES]
         if [shape[2:] for shape in shapes] != wanted:
             raise ValueError(
-                f"ReContrast's backbone must return three feature maps at strides {_STRIDES}, shallow to "
-                f"deep: for images of {height} x {width} pixels, of shape (1, channels, height, width) "
+                f"ReContrast's backbone must return three feature maps at strides {_STRIDES}, shallow "
+                f"to deep: of {height} x {width} pixels, maps of shape (1, channels, height, width) "
                 f"with {', '.join(f'{h} x {w}' for h, w in wanted)} positions. It returned "
                 f"{shortened(', '.join(map(str, shapes)))}. Return such maps alone, or use {_REMEDY}."
             )

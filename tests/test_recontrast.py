@@ -348,7 +348,7 @@ class TestErrors:
             ({"train_encoder": False}, 'pairs="own"'),
             ({"validation_fraction": 0.0}, "contamination=<fraction>"),
             ({"max_memory": "lots"}, "max_memory"),
-            ({"backbone": "efficientnet_b0", "weights": None}, "mirrors a ResNet"),
+            ({"backbone": "deit_tiny_patch16_224", "weights": None}, "strides 16; .*Use a CNN"),
             ({"bn": "never"}, "bn"),
             ({"warmup_fraction": 1.5}, "warmup_fraction"),
             ({"image_score": "patch"}, "image_score"),

@@ -124,8 +124,8 @@ def make_stable(encoder: nn.Module) -> None:
     for name, norm in norms:
         if not _is_known(norm):
             raise ValueError(
-                f'bn="stable" knows batch norms of torch and of timm; layer {name!r} of the backbone is a '
-                f'{type(norm).__name__}: use bn="eval" or bn="train".'
+                f'bn="stable" knows batch norms of torch and of timm; layer {name!r} of the backbone is '
+                f'a {type(norm).__name__}: use bn="eval" or bn="train".'
             )
     for _, norm in norms:
         StableBatchNorm2d.convert(norm)
