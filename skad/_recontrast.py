@@ -85,9 +85,12 @@ class ReContrastDetector(BaseImageDetector):
     Parameters
     ----------
     backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        A ResNet of timm's by its name and tag (ResNet, ResNeXt, WideResNet and their like); "skad_nano",
-        which comes with skad and needs no download; or a network of your own with the stages
-        ``layer1`` to ``layer3`` whose forward pass returns their three feature maps.
+        A CNN of timm's by its name and tag, whose stages halve the grid; its feature maps at strides 4,
+        8 and 16 are reconstructed. The decoder mirrors a ResNet (ResNet, ResNeXt, WideResNet and their
+        like, or "skad_nano", which comes with skad and needs no download); for others (ConvNeXt, RegNet,
+        EfficientNet, MobileNet, DenseNet, ...) it has two generic residual blocks per stage, of which no
+        figures have been published. A network of your own returns three feature maps (B, C, h, w), at
+        these strides; it is mirrored if it has a ResNet's stages ``layer1`` to ``layer3``.
     weights : "pretrained", path-like or None, default="pretrained"
         As in :class:`PatchCoreDetector`.
     max_iter : int, default=2000
@@ -104,7 +107,8 @@ class ReContrastDetector(BaseImageDetector):
         Batch norms of the adapting encoder during training. "eval": pre-trained statistics. "train":
         statistics of the batch, the paper's choice for most categories. "stable": of the batch, but a
         channel whose variance is below min(5e-4, the pre-trained one) keeps the pre-trained one, and
-        the optimiser forgets its moments every 500 steps.
+        the optimiser forgets its moments every 500 steps. Other norms, such as ConvNeXt's layer norms,
+        have no statistics: there all three are alike, but for the moments. Dropout stays off.
     loss : {"global", "regional"}, default="global"
         Cosine distance between whole feature maps (Eq. 3), or the mean over positions (Eq. 1).
     hard_mining : bool, default=True
