@@ -35,7 +35,7 @@ from skad._learning import (
     ReContrastSettings,
     ReContrastTraining,
     build_network,
-    mirrored_design,
+    decoder_design,
 )
 from skad._learning.linear_embedding import LinearPair, _Training
 from skad._torch.devices import training_precision
@@ -201,7 +201,7 @@ def trainer(
     network = build_network(
         frozen,
         frozen.trainable_copy().cpu() if adapts else None,
-        mirrored_design(frozen.body, frozen.channels),
+        decoder_design(frozen.body, frozen.channels),
         pairs,
         torch.Generator().manual_seed(0),
     )

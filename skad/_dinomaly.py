@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from skad._features import is_plain_transformer, layer_strides, load_backbone, middle_layers
+from skad._features import check_tokens, is_plain_transformer, layer_strides, middle_layers
 from skad._images import ImageSource, Size, as_size, height_and_width
 from skad._learning import (
     DinomalyNetwork,
@@ -18,12 +18,9 @@ from skad._learning import (
     build_dinomaly,
     pair_distances,
 )
-from skad._reconstruction import BaseReconstructionDetector, Encoder
+from skad._reconstruction import BaseReconstructionDetector
 from skad._sklearn_compat import Interval, StrOptions
-from skad._torch.devices import resolve_device, training_precision
-
-if TYPE_CHECKING:
-    from skad._features import FeatureNet
+from skad._torch.devices import training_precision
 
 # Patches along a side of the default canvas: 392 pixels for patches of 14, as published.
 _PATCHES = 28
@@ -303,28 +300,28 @@ class DinomalyDetector(BaseReconstructionDetector):
 
     # --------------------------------------------------------------- networks
 
-    def _find_network(self) -> Encoder:
-        size, device = self.image_size_, resolve_device(self.device)
-        net = load_backbone(self.backbone, self.weights, self.layers_, device, image_size=size)
-        return Encoder(net, net.digest, net.identity(size))
+    def _layers(self) -> tuple[int, ...]:
+        return self.layers_
 
-    def _build(self, generator: torch.Generator | None) -> DinomalyNetwork:
-        frozen = self._network.net
-        n_layers, width = self._layers_and_width(frozen)
+    def _check_encoder(self) -> None:
+        n_layers, _ = self._layers_and_width()
         if self.n_groups > n_layers:
             raise ValueError(
                 f"n_groups={self.n_groups} cannot be more than there are layers, {n_layers}."
             )
+
+    def _build(self, generator: torch.Generator | None) -> DinomalyNetwork:
+        n_layers, width = self._layers_and_width()
+        tokens = self._network.net.tokens
         return build_dinomaly(
-            frozen.tokens, width, n_layers, int(self.n_groups), float(self.dropout), generator
+            tokens, width, n_layers, int(self.n_groups), float(self.dropout), generator
         )
 
-    def _layers_and_width(self, frozen: FeatureNet) -> tuple[int, int]:
+    def _layers_and_width(self) -> tuple[int, int]:
         """Tell how many layers the encoder returns, and how wide; it refuses what is no transformer."""
-        black = torch.zeros((1, *height_and_width(self.image_size_), 3), device=frozen.mean.device)
-        with torch.inference_mode():
-            tokens, _ = frozen.tokens(black)
-        return len(tokens), tokens[0].shape[2]
+        shapes = self._network.net.shapes(self.image_size_)
+        check_tokens(shapes)
+        return len(shapes), shapes[0][1]
 
     def _input_size(self, images: ImageSource) -> Size:
         if not isinstance(self.backbone, str) and self.tiles is not None:

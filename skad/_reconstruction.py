@@ -21,7 +21,7 @@ from skad._common.interrupts import Interrupt, deferred_interrupt
 from skad._common.memory import parse_bytes, temporary_array
 from skad._common.progress import Advance, FitProgress
 from skad._common.warn import warn_user
-from skad._features import BackboneIdentity, FeatureNet
+from skad._features import BackboneIdentity, FeatureNet, load_backbone
 from skad._images import (
     CanvasCache,
     Frame,
@@ -74,6 +74,8 @@ class BaseReconstructionDetector(BaseImageDetector):
     # Pixels between positions of the finest layer.
     _finest_stride = 4
 
+    backbone: Any
+    weights: Any
     max_iter: int
     batch_size: int
     warm_start: bool
@@ -89,6 +91,14 @@ class BaseReconstructionDetector(BaseImageDetector):
 
         `generator` draws what is new in it; None: it gets its parameters from `network_`.
         """
+
+    @abstractmethod
+    def _layers(self) -> tuple[int, ...]:
+        """Return the layers of a network of timm's that are reconstructed."""
+
+    @abstractmethod
+    def _check_encoder(self) -> None:
+        """Refuse an encoder that the decoder cannot answer."""
 
     @abstractmethod
     def _training(
@@ -110,6 +120,11 @@ class BaseReconstructionDetector(BaseImageDetector):
     def _remedy(self) -> str:
         """Say what helps where a training diverges."""
         return "Lower lr"
+
+    def _find_network(self) -> Encoder:
+        size, device = self.image_size_, resolve_device(self.device)
+        net = load_backbone(self.backbone, self.weights, self._layers(), device, image_size=size)
+        return Encoder(net, net.digest, net.identity(size))
 
     def _scored_by(self) -> tuple[Any, ...]:
         """Return parameters beside the common ones that `_distances` depends on."""
@@ -133,6 +148,7 @@ class BaseReconstructionDetector(BaseImageDetector):
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool
     ) -> TrainingScores:
+        self._check_encoder()
         before = self._state_to_resume()
         held = held_out(len(images), self.validation_fraction)
         rows = np.setdiff1d(np.arange(len(images)), held)
@@ -420,7 +436,8 @@ def _stitched(
     """
     with torch.inference_mode():
         layers = put_together(network, tiling.of(canvas.shape), canvas)
-        return summed(layers, tuple(layers[0].shape[1:]))[0].cpu().numpy()
+        height, width = layers[0].shape[1:]
+        return summed(layers, (height, width))[0].cpu().numpy()
 
 
 def _comparable(detector: BaseReconstructionDetector, name: str) -> Any:

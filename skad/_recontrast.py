@@ -9,24 +9,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from skad._features import FeatureNet, load_backbone
+from skad._common.text import shortened
+from skad._features import layer_strides, layers_of_strides
 from skad._images import as_size, height_and_width
 from skad._learning import (
     ReContrastNetwork,
     ReContrastSettings,
     ReContrastTraining,
     build_network,
+    decoder_design,
     make_stable,
-    mirrored_design,
     pair_distances,
 )
-from skad._reconstruction import BaseReconstructionDetector, Encoder
+from skad._reconstruction import BaseReconstructionDetector
 from skad._sklearn_compat import Interval, StrOptions
-from skad._torch.devices import resolve_device, training_precision
+from skad._torch.devices import training_precision
 
-_LAYERS = (1, 2, 3)
+# Of the feature maps that are reconstructed.
+_STRIDES = (4, 8, 16)
 # The bottleneck works at this stride, and its grid is doubled exactly on the way back.
 _STRIDE = 32
+_REMEDY = (
+    "a CNN of timm's whose stages halve the grid (ResNet, ConvNeXt, RegNet, EfficientNet, ...)"
+)
 
 
 class ReContrastDetector(BaseReconstructionDetector):
@@ -39,9 +44,12 @@ class ReContrastDetector(BaseReconstructionDetector):
     Parameters
     ----------
     backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        A ResNet of timm's by its name and tag (ResNet, ResNeXt, WideResNet and their like); "skad_nano",
-        which comes with skad and needs no download; or a network of your own with the stages
-        ``layer1`` to ``layer3`` whose forward pass returns their three feature maps.
+        A CNN of timm's by its name and tag, whose stages halve the grid; its feature maps at strides 4,
+        8 and 16 are reconstructed. The decoder mirrors a ResNet (ResNet, ResNeXt, WideResNet and their
+        like, or "skad_nano", which comes with skad and needs no download); for others (ConvNeXt, RegNet,
+        EfficientNet, MobileNet, DenseNet, ...) it has two generic residual blocks per stage, of which no
+        figures have been published. A network of your own returns three feature maps (B, C, h, w), at
+        these strides; it is mirrored if it has a ResNet's stages ``layer1`` to ``layer3``.
     weights : "pretrained", path-like or None, default="pretrained"
         As in :class:`PatchCoreDetector`.
     max_iter : int, default=2000
@@ -58,7 +66,8 @@ class ReContrastDetector(BaseReconstructionDetector):
         Batch norms of the adapting encoder during training. "eval": pre-trained statistics. "train":
         statistics of the batch, the paper's choice for most categories. "stable": of the batch, but a
         channel whose variance is below min(5e-4, the pre-trained one) keeps the pre-trained one, and
-        the optimiser forgets its moments every 500 steps.
+        the optimiser forgets its moments every 500 steps. Other norms, such as ConvNeXt's layer norms,
+        have no statistics: there all three are alike, but for the moments. Dropout stays off.
     loss : {"global", "regional"}, default="global"
         Cosine distance between whole feature maps (Eq. 3), or the mean over positions (Eq. 1).
     hard_mining : bool, default=True
@@ -360,30 +369,43 @@ class ReContrastDetector(BaseReconstructionDetector):
 
     # --------------------------------------------------------------- networks
 
-    def _find_network(self) -> Encoder:
-        size = self.image_size_
-        device = resolve_device(self.device)
-        net = load_backbone(self.backbone, self.weights, _LAYERS, device, image_size=size)
-        return Encoder(net, net.digest, net.identity(size))
+    def _layers(self) -> tuple[int, ...]:
+        if not isinstance(self.backbone, str):
+            return (1, 2, 3)  # names of its maps that nothing depends on
+        layers = layers_of_strides(self.backbone, _STRIDES)
+        if layers is None:
+            strides = ", ".join(map(str, sorted(set(layer_strides(self.backbone)))))
+            raise ValueError(
+                f"backbone={shortened(self.backbone)!r} has feature maps at strides {strides}; "
+                f"ReContrast's decoder needs one at each of {_STRIDES}. Use {_REMEDY}; for transformers "
+                "whose blocks have one stride there is DinomalyDetector."
+            )
+        return layers
+
+    def _check_encoder(self) -> None:
+        height, width = height_and_width(self.image_size_)
+        shapes = self._network.net.shapes(self.image_size_)
+        wanted = [(height // stride, width // stride) for stride in _STRIDES]
+        if [shape[2:] for shape in shapes] != wanted:
+            raise ValueError(
+                f"ReContrast's backbone must return three feature maps at strides {_STRIDES}, shallow "
+                f"to deep: of {height} x {width} pixels, maps of shape (1, channels, height, width) "
+                f"with {', '.join(f'{h} x {w}' for h, w in wanted)} positions. It returned "
+                f"{shortened(', '.join(map(str, shapes)))}. Return such maps alone, or use {_REMEDY}."
+            )
 
     def _build(self, generator: torch.Generator | None) -> ReContrastNetwork:
         frozen = self._network.net
-        design = mirrored_design(frozen.body, self._channels(frozen))
+        channels = frozen.channels or [shape[1] for shape in frozen.shapes(self.image_size_)]
+        design = decoder_design(frozen.body, channels)
         trained = frozen.trainable_copy().cpu() if self.train_encoder else None
         if generator is not None and trained is not None and self.bn == "stable":
             # Before a state is loaded: it keeps the pre-trained statistics.
             make_stable(trained)
         return build_network(frozen, trained, design, self.pairs, generator)
 
-    def _channels(self, frozen: FeatureNet) -> list[int]:
-        if frozen.channels is not None:
-            return list(frozen.channels)
-        black = torch.zeros((1, *height_and_width(self.image_size_), 3), device=frozen.mean.device)
-        with torch.inference_mode():
-            return [layer.shape[1] for layer in frozen(black)]
-
     def _deepest_stride(self) -> int:
-        return 2 ** (_LAYERS[-1] + 1)
+        return _STRIDES[-1]
 
     def _smallest_side(self) -> int:
         return self._deepest_stride()

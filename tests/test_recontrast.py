@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-import skad._recontrast
+import skad._reconstruction
 from skad import ScoreFusionDetector
 from skad._learning import ReContrastTraining
 from skad._reconstruction import held_out
@@ -132,7 +132,7 @@ class TestFit:
         class Net(torch.nn.Module):
             def __init__(self):
                 super().__init__()
-                self.body = skad._recontrast.load_backbone(
+                self.body = skad._reconstruction.load_backbone(
                     "skad_nano", "pretrained", (1, 2, 3), torch.device("cpu")
                 ).body
                 self.model = self.body.model
@@ -348,7 +348,7 @@ class TestErrors:
             ({"train_encoder": False}, 'pairs="own"'),
             ({"validation_fraction": 0.0}, "contamination=<fraction>"),
             ({"max_memory": "lots"}, "max_memory"),
-            ({"backbone": "efficientnet_b0", "weights": None}, "mirrors a ResNet"),
+            ({"backbone": "deit_tiny_patch16_224", "weights": None}, "strides 16; .*Use a CNN"),
             ({"bn": "never"}, "bn"),
             ({"warmup_fraction": 1.5}, "warmup_fraction"),
             ({"image_score": "patch"}, "image_score"),

@@ -8,6 +8,7 @@ from skad._features.defaults import (
     default_patch_size,
     is_plain_transformer,
     layer_strides,
+    layers_of_strides,
     middle_layers,
 )
 from skad._features.extractor import (
@@ -17,7 +18,7 @@ from skad._features.extractor import (
     inside,
     patch_extractor,
 )
-from skad._features.feature_net import FeatureNet
+from skad._features.feature_net import FeatureNet, check_tokens
 from skad._features.identity import BackboneIdentity
 from skad._features.mapped import MappedExtractor
 from skad._features.patches import (
@@ -58,6 +59,7 @@ __all__ = [
     "WhitenedExtractor",
     "as_feature_store",
     "check_features",
+    "check_tokens",
     "default_image_size",
     "default_layers",
     "default_normalize",
@@ -66,6 +68,7 @@ __all__ = [
     "inside",
     "is_plain_transformer",
     "layer_strides",
+    "layers_of_strides",
     "learn_whitening",
     "load_backbone",
     "middle_layers",

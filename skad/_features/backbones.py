@@ -221,6 +221,7 @@ def _build(
         std=config.get("std", IMAGENET_STD),
         channels=model.feature_info.channels(),
         strides=model.feature_info.reduction(),
+        channels_last=getattr(model, "output_fmt", None) == "NHWC",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,10 +81,37 @@ def default_layers(backbone: str | nn.Module) -> tuple[int, ...]:
     if is_plain_transformer(backbone):
         depth = len(strides)
         return tuple(sorted({max(0, depth * part // 4 - 1) for part in (1, 2, 3, 4)}))
-    chosen = [i for i, stride in enumerate(strides) if stride in _STRIDES]
-    # Of several layers of one stride the deepest.
+    return layers_of_strides(backbone, _STRIDES) or tuple(range(min(2, len(strides))))
+
+
+def layers_of_strides(backbone: str, wanted: Sequence[int]) -> tuple[int, ...] | None:
+    """Find the layers whose feature maps have given strides; of several of one stride the deepest.
+
+    Parameters
+    ----------
+    backbone : str
+    wanted : sequence of int
+        In pixels, each once, ascending.
+
+    Returns
+    -------
+    tuple of int, or None
+        None if the network does not have a layer of every stride.
+
+    Raises
+    ------
+    ValueError
+        If timm does not know the name.
+
+    Examples
+    --------
+    >>> layers_of_strides("resnet18", (4, 8, 16)), layers_of_strides("convnext_atto", (4, 8, 16))
+    ((1, 2, 3), (0, 1, 2))
+    """
+    strides = layer_strides(backbone)
+    chosen = [i for i, stride in enumerate(strides) if stride in wanted]
     deepest = [i for i in chosen if strides[i] not in strides[i + 1 :]]
-    return tuple(deepest) if len(deepest) == len(_STRIDES) else tuple(range(min(2, len(strides))))
+    return tuple(deepest) if [strides[i] for i in deepest] == list(wanted) else None
 
 
 def middle_layers(backbone: str | nn.Module) -> tuple[int, ...]:

@@ -37,6 +37,8 @@ class FeatureNet(nn.Module):
         Normalisation of RGB values in 0..1.
     channels : sequence of int or None
         Channels of each map, where known; networks that answer channels last are recognised by it.
+    channels_last : bool, default=False
+        Whether `body` says that it answers channels last: for maps whose sides are their channels.
     strides : sequence of int or None
         Stride of each feature map in pixels of the image, where known.
     configuration : str or None
@@ -58,11 +60,13 @@ class FeatureNet(nn.Module):
         strides: Sequence[int] | None = None,
         configuration: str | None = None,
         digest: str | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.configuration = configuration
         self.channels = channels
         self.strides = strides
+        self.channels_last = channels_last
         self.digest = weights_digest(body) if digest is None else digest
         self.shared: dict[object, Any] = {}  # what others derive from this network, built once
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
@@ -90,9 +94,42 @@ class FeatureNet(nn.Module):
         if self.channels is None:
             return maps
         return [
-            layer if layer.shape[1] == n_channels else layer.permute(0, 3, 1, 2)
+            self._channels_first(layer, n_channels)
             for layer, n_channels in zip(maps, self.channels, strict=True)
         ]
+
+    def _channels_first(self, layer: torch.Tensor, n_channels: int) -> torch.Tensor:
+        are_first, are_last = layer.shape[1] == n_channels, layer.shape[3] == n_channels
+        if are_first and not (are_last and self.channels_last):
+            return layer
+        return layer.permute(0, 3, 1, 2)
+
+    def shapes(self, size: Size) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the feature maps of one image, as the network answers and not as it is described.
+
+        Parameters
+        ----------
+        size : int or tuple of two ints
+            Of the image, in pixels.
+
+        Returns
+        -------
+        tuple of (1, C_j, h_j, w_j)
+
+        Raises
+        ------
+        ValueError
+            If the network cannot take such images.
+        """
+        identity = self.identity(size)
+        if identity is not None:
+            return identity.shapes
+        with LOADING:
+            if ("shapes", size) not in self.shared:
+                with _asking(size, self.mean.device) as image:
+                    maps = self(image)
+                self.shared["shapes", size] = tuple(tuple(layer.shape) for layer in maps)
+            return self.shared["shapes", size]
 
     def tokens(self, pixels: torch.Tensor) -> tuple[list[torch.Tensor], tuple[int, int]]:
         """Tokens of each layer; those that stand for no place, as class and registers, come first.
@@ -114,11 +151,7 @@ class FeatureNet(nn.Module):
             If layers differ in their grid or width, which those of a plain transformer do not.
         """
         maps, prefixes = self._with_prefixes(pixels)
-        if len({layer.shape for layer in maps}) > 1:
-            raise NoFeatureMapsError(
-                "the backbone must return layers of one grid and width, as a plain vision transformer "
-                f"does; it returned {shortened(str([tuple(layer.shape[1:]) for layer in maps]))}."
-            )
+        check_tokens([tuple(layer.shape) for layer in maps])
         tokens = [layer.flatten(2).transpose(1, 2) for layer in maps]
         if prefixes is not None:
             tokens = [torch.cat(pair, dim=1) for pair in zip(prefixes, tokens, strict=True)]
@@ -207,8 +240,18 @@ class FeatureNet(nn.Module):
             self.std.flatten().tolist(),
             self.channels,
             self.strides,
+            channels_last=self.channels_last,
         )
         return trainable.requires_grad_(True)
+
+
+def check_tokens(shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuse layers that differ in their grid or width, which those of a plain transformer do not."""
+    if len(set(shapes)) > 1:
+        raise NoFeatureMapsError(
+            "the backbone must return layers of one grid and width, as a plain vision transformer does; "
+            f"it returned {shortened(str([shape[1:] for shape in shapes]))}."
+        )
 
 
 def device_of(network: nn.Module) -> torch.device:

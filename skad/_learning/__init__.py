@@ -7,7 +7,7 @@ from skad._learning.recontrast_network import (
     ReContrastNetwork,
     anomaly_map,
     build_network,
-    mirrored_design,
+    decoder_design,
     pair_distances,
     summed,
 )
@@ -28,9 +28,9 @@ __all__ = [
     "anomaly_map",
     "build_dinomaly",
     "build_network",
+    "decoder_design",
     "learn_embedding",
     "make_stable",
-    "mirrored_design",
     "pair_distances",
     "summed",
 ]

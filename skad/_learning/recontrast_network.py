@@ -18,23 +18,29 @@ from skad._learning.losses import cosine_distances
 
 Maps = list[torch.Tensor]
 
+# At stride 16. Beyond about this many, a generic decoder of basic blocks has more parameters than that
+# of WideResNet-50 (87 million), the largest published.
+_MOST_BASIC_CHANNELS = 512
+
 
 @dataclass(frozen=True)
 class DecoderDesign:
-    """Sizes that the decoder takes over from the encoder that it mirrors.
+    """Sizes of the decoder, and of the bottleneck before it.
 
     Parameters
     ----------
     channels : tuple of 3 ints
-        Channels of the encoder's layers 1 to 3, each twice the one before.
+        Channels of the encoder's feature maps at strides 4, 8 and 16.
     counts : tuple of 3 ints
-        Residual blocks of the encoder's stages 1 to 3.
+        Residual blocks of the decoder's stages at these strides.
     expansion : {1, 4}
         1: basic blocks of two 3 x 3 convolutions; 4: bottleneck blocks.
     width : float
         Channels inside a bottleneck block, in quarters of the block's output.
     groups : int
         Groups of the convolution inside a bottleneck block.
+    signed : bool
+        Whether the decoder's stages end without ReLU, since what they reconstruct may be negative.
     """
 
     channels: tuple[int, int, int]
@@ -42,6 +48,7 @@ class DecoderDesign:
     expansion: int
     width: float = 1.0
     groups: int = 1
+    signed: bool = False
 
     @property
     def n_bottleneck_blocks(self) -> int:
@@ -49,42 +56,41 @@ class DecoderDesign:
         return 2 if max(self.counts) <= 2 else 3
 
 
-def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
-    """Derive the design of the decoder from a ResNet.
+def decoder_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
+    """Choose the decoder for an encoder: its mirror image if it is a ResNet, else generic blocks.
 
     Parameters
     ----------
     body : torch.nn.Module
-        Holds the stages ``layer1`` to ``layer3``, itself or one level down in ``model``.
+        The encoder. A ResNet holds the stages ``layer1`` to ``layer3``, itself or one level down in
+        ``model``.
     channels : sequence of 3 ints
-        Of the layers 1 to 3 that it returns.
+        Of the feature maps at strides 4, 8 and 16.
 
     Returns
     -------
     DecoderDesign
 
-    Raises
-    ------
-    ValueError
-        If the network is not a ResNet of basic or bottleneck blocks, or does not return three layers.
+    Examples
+    --------
+    >>> decoder_design(nn.Identity(), (40, 80, 160)).counts
+    (2, 2, 2)
     """
-    if len(channels) != 3:
-        raise ValueError(
-            "ReContrast's backbone must return three feature maps, of layer1 to layer3; it returned "
-            f"{len(channels)}."
-        )
+    return _mirrored(body, channels) or _generic(channels)
+
+
+def _mirrored(body: nn.Module, channels: Sequence[int]) -> DecoderDesign | None:
+    """Mirror a ResNet of basic or bottleneck blocks whose channels double; None for other networks."""
     body = getattr(body, "model", body)
     stages = [getattr(body, f"layer{i}", None) for i in (1, 2, 3)]
-    block = next(iter(stages[0]), None) if isinstance(stages[0], nn.Sequential) else None
-    kernel = getattr(block, "conv2", None)
     c1, c2, c3 = channels
-    if not isinstance(kernel, nn.Conv2d) or (c2, c3) != (2 * c1, 4 * c1):
-        raise ValueError(
-            "ReContrast's decoder mirrors a ResNet of basic or bottleneck blocks whose channels double "
-            "from layer to layer: ResNet, ResNeXt, WideResNet and their like, or skad_nano. This "
-            f"backbone has {'channels ' + str(tuple(channels)) if kernel else 'no such blocks'}."
-        )
-    expansion = int(block.expansion)  # type: ignore[union-attr, arg-type]
+    in_blocks = all(isinstance(stage, nn.Sequential | nn.ModuleList) for stage in stages)
+    if not in_blocks or (c2, c3) != (2 * c1, 4 * c1):
+        return None
+    block = next(iter(stages[0]), None)  # type: ignore[arg-type]
+    kernel, expansion = getattr(block, "conv2", None), getattr(block, "expansion", None)
+    if not isinstance(kernel, nn.Conv2d) or not isinstance(expansion, int):
+        return None
     return DecoderDesign(
         channels=(c1, c2, c3),
         counts=tuple(len(stage) for stage in stages),  # type: ignore[arg-type]
@@ -92,6 +98,19 @@ def mirrored_design(body: nn.Module, channels: Sequence[int]) -> DecoderDesign:
         width=1.0 if expansion == 1 else kernel.out_channels / (c1 // 4),
         groups=kernel.groups,
     )
+
+
+def _generic(channels: Sequence[int]) -> DecoderDesign:
+    """Design a decoder that knows nothing of its encoder but the channels.
+
+    Two blocks per stage, as for ResNet-18, the shallowest ResNet: how many blocks other encoders have
+    says little, since theirs are depthwise or grouped convolutions, a tenth of the cost of these. Where
+    there are many channels, 3 x 3 convolutions between all of them would outgrow any encoder, so there
+    ResNet's own way out is taken, bottleneck blocks.
+    """
+    c1, c2, c3 = channels
+    expansion = 1 if c3 <= _MOST_BASIC_CHANNELS else 4
+    return DecoderDesign((c1, c2, c3), (2, 2, 2), expansion, signed=True)
 
 
 def _conv(n_in: int, n_out: int, side: int, stride: int = 1, groups: int = 1) -> nn.Module:
@@ -114,10 +133,20 @@ class Residual(nn.Module):
         Channels.
     design : DecoderDesign
     scale : {"same", "down", "up"}
+    signed : bool, default=False
+        Whether it ends without ReLU.
     """
 
-    def __init__(self, n_in: int, n_out: int, design: DecoderDesign, scale: str = "same") -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        design: DecoderDesign,
+        scale: str = "same",
+        signed: bool = False,
+    ) -> None:
         super().__init__()
+        self.signed = signed
         if design.expansion == 1:
             layers = [
                 *(_spatial(n_in, n_out, scale), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)),
@@ -140,12 +169,26 @@ class Residual(nn.Module):
             self.shortcut = nn.Sequential(_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.body(x).add_(self.shortcut(x)), inplace=True)
+        total = self.body(x).add_(self.shortcut(x))
+        return total if self.signed else F.relu(total, inplace=True)
 
 
-def _stage(n_in: int, n_out: int, n_blocks: int, design: DecoderDesign, scale: str) -> nn.Module:
-    first = Residual(n_in, n_out, design, scale)
-    return nn.Sequential(first, *(Residual(n_out, n_out, design) for _ in range(n_blocks - 1)))
+def _stage(
+    n_in: int, n_out: int, n_blocks: int, design: DecoderDesign, scale: str, signed: bool = False
+) -> nn.Module:
+    """Blocks in a row: the first changes the resolution, the last may end without ReLU."""
+    return nn.Sequential(
+        *(
+            Residual(
+                n_out if i else n_in,
+                n_out,
+                design,
+                "same" if i else scale,
+                signed=signed and i == n_blocks - 1,
+            )
+            for i in range(n_blocks)
+        )
+    )
 
 
 class Bottleneck(nn.Module):
@@ -168,14 +211,14 @@ class Bottleneck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three stages back up, deepest first, with the block counts of the encoder's stages 1, 2, 3."""
+    """Three stages back up, deepest first, to the grids and channels of the encoder's feature maps."""
 
     def __init__(self, design: DecoderDesign) -> None:
         super().__init__()
         c1, c2, c3 = design.channels
         widths = [2 * c3, c3, c2, c1]
         self.stages = nn.ModuleList(
-            _stage(n_in, n_out, count, design, "up")
+            _stage(n_in, n_out, count, design, "up", design.signed)
             for n_in, n_out, count in zip(widths, widths[1:], design.counts, strict=False)
         )
 
@@ -197,8 +240,8 @@ class ReContrastNetwork(nn.Module):
     Parameters
     ----------
     frozen : torch.nn.Module
-        Maps pixels to three layers; never trained, always in evaluation mode, and not part of the
-        state dict.
+        Maps pixels to feature maps at strides 4, 8 and 16; never trained, always in evaluation mode, and
+        not part of the state dict.
     trained : torch.nn.Module or None
         A copy of it that adapts to the images. None: only the frozen one is used.
     design : DecoderDesign

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from skad._torch.devices import upcast
 
@@ -41,7 +42,7 @@ class StableBatchNorm2d(nn.BatchNorm2d):
         pretrained : bool, default=True
             Whether the substitute is the pre-trained variance; see the class.
         """
-        norm.__class__ = cls
+        norm.__class__ = cls if type(norm) is nn.BatchNorm2d else StableBatchNormAct2d
         assert norm.running_var is not None
         # Not in the state dict: it follows from the pre-trained weights.
         norm.register_buffer("pretrained_var", norm.running_var.clone(), persistent=False)
@@ -73,12 +74,25 @@ class StableBatchNorm2d(nn.BatchNorm2d):
         return torch.addcmul(_column(shift), values, _column(scale)).to(x.dtype)
 
 
+class StableBatchNormAct2d(StableBatchNorm2d):
+    """The same for a norm with an activation of its own, as timm's networks have."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
 def _column(values: torch.Tensor) -> torch.Tensor:
     return values[None, :, None, None]
 
 
 def set_norm_mode(encoder: nn.Module, mode: str) -> None:
     """Put an encoder into training with its batch norms as `mode` says.
+
+    All else stays as in evaluation: dropout and stochastic depth would draw from torch's global
+    generator, and blur the features that the encoder is there for.
 
     Parameters
     ----------
@@ -87,15 +101,41 @@ def set_norm_mode(encoder: nn.Module, mode: str) -> None:
         "train": statistics of the batch. "eval": pre-trained statistics; scale and shift are trained
         all the same. "stable": of the batch, dead channels excepted (layers converted before).
     """
-    encoder.train()
-    if mode == "eval":
+    encoder.eval()
+    if mode != "eval":
         for module in encoder.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+            if isinstance(module, _BatchNorm):
+                module.train()
 
 
 def make_stable(encoder: nn.Module) -> None:
-    """Convert all batch norms of an encoder with pre-trained statistics."""
-    for module in list(encoder.modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            StableBatchNorm2d.convert(module)
+    """Convert all batch norms of an encoder with pre-trained statistics.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If one does something else besides, which the conversion would take away.
+    """
+    norms = [(name, m) for name, m in encoder.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    for name, norm in norms:
+        if not _is_known(norm):
+            raise ValueError(
+                f'bn="stable" knows batch norms of torch and of timm; layer {name!r} of the backbone is '
+                f'a {type(norm).__name__}: use bn="eval" or bn="train".'
+            )
+    for _, norm in norms:
+        StableBatchNorm2d.convert(norm)
+
+
+def _is_known(norm: nn.BatchNorm2d) -> bool:
+    """Whether a norm does what torch's does, with an activation afterwards if it is timm's."""
+    if not (norm.affine and norm.track_running_stats):
+        return False
+    has_activation = all(
+        isinstance(getattr(norm, part, None), nn.Module) for part in ("drop", "act")
+    )
+    return type(norm) in (nn.BatchNorm2d, StableBatchNorm2d) or has_activation

@@ -43,7 +43,7 @@ def backbone_tensors(detector: Any) -> dict[str, np.ndarray]:
     net = load_backbone(
         member.backbone,
         member.weights,
-        (1, 2, 3) if spec is None else spec.layers,
+        member._layers() if spec is None else spec.layers,
         torch.device("cpu"),
         final_norm=spec is not None and spec.final_norm,
     )

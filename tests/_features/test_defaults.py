@@ -5,7 +5,7 @@ import torch
 from conftest import make_detector
 
 import skad
-from skad._features import default_layers, default_normalize, default_patch_size
+from skad._features import default_layers, default_normalize, default_patch_size, layers_of_strides
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,21 @@ def test_by_the_kind_of_backbone(backbone, layers, patch_size):
     assert default_layers(backbone) == layers
     assert default_patch_size(backbone) == patch_size
     assert default_normalize(backbone) == (patch_size == 1)  # both for transformers
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [
+        ("skad_nano", (1, 2, 3)),
+        ("efficientnet_lite0", (1, 2, 3)),
+        ("convnext_atto.d2_in1k", (0, 1, 2)),
+        ("vgg11", (2, 3, 4)),
+        ("vit_small_patch14_dinov2.lvd142m", None),
+        ("levit_128s", None),
+    ],
+)
+def test_layers_by_their_strides(backbone, layers):
+    assert layers_of_strides(backbone, (4, 8, 16)) == layers
 
 
 def test_an_unknown_backbone_is_named():

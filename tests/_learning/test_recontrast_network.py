@@ -11,7 +11,7 @@ from skad._learning.recontrast_network import (
     ReContrastNetwork,
     anomaly_map,
     build_network,
-    mirrored_design,
+    decoder_design,
 )
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def body_of(name):
 
 def nano(pairs="cross", seed=0):
     frozen = load_backbone("skad_nano", "pretrained", (1, 2, 3), CPU)
-    design = mirrored_design(frozen.body, frozen.channels)
+    design = decoder_design(frozen.body, frozen.channels)
     generator = torch.Generator().manual_seed(seed)
     return build_network(frozen, frozen.trainable_copy(), design, pairs, generator)
 
@@ -59,12 +59,27 @@ class TestDesign:
         ],
     )
     def test_of_resnets(self, name, expected):
-        assert mirrored_design(*body_of(name)) == expected
+        assert decoder_design(*body_of(name)) == expected
 
-    @pytest.mark.parametrize("name", ["regnetx_002", "efficientnet_b0", "res2net50_26w_4s"])
-    def test_of_other_networks(self, name):
-        with pytest.raises(ValueError, match="mirrors a ResNet"):
-            mirrored_design(*body_of(name))
+    @pytest.mark.parametrize(
+        ("name", "channels", "expansion"),
+        [
+            ("regnetx_002", (24, 56, 152), 1),
+            ("efficientnet_b0", (24, 40, 112), 1),
+            ("vgg11", (128, 256, 512), 1),
+            ("res2net50_26w_4s", (256, 512, 1024), 4),
+            ("densenet121", (256, 512, 1024), 4),
+        ],
+    )
+    def test_of_other_networks(self, name, channels, expansion):
+        generic = DecoderDesign(channels, (2, 2, 2), expansion, signed=True)
+        assert decoder_design(*body_of(name)) == generic
+
+    def test_of_stages_that_only_have_the_names_of_a_resnets(self):
+        body = nn.Module()
+        for i in (1, 2, 3):
+            body.add_module(f"layer{i}", nn.Sequential(nn.Conv2d(8, 8, 3)))
+        assert decoder_design(body, (8, 16, 32)).signed
 
     def test_blocks_of_the_bottleneck(self):
         assert DecoderDesign((64, 128, 256), (2, 2, 2), 1).n_bottleneck_blocks == 2
@@ -76,7 +91,7 @@ class TestSizes:
     def test_parameters_are_the_published_ones(self, name):
         recontrast, rd4ad, dead = PUBLISHED[name]
         body, channels = body_of(name)
-        design = mirrored_design(body, channels)
+        design = decoder_design(body, channels)
         with torch.device("meta"):
             cross = ReContrastNetwork(body, None, design, "cross")
             own = ReContrastNetwork(body, None, design, "own")
@@ -92,6 +107,19 @@ class TestSizes:
             inner = network.bottleneck([torch.empty(1, *shape) for shape in shapes])
             assert inner.shape == (1, 2048, 8, 8)
             assert [tuple(y.shape[1:]) for y in network.decoder(inner)] == shapes
+
+    @pytest.mark.parametrize(
+        ("channels", "millions"),
+        [((24, 40, 112), 2.9), ((40, 80, 160), 6.1), ((256, 512, 1024), 43)],
+    )
+    def test_of_a_generic_decoder(self, channels, millions):
+        design = decoder_design(nn.Identity(), channels)
+        shapes = [(n, 64 // 2**k, 64 // 2**k) for k, n in enumerate(channels)]
+        with torch.device("meta"):
+            network = ReContrastNetwork(nn.Identity(), None, design, "cross")
+            inner = network.bottleneck([torch.empty(1, *shape) for shape in shapes])
+            assert [tuple(y.shape[1:]) for y in network.decoder(inner)] == shapes
+        assert n_millions(network) == pytest.approx(millions, rel=0.02)
 
     def test_groups_of_the_encoder_are_kept_on_the_way_up(self):
         with torch.device("meta"):
@@ -196,6 +224,20 @@ class TestForward:
         targets, outputs = network(pixels())
         assert len(targets) == len(outputs) == 3
         assert [t.shape for t in targets] == [o.shape for o in outputs]
+
+
+class TestSigns:
+    @pytest.mark.parametrize("signed", [False, True])
+    def test_only_what_may_be_negative_is_reconstructed_as_such(self, signed):
+        design = DecoderDesign((8, 16, 32), (2, 1, 2), 1, signed=signed)
+        generator = torch.Generator().manual_seed(0)
+        network = build_network(nn.Identity(), None, design, "own", generator).eval()
+        maps = network.decoder(torch.rand(1, 64, 1, 1, generator=generator))
+        assert [bool((layer < 0).any()) for layer in maps] == [signed] * 3
+
+    def test_of_a_resnet_none_is(self):
+        frozen = load_backbone("skad_nano", "pretrained", (1, 2, 3), CPU)
+        assert not decoder_design(frozen.body, frozen.channels).signed
 
 
 def test_maps_of_equal_features_are_zero():

@@ -10,7 +10,7 @@ from torch import nn
 
 from skad._features.backbones import _create
 from skad._features.feature_net import FeatureNet
-from skad._learning import ReContrastSettings, ReContrastTraining, build_network, mirrored_design
+from skad._learning import ReContrastSettings, ReContrastTraining, build_network, decoder_design
 
 
 def layers(network, *kinds):
@@ -27,7 +27,7 @@ def networks():
     for norm in layers(body, nn.BatchNorm2d):
         nn.init.ones_(norm.weight)  # the last of a block is 0 at first, and stops gradients
     frozen = FeatureNet(body, channels=(64, 128, 256)).double()
-    design = mirrored_design(frozen.body, frozen.channels)
+    design = decoder_design(frozen.body, frozen.channels)
     generator = torch.Generator().manual_seed(0)
     trained = frozen.trainable_copy().double()
     network = build_network(frozen, trained, design, "cross", generator).double()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from recordings import NoQuestions, addresses
 
 from skad._features import load_backbone
-from skad._learning import ReContrastSettings, ReContrastTraining, build_network, mirrored_design
+from skad._learning import ReContrastSettings, ReContrastTraining, build_network, decoder_design
 from skad._learning import recontrast_training as module
 from skad._learning.recontrast_training import feature_diversity
 from skad._learning.stable_norm import make_stable
@@ -19,7 +19,7 @@ def make_network(pairs="cross", encoder=True, dtype=torch.float64):
     frozen = load_backbone("skad_nano", "pretrained", (1, 2, 3), torch.device("cpu"))
     frozen = copy.deepcopy(frozen).to(dtype)
     trained = frozen.trainable_copy().to(dtype) if encoder else None
-    design = mirrored_design(frozen.body, frozen.channels)
+    design = decoder_design(frozen.body, frozen.channels)
     network = build_network(frozen, trained, design, pairs, torch.Generator().manual_seed(0))
     return network.to(dtype)
 

@@ -78,5 +78,51 @@ def test_modes(mode, training):
         make_stable(encoder)
     set_norm_mode(encoder.eval(), mode)
     assert encoder[1].training is training
-    assert encoder[2].training
+    assert not encoder[2].training  # it would draw from the global generator
     assert encoder[1].weight.requires_grad
+
+
+class NormAndActivation(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d."""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.drop, self.act = nn.Identity(), nn.SiLU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+def test_an_activation_of_the_norm_stays(x):
+    encoder = nn.Sequential(NormAndActivation(3))
+    make_stable(encoder)
+    plain = NormAndActivation(3)
+    torch.testing.assert_close(encoder(x), plain(x))
+    assert torch.equal(
+        encoder.eval()(x),
+        encoder[0].act(
+            nn.functional.batch_norm(
+                x,
+                encoder[0].running_mean,
+                encoder[0].running_var,
+                encoder[0].weight,
+                encoder[0].bias,
+            )
+        ),
+    )
+
+
+class Doubling(nn.BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [Doubling(3), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3, track_running_stats=False)],
+)
+def test_what_would_be_lost_is_named(norm):
+    encoder = nn.Sequential(nn.BatchNorm2d(3), norm)
+    with pytest.raises(ValueError, match=rf"layer '1' .* a {type(norm).__name__}: use bn=\"eval\""):
+        make_stable(encoder)
+    assert type(encoder[0]) is nn.BatchNorm2d  # nothing has been converted
