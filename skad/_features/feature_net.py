@@ -165,7 +165,7 @@ class FeatureNet(nn.Module):
         if self.configuration is not None or not getattr(model, "num_prefix_tokens", 0):
             return self(pixels), None
         normalised = _normalised(pixels, self.mean, self.std).permute(0, 3, 1, 2)
-        found = model.forward_intermediates(  # type: ignore[union-attr, operator]
+        found = model.forward_intermediates(  # type: ignore[union-attr]
             normalised,
             indices=list(self.body.out_indices),  # type: ignore[arg-type]
             return_prefix_tokens=True,
