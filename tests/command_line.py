@@ -20,7 +20,7 @@ def stored() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="skad-tests-"))
     pictures = {
         "parts/good": good_images(14),
-        "parts/new": [*good_images(2, seed=3), *defective_images(2)],
+        "parts/new": [*good_images(2, seed=10), *defective_images(2)],
     }
     for name, images in pictures.items():
         (folder / name).mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from skad._common.forks import LOADING
 from skad._common.version import __version__
@@ -40,6 +41,7 @@ def run(args: Namespace) -> int:
         raise CommandError(f"skad {__version__} cannot export detectors: install a later version.")
     check_new_file(args.out, ONNX)
     images = {} if args.images is None else {"X": find_images(args.images)}
-    skad.export_onnx(load_model(args.model, SKAD), args.out, **images)
+    export: Any = skad.export_onnx
+    export(load_model(args.model, SKAD), args.out, **images)
     print(f"written: {args.out} ({os.path.getsize(args.out) / 1e6:.1f} MB)")
     return 0

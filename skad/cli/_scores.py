@@ -106,8 +106,8 @@ def _p_values(model: Any, paths: Sequence[str], scores: np.ndarray) -> Sequence[
     if model.calibration_scores_ is None:
         return [None] * len(paths)
     if hasattr(model, "_p_values_of"):
-        return model._p_values_of(scores)  # type: ignore[no-any-return]
-    return model.anomaly_p_value(list(paths))  # type: ignore[no-any-return]
+        return model._p_values_of(scores)
+    return model.anomaly_p_value(list(paths))
 
 
 def _finding(model: Any, path: str, score: float, p_value: float | None, **of_map: Any) -> Finding:

@@ -197,17 +197,22 @@ class Watcher:
                 self._note(one, stamp)
 
     def _note(self, found: Finding | Failure, stamp: Stamp) -> None:
-        if isinstance(found, Failure) and (found.path, stamp) not in self._named:
-            self._named.add((found.path, stamp))
-            say(f"not scored: {explain(found)}")
         self.count.add(found)
-        if isinstance(found, Failure) and not _is_fault_of_image(found.error):
+        if isinstance(found, Failure) and not self._tell(found, stamp):
             return
         with whole():
             if self.pictures is not None:
                 names = {found.path: f"{os.path.basename(found.path)}.png"}
                 Pictures(self.pictures, names, self.model).write(found)
             self.log.write(found, stamp)
+
+    def _tell(self, failure: Failure, stamp: Stamp) -> bool:
+        """Name, once, an image that was not scored; return whether it never will be."""
+        lasting = _is_fault_of_image(failure.error)
+        if (failure.path, stamp) not in self._named:
+            self._named.add((failure.path, stamp))
+            say(f"not scored: {explain(failure)}")
+        return lasting
 
 
 def _is_fault_of_image(error: Exception) -> bool:

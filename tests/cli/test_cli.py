@@ -1,6 +1,5 @@
 """The command line as a whole: help, errors in one line, exit codes, start-up."""
 
-import json
 import os
 import subprocess
 import sys
@@ -93,7 +92,10 @@ def test_wrong_usage_is_one_line_and_code_2(arguments, message, capsys):
     ("arguments", "message"),
     [
         (("predict", "other.skad", "parts/new"), "'other.skad': there is no such file."),
-        (("predict", "line3.skad", "parts"), "no images in 'parts', but in its subfolders (good, new)"),
+        (
+            ("predict", "line3.skad", "parts"),
+            "no images in 'parts', but in its subfolders (good, new)",
+        ),
         (("predict", "line3.skad", "parts/*.bmp"), "no file matches"),
         (("predict", "line3.skad", "parts/new", "--csv", "no/v.csv"), "'no' does not exist"),
         (("predict", "line3.skad", "parts/new", "--csv", "parts"), "'parts' is a folder"),
@@ -165,18 +167,6 @@ def test_a_signal_waits_until_what_is_written_is_whole():
         done.append(3)
     assert done == [1, 2]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_as_a_module(workshop):
-    result = subprocess.run(
-        [sys.executable, "-m", "skad", "predict", "line3.skad", "parts/new", "--jsonl", "r.jsonl"],
-        capture_output=True, text=True, timeout=300, check=False, cwd=workshop,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert result.returncode == 3, result.stderr
-    assert result.stderr == "skad: 4 images: 2 good, 2 defective\n"
-    lines = (workshop / "r.jsonl").read_text().splitlines()
-    assert [json.loads(line)["verdict"] for line in lines] == ["good"] * 2 + ["defective"] * 2
 
 
 def test_as_an_installed_script():

@@ -41,7 +41,8 @@ def test_two_fits_are_the_same(capsys):
 def test_another_detector_with_its_parameters(capsys):
     small = ["embedding_dim=16", "projection_dim=8", "epochs=1", "layers=(1,2)"]
     result = run(
-        capsys, "fit", "parts/good", "-o", "new.skad", "--detector", "reconpatch", *SMALL, "--set", *small
+        capsys, "fit", "parts/good", "-o", "new.skad", "--detector", "reconpatch", *SMALL,
+        "--set", *small,
     )  # fmt: skip
     assert result.code == 0
     detector = skad.load("new.skad")
@@ -53,7 +54,9 @@ def test_the_backbone_goes_with_it(capsys):
     run(capsys, "fit", "parts/good", "-o", "new.skad", "--include-backbone", *SMALL)
     assert skad.load("new.skad").weights.endswith("new.skad")
     # And stays in whatever is made of the file.
-    assert run(capsys, "calibrate", "new.skad", "--false-alarm-rate", "0.3", "-o", "b.skad").code == 0
+    assert (
+        run(capsys, "calibrate", "new.skad", "--false-alarm-rate", "0.3", "-o", "b.skad").code == 0
+    )
     assert skad.load("b.skad").weights.endswith("b.skad")
 
 
@@ -61,7 +64,7 @@ def test_the_backbone_goes_with_it(capsys):
     ("more", "message"),
     [
         (["--set", "imagesize=32"], "has no parameter 'imagesize': did you mean image_size"),
-        (["--set", "qqq=32"], "has no parameter 'qqq': it has backbone"),
+        (["--set", "qqq=32"], "has no parameter 'qqq': it has aggregation, b, backbone"),
         (["--set", "image_size"], "write NAME=VALUE"),
         (["--set", "layers=1,2"], 'written in brackets, as in layers="(1, 2)"'),
         (["--set", "n_neighbors=many"], "The 'n_neighbors' parameter"),

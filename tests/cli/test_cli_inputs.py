@@ -63,7 +63,7 @@ def test_a_table_without_paths(table, message, folder):
 def test_what_is_read_is_not_written_over(folder):
     (folder / "link.png").symlink_to(folder / "a/2.png")
     refuse_overwriting([None, "new.csv"], ["a/2.png"])
-    with pytest.raises(UsageError, match="'link.png' is read by this command"):
+    with pytest.raises(UsageError, match=r"'link\.png' is read by this command"):
         refuse_overwriting(["link.png"], ["a/2.png"])
 
 
