@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from skad._common.files import replacing
 from skad._common.forks import LOADING
 from skad.cli._messages import one_line
 from skad.cli._scores import Failure, Finding
@@ -147,8 +146,10 @@ class Pictures:
         picture = self._draw(pixels, found.heatmap, contours, self._scale)
         path = self._folder / self._names[found.path]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished:
-            picture.save(unfinished, format="PNG", compress_level=1)
+        # Whole or not at all; to wait for the disk, as for a detector, would take longer than to draw.
+        unfinished = path.with_name(f".{path.name}.part")
+        picture.save(unfinished, format="PNG", compress_level=1)
+        os.replace(unfinished, path)
 
     def close(self) -> None:
         """Do nothing: every picture is on the disk."""

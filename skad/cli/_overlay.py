@@ -71,10 +71,9 @@ def draw_overlay(
     step = -(-max(heatmap.shape) // _LARGEST)
     pixels = image if image.dtype == np.uint8 else np.round(255 * image).astype(np.uint8)
     below = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(step), np.float32)
-    shares = scale.shares(_highest(heatmap, step)).astype(np.float32)
-    strength = _STRONGEST * np.sqrt(shares)[..., None]
-    blended = (1 - strength) * below + strength * _coloured(shares)
-    picture = Image.fromarray(np.round(blended).astype(np.uint8))
+    index = np.round(255 * scale.shares(_highest(heatmap, step))).astype(np.uint8)
+    colour, strength = (table[index] for table in _table())
+    picture = Image.fromarray(np.round(below - strength * below + colour).astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     for contour in contours:
         # Corners lie between pixels: a line of Pillow's is drawn through their centres.
@@ -83,14 +82,17 @@ def draw_overlay(
     return picture
 
 
-def _coloured(shares: np.ndarray) -> np.ndarray:
+def _table() -> tuple[np.ndarray, np.ndarray]:
+    """Colour times strength, and strength, of 256 shares between 0 and 1."""
+    shares = np.linspace(0, 1, 256)
     places = np.linspace(0, 1, len(_COLOURS))
-    channels = [np.interp(shares, places, _COLOURS[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=2).astype(np.float32)
+    colours = np.stack([np.interp(shares, places, of_one) for of_one in _COLOURS.T], axis=1)
+    strength = _STRONGEST * np.sqrt(shares)[:, None]
+    return (strength * colours).astype(np.float32), strength.astype(np.float32)
 
 
 def _highest(heatmap: np.ndarray, step: int) -> np.ndarray:
     """Fold blocks into their highest value: a single anomalous pixel is seen in a reduced picture."""
-    for axis in (0, 1):
+    for axis in (0, 1) if step > 1 else ():
         heatmap = np.fmax.reduceat(heatmap, np.arange(0, heatmap.shape[axis], step), axis=axis)
     return heatmap
