@@ -114,8 +114,14 @@ def _cell(row: list[str], place: int, where: str) -> str:
 
 
 def refuse_overwriting(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
-    """Raise a UsageError if what is to be written would take the place of what is read."""
-    read = {os.path.realpath(path) for path in inputs}
+    """Raise a UsageError if what is to be written would take the place of what is read, or written."""
+    read, written = {os.path.realpath(path) for path in inputs}, set()
     for path in outputs:
-        if path is not None and os.path.realpath(path) in read:
+        if path is None:
+            continue
+        real = os.path.realpath(path)
+        if real in read:
             raise UsageError(f"{path!r} is read by this command: write to another file")
+        if real in written:
+            raise UsageError(f"{path!r} is to be written twice: name two files")
+        written.add(real)

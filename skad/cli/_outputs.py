@@ -138,7 +138,13 @@ class Pictures:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, found: Finding | Failure) -> None:
-        """Draw the picture of an image, which replaces an older one as a whole."""
+        """Draw the picture of an image, which replaces an older one as a whole.
+
+        Raises
+        ------
+        ValueError
+            If the image cannot be read any more.
+        """
         if isinstance(found, Failure) or found.heatmap is None:
             return
         pixels = self._open([found.path]).load(0)

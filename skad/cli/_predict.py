@@ -141,9 +141,19 @@ def write_all(found: Iterable[Finding | Failure], outputs: list[Output], total: 
             if isinstance(one, Failure):
                 bar.clear()
                 say(f"not scored: {explain(one)}")
-            with whole():
-                for output in outputs:
-                    output.write(one)
-            count.add(one)
+            count.add(_written(one, outputs))
             bar.advance()
     return count
+
+
+def _written(found: Finding | Failure, outputs: list[Output]) -> Finding | Failure:
+    """Write what was found in an image; a failure if the image cannot be drawn any more."""
+    try:
+        with whole():
+            for output in outputs:
+                output.write(found)
+    except ValueError as error:
+        failure = Failure(found.path, error)
+        say(f"no picture: {explain(failure)}")
+        return failure
+    return found

@@ -202,9 +202,15 @@ class Watcher:
             return
         with whole():
             if self.pictures is not None:
-                names = {found.path: f"{os.path.basename(found.path)}.png"}
-                Pictures(self.pictures, names, self.model).write(found)
+                self._draw(self.pictures, found)
             self.log.write(found, stamp)
+
+    def _draw(self, folder: str, found: Finding | Failure) -> None:
+        names = {found.path: f"{os.path.basename(found.path)}.png"}
+        try:
+            Pictures(folder, names, self.model).write(found)
+        except ValueError as error:  # it was taken away meanwhile: the verdict stands
+            say(f"no picture: {explain(Failure(found.path, error))}")
 
     def _tell(self, failure: Failure, stamp: Stamp) -> bool:
         """Name, once, an image that was not scored; return whether it never will be."""

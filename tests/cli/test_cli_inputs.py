@@ -65,6 +65,8 @@ def test_what_is_read_is_not_written_over(folder):
     refuse_overwriting([None, "new.csv"], ["a/2.png"])
     with pytest.raises(UsageError, match=r"'link\.png' is read by this command"):
         refuse_overwriting(["link.png"], ["a/2.png"])
+    with pytest.raises(UsageError, match=r"'\./new\.csv' is to be written twice"):
+        refuse_overwriting(["new.csv", None, "./new.csv"], ["a/2.png"])
 
 
 def test_no_two_pictures_have_one_name():

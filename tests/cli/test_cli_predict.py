@@ -209,6 +209,26 @@ def test_a_detector_without_calibration_scores_has_no_p_values(capsys):
     assert [row["p_value"] for row in rows()] == [""] * 4
 
 
+def test_an_image_that_goes_before_it_is_drawn(capsys, monkeypatch):
+    from skad.cli._outputs import Csv
+
+    write = Csv.write
+
+    def gone(self, found):
+        write(self, found)
+        if found.path == NEW[1]:
+            os.remove(found.path)
+
+    monkeypatch.setattr(Csv, "write", gone)
+    result = run(
+        capsys, "predict", "line3.skad", "parts/new", "--csv", "v.csv", "--heatmaps", "out"
+    )
+    assert result.code == 1
+    assert result.lines[0] == f"skad: no picture: {NEW[1]!r}: no such file."
+    assert len(rows()) == 4
+    assert sorted(os.listdir("out")) == ["00.png", "02.png", "03.png"]
+
+
 # ---- pictures -------------------------------------------------------------------------------------
 
 
