@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from skad._common.forks import LOADING
@@ -20,10 +20,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Name no arguments: `skad.benchmark` reads its own, and never this parser."""
 
 
-def run(arguments: Namespace | Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run the command line of :mod:`skad.benchmark`; errors end it with code 1."""
     with LOADING:
         from skad.benchmark.__main__ import main
 
-    main(arguments if not isinstance(arguments, Namespace) else [])
+    main(arguments)
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 from skad._common.text import readable, shortened
 
 _LONGEST = 600
-# What skad and the system raise with a message that a user can follow.
+# What libraries and the system raise with a message that a user can follow, as skad does.
 _OF_OTHERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 
 
@@ -41,7 +41,7 @@ def one_line(error: BaseException) -> str:
         Its message; with its class where that is no error of skad's, and a hint to ``--traceback``.
     """
     text = shortened(" ".join(_message(error).split()), _LONGEST)
-    if isinstance(error, (CommandError, *_OF_OTHERS)):
+    if isinstance(error, _OF_OTHERS) or type(error).__module__.startswith("skad."):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text} (--traceback shows where)"
 

@@ -64,12 +64,14 @@ def check_new_file(path: str, *suffixes: str) -> None:
     UsageError
         For another suffix.
     CommandError
-        If its folder does not exist, or `path` is a folder.
+        If its folder does not exist or must not be written to, or `path` is a folder.
     """
     if suffixes and suffix_of(path) not in suffixes:
         raise UsageError(f"the file {path!r} must end in {' or '.join(suffixes)}")
     folder = Path(path).parent
     if not folder.is_dir():
         raise CommandError(f"the folder {os.fspath(folder)!r} does not exist: create it first.")
+    if not os.access(folder, os.W_OK):
+        raise CommandError(f"the folder {os.fspath(folder)!r} must not be written to.")
     if Path(path).is_dir():
         raise CommandError(f"{path!r} is a folder: name a file in it.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from skad._common.forks import LOADING
+from skad._common.text import readable
 from skad.cli._messages import one_line
 from skad.cli._scores import Failure, Finding
 
@@ -59,7 +60,9 @@ class Csv:
         """Write the row of an image."""
         if isinstance(found, Finding):
             p_value = "" if found.p_value is None else repr(found.p_value)
-            self._to.write(_csv_line((found.path, repr(found.score), p_value, found.verdict)))
+            line = _csv_line((found.path, repr(found.score), p_value, found.verdict))
+            # A terminal shows characters alone; a file gets the name of an image byte by byte.
+            self._to.write(line if isinstance(self._to, Lines) else readable(line))
 
     def close(self) -> None:
         """Close the file."""
@@ -117,6 +120,10 @@ def json_line(found: Finding | Failure, **more: Any) -> str:
     return json.dumps(line, allow_nan=False) + "\n"
 
 
+class NoPictureError(Exception):
+    """An image that was scored cannot be read any more."""
+
+
 class Pictures:
     """A picture for each image that was scored, with its heat map over it.
 
@@ -142,12 +149,15 @@ class Pictures:
 
         Raises
         ------
-        ValueError
+        NoPictureError
             If the image cannot be read any more.
         """
         if isinstance(found, Failure) or found.heatmap is None:
             return
-        pixels = self._open([found.path]).load(0)
+        try:
+            pixels = self._open([found.path]).load(0)
+        except ValueError as error:
+            raise NoPictureError(str(error)) from error
         contours = [line for region in found.regions[0] for line in region.contour]
         picture = self._draw(pixels, found.heatmap, contours, self._scale)
         path = self._folder / self._names[found.path]

@@ -14,7 +14,7 @@ from skad.cli._bar import progress
 from skad.cli._inputs import add_images, find_images, refuse_overwriting
 from skad.cli._messages import say
 from skad.cli._models import add_model, check_new_file, load_model
-from skad.cli._outputs import Csv, Jsonl, Lines, Pictures, picture_names
+from skad.cli._outputs import Csv, Jsonl, Lines, NoPictureError, Pictures, picture_names
 from skad.cli._scores import Failure, Finding, explain, score_images
 from skad.cli._signals import whole
 
@@ -152,7 +152,7 @@ def _written(found: Finding | Failure, outputs: list[Output]) -> Finding | Failu
         with whole():
             for output in outputs:
                 output.write(found)
-    except ValueError as error:
+    except NoPictureError as error:
         failure = Failure(found.path, error)
         say(f"no picture: {explain(failure)}")
         return failure

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from skad._common.image_files import images
 from skad.cli._messages import CommandError, UsageError, say
 from skad.cli._models import add_model, check_new_file, load_model
-from skad.cli._outputs import Lines, Pictures, json_line
+from skad.cli._outputs import Lines, NoPictureError, Pictures, json_line
 from skad.cli._predict import Count
 from skad.cli._scores import Failure, Finding, explain, score_images
 from skad.cli._signals import whole
@@ -209,7 +209,7 @@ class Watcher:
         names = {found.path: f"{os.path.basename(found.path)}.png"}
         try:
             Pictures(folder, names, self.model).write(found)
-        except ValueError as error:  # it was taken away meanwhile: the verdict stands
+        except NoPictureError as error:  # it was taken away meanwhile: the verdict stands
             say(f"no picture: {explain(Failure(found.path, error))}")
 
     def _tell(self, failure: Failure, stamp: Stamp) -> bool:

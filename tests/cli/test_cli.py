@@ -112,6 +112,12 @@ def test_what_cannot_be_used_is_one_line_and_code_1(arguments, message, capsys, 
     assert message in result.err
 
 
+def test_a_folder_that_must_not_be_written_to_is_found_before_a_fit(capsys, monkeypatch):
+    monkeypatch.setattr("skad.cli._models.os.access", lambda path, mode: mode != os.W_OK)
+    result = run(capsys, "fit", "parts/good", "-o", "parts/a.skad")
+    assert (result.code, result.err) == (1, "skad: the folder 'parts' must not be written to.\n")
+
+
 def test_a_bug_is_one_line_with_its_class(capsys, monkeypatch):
     monkeypatch.setattr(_fit, "find_images", lambda _: {}["gone"])
     arguments = "fit", "parts/good", "-o", "a.skad"

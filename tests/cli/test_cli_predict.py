@@ -169,6 +169,9 @@ def test_names_that_are_no_text(capsys, workshop):
         (workshop / name).write_bytes((workshop / NEW[0]).read_bytes())
     except OSError:
         pytest.skip("this file system takes names in UTF-8 alone")
+    assert (
+        run(capsys, "predict", "line3.skad", name).out.splitlines()[1].startswith(r"caf\xe9.png,")
+    )
     for written in ("v.csv", "again.csv"):  # a table of verdicts is a list of images
         named = name if written == "v.csv" else "v.csv"
         assert run(capsys, "predict", "line3.skad", named, "--csv", written).code == 0
