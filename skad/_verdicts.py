@@ -418,9 +418,13 @@ class BaseDetector(CallbackSupportMixin, OutlierMixin, BaseEstimator):
                 "p-values need scores of good training images that were held out; this detector has "
                 "none (fitted on one image, or with validation_fraction=0)."
             )
-        scores = now.score_samples(X) + now._margin
-        lower = np.searchsorted(now.calibration_scores_, scores, side="right")
-        return (1 + lower) / (1 + len(now.calibration_scores_))
+        return now._p_values_of(now.score_samples(X))
+
+    def _p_values_of(self, scores: np.ndarray) -> np.ndarray:
+        """P-values of images that were scored, where there are calibration scores."""
+        known = np.asarray(self.calibration_scores_)
+        lower = np.searchsorted(known, scores + self._margin, side="right")
+        return (1 + lower) / (1 + len(known))
 
     @overload
     def predict_heatmap(self, X: Any) -> np.ndarray | list[np.ndarray]: ...

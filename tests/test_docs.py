@@ -26,6 +26,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)")
 PUBLIC = [
     "skad",
     "skad.benchmark",
+    "skad.cli",
     "skad.datasets",
     "skad.features",
     "skad.inspection",

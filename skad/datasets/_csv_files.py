@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from skad.datasets._files import check_none_missing, images
+from skad._common.image_files import images
+from skad.datasets._files import check_none_missing
 from skad.datasets._folders import find_categories, in_classes, read_classes, read_mvtec
 from skad.datasets._layout import GOOD, Layout, LocalCopy, Sample
 

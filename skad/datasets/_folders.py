@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from skad.datasets._files import images, subfolders
+from skad._common.image_files import images, subfolders
 from skad.datasets._layout import GOOD, Layout, LocalCopy, Sample
 from skad.datasets._unused import means_good, warn_of_unused
 
@@ -52,14 +52,57 @@ def _read_category(
         for folder, split in splits.items()
         for file in images(root / folder / good)
     ]
-    for folder in subfolders(root / "test"):
-        kind = GOOD if folder.name == good else folder.name
-        samples += _tested(folder, kind, _masks_by_name(root / "ground_truth" / folder.name))
+    samples += read_tested(root / "test", root / "ground_truth", good)
     for split, place in (("train", f"train/{good}"), ("test", "test")):
         if not any(sample.split == split for sample in samples):
             raise _no_images(copy, root, split, place, good)
     warn_of_unused(root, samples, good)
     return samples
+
+
+def read_tested(folder: Path, masks: Path | None, good: str = GOOD) -> list[Sample]:
+    """Read the test images of a category: a folder for each kind, and masks in folders of these names.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds a folder of images for each kind.
+    masks : Path or None
+        Holds a folder of masks for each kind of defect; None: there are none.
+    good : str, default="good"
+        Name of the folder of good images.
+
+    Returns
+    -------
+    list of Sample
+        By kind, then by name.
+
+    Raises
+    ------
+    ValueError
+        If a mask fits two images.
+    """
+    samples = []
+    for of_kind in subfolders(folder):
+        kind = GOOD if of_kind.name == good else of_kind.name
+        known = {} if masks is None else _masks_by_name(masks / of_kind.name)
+        samples += _tested(of_kind, kind, known)
+    return samples
+
+
+def read_unsorted(folder: Path, masks: Path) -> list[Sample]:
+    """Read images of a single folder with their masks, as :func:`read_tested` reads those of a kind.
+
+    Parameters
+    ----------
+    folder, masks : Path
+
+    Returns
+    -------
+    list of Sample
+        Of the kind "", since nobody says what they are.
+    """
+    return _tested(folder, "", _masks_by_name(masks))
 
 
 def _tested(folder: Path, kind: str, masks: Mapping[str, Path]) -> list[Sample]:

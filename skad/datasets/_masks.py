@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from skad._common.image_files import images
 from skad._common.numbers import marked
 from skad._images import check_image, describe, image_numbers, one_call, say_remarks
-from skad.datasets._files import images
 
 
 @one_call()

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
-from skad.datasets._files import check_none_missing, images, subfolders
+from skad._common.image_files import images, subfolders
+from skad.datasets._files import check_none_missing
 from skad.datasets._layout import GOOD, Layout, LocalCopy, Sample
 from skad.datasets._masks import read_mask
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from skad._common.image_files import SUFFIXES, subfolders, suffix_of
 from skad._common.warn import warn_user
-from skad.datasets._files import SUFFIXES, subfolders, suffix_of
 from skad.datasets._layout import GOOD, Sample
 
 _TRUTH = "ground_truth"

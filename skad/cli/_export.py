@@ -1,0 +1,47 @@
+"""``skad export``: a detector for machines without torch."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from skad._common.forks import LOADING
+from skad._common.version import __version__
+from skad.cli._inputs import HELP as IMAGES_HELP
+from skad.cli._inputs import find_images
+from skad.cli._messages import CommandError
+from skad.cli._models import ONNX, SKAD, add_model, check_new_file, load_model
+
+NAME = "export"
+HELP = "an ONNX file for machines without torch"
+DESCRIPTION = """\
+Write a fitted detector as an ONNX file, which needs no torch to score images. The file is run and
+compared with the detector before it is written.
+"""
+EXAMPLES = """\
+  skad export line3.skad line3.onnx --images parts/new
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what the command reads."""
+    add_model(parser, "a fitted detector, .skad")
+    parser.add_argument("out", metavar="FILE", help="the .onnx file to write")
+    parser.add_argument(
+        "--images", nargs="+", metavar="IMAGES", help=f"to compare the two on: {IMAGES_HELP}"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Export."""
+    with LOADING:
+        import skad
+    if not hasattr(skad, "export_onnx"):
+        raise CommandError(f"skad {__version__} cannot export detectors: install a later version.")
+    check_new_file(args.out, ONNX)
+    images = {} if args.images is None else {"X": find_images(args.images)}
+    export: Any = skad.export_onnx
+    export(load_model(args.model, SKAD), args.out, **images)
+    print(f"written: {args.out} ({os.path.getsize(args.out) / 1e6:.1f} MB)")
+    return 0
