@@ -33,7 +33,8 @@ from skad._images import (
     stacked,
 )
 from skad._learning import Training, summed
-from skad._scoring.heatmaps import Heatmap, without_padding
+from skad._scoring.heatmaps import Heatmap
+from skad._scoring.maps import without_padding
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._scoring.tiled import put_together
 from skad._sklearn_compat import Interval, StrOptions

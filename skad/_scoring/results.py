@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad._images import Frame, Geometry
-from skad._scoring.heatmaps import fill_padding, on_image, summarise, without_padding
 from skad._scoring.large_maps import LargeMap, summarise_map
+from skad._scoring.maps import fill_padding, on_image, summarise, without_padding
 
 
 class BatchScores(NamedTuple):
