@@ -59,6 +59,15 @@ class Heatmap(NamedTuple):
         """Tell which patches of a grid weigh on some pixels; see :func:`patches_under`."""
         return patches_under(pixels, shape, self.size_of(shape), self.sigma, self.align_corners)
 
+    def operators(self, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the matrices ``(H, h)`` and ``(W, w)`` of a whole map, float64."""
+        size = height_and_width(self.size_of(shape))
+        down, across = (
+            _operator(n, side, float(self.sigma), self.align_corners, 0, side)[1]
+            for n, side in zip(shape, size, strict=True)
+        )
+        return down, across
+
     def window(self, grid: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Render some rows and columns of the map of a grid without NaN."""
         values, size = torch.from_numpy(grid), height_and_width(self.size_of(grid.shape))

@@ -1,0 +1,72 @@
+"""What the header of an exported file says of a detector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from skad._common.pickles import versions
+from skad._runtime.content import Content, Rounding, Thresholds
+
+
+def describe(detector: Any, grid: tuple[int, int], rounding: Rounding) -> Content:
+    """Describe a detector.
+
+    Parameters
+    ----------
+    detector : detector
+        A prediction's snapshot of it: with its network.
+    grid : tuple of two ints
+        Of patches.
+    rounding : Rounding
+
+    Returns
+    -------
+    Content
+        Not verified.
+    """
+    given = detector.image_shape
+    return Content(
+        detector=type(detector).__name__,
+        backbone=_named(detector.backbone),
+        geometry=detector.geometry_,
+        grid=grid,
+        smallest_side=int(detector._smallest_side()),
+        image_shape=None if given is None else tuple(int(side) for side in given),
+        roi=detector._roi(),
+        contamination=_plain(detector.contamination),
+        image_score=_plain(detector.image_score),
+        has_one_threshold=bool(detector._has_one_threshold()),
+        thresholds=_thresholds(detector),
+        rounding=rounding,
+        versions=versions(),
+        verified={},
+    )
+
+
+def verified_on(content: Content, found: dict[str, Any]) -> Content:
+    """Note on what an export was verified."""
+    return replace(content, verified=found)
+
+
+def _thresholds(detector: Any) -> Thresholds:
+    scores = detector.calibration_scores_
+    return Thresholds(
+        offset=float(detector.offset_),
+        margin=float(detector._margin),
+        heatmap_threshold=float(detector.heatmap_threshold_),
+        calibration_scores=None if scores is None else np.asarray(scores).tolist(),
+        calibration_peaks=np.asarray(detector._calibration_peaks).tolist(),
+        target_false_alarm_rate=float(detector.target_false_alarm_rate),
+    )
+
+
+def _named(backbone: Any) -> str:
+    return type(backbone).__name__ if isinstance(backbone, nn.Module) else str(backbone)
+
+
+def _plain(value: Any) -> str | float:
+    return value if isinstance(value, str) else float(value)
