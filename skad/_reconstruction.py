@@ -368,9 +368,14 @@ class BaseReconstructionDetector(BaseImageDetector):
             self._scorer = now._scorer  # for the next prediction
         return now
 
-    def _make_scorer(self, device: torch.device) -> MakeMaps:
+    def _trained_network(self) -> torch.nn.Module:
+        """Build the network with the parameters that were learned, on the CPU."""
         network = self._build(None)
         _restore(network, self.network_)
+        return network
+
+    def _make_scorer(self, device: torch.device) -> MakeMaps:
+        network = self._trained_network()
         pin_convolutions(network)
         network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

@@ -9,39 +9,38 @@ import numpy as np
 from torch import nn
 
 from skad._common.pickles import versions
-from skad._runtime.content import Content, Rounding, Thresholds
+from skad._export.detectors import first_member, grid_of, members_of, rounding_of
+from skad._runtime.content import Content, Thresholds
 
 
-def describe(detector: Any, grid: tuple[int, int], rounding: Rounding) -> Content:
+def describe(detector: Any) -> Content:
     """Describe a detector.
 
     Parameters
     ----------
     detector : detector
-        A prediction's snapshot of it: with its network.
-    grid : tuple of two ints
-        Of patches.
-    rounding : Rounding
+        From `on_cpu`.
 
     Returns
     -------
     Content
         Not verified.
     """
-    given = detector.image_shape
+    member = first_member(detector)
+    given = member.image_shape
     return Content(
         detector=type(detector).__name__,
-        backbone=_named(detector.backbone),
-        geometry=detector.geometry_,
-        grid=grid,
-        smallest_side=int(detector._smallest_side()),
+        backbone=" + ".join(_named(one.backbone) for one in members_of(detector)),
+        geometry=member.geometry_,
+        grid=grid_of(member),
+        smallest_side=max(int(one._smallest_side()) for one in members_of(detector)),
         image_shape=None if given is None else tuple(int(side) for side in given),
-        roi=detector._roi(),
+        roi=member._roi(),
         contamination=_plain(detector.contamination),
         image_score=_plain(detector.image_score),
         has_one_threshold=bool(detector._has_one_threshold()),
         thresholds=_thresholds(detector),
-        rounding=rounding,
+        rounding=rounding_of(detector),
         versions=versions(),
         verified={},
     )

@@ -12,13 +12,10 @@ from skad._common.files import replacing
 from skad._common.forks import LOADING
 from skad._common.warn import warn_user
 from skad._export.description import describe, verified_on
+from skad._export.detectors import first_member, network_of, on_cpu
 from skad._export.graph import to_onnx
-from skad._export.patchcore import bank_grids, bank_rounding
 from skad._export.refusals import refuse
-from skad._export.rendering import ContentSeen, Everything, RegionSeen, Rendering
-from skad._export.scoring import Judged, Scoring
 from skad._export.verification import compare, probe
-from skad._images import Frame
 from skad._runtime.content import Content
 from skad._runtime.detector import ExportedDetector
 from skad._runtime.file import CONTENT_KEY, SUFFIX, with_checksum
@@ -43,8 +40,8 @@ def export_onnx(
 
     Parameters
     ----------
-    detector : PatchCoreDetector or ReConPatchDetector
-        Fitted.
+    detector : detector
+        Fitted; of an ensemble, the members see one canvas.
     path : path-like
         Ends in ``.onnx``. An older file of that name is replaced when the new one is complete.
     X : images, default=None
@@ -102,10 +99,11 @@ def export_onnx(
     refuse(detector)
     _import_libraries()
     fitted = on_cpu(detector)
-    takes_content = fitted.geometry_.mode == "pad" and fitted._roi() is None
-    model = to_onnx(network_of(fitted), fitted.geometry_.canvas, takes_content)
-    content = describe(fitted, fitted._grid(), bank_rounding(fitted))
-    images = _probe_of(fitted) if X is None else X
+    member = first_member(fitted)
+    takes_content = member.geometry_.mode == "pad" and member._roi() is None
+    model = to_onnx(network_of(fitted), member.geometry_.canvas, takes_content)
+    content = describe(fitted)
+    images = _probe_of(member) if X is None else X
     with replacing(path) as unfinished:
         unfinished.write_bytes(_with_header(model, content))
         found = compare(fitted, ExportedDetector(unfinished), images, tolerance)
@@ -122,30 +120,6 @@ def export_onnx(
             f"{os.fspath(path)!r} was not verified on images, but on patterns alone: pass some of the "
             "line's, export_onnx(det, path, X=images)."
         )
-
-
-def on_cpu(detector: BaseDetector) -> Any:
-    """Take a detector's state as it is now, on the CPU, with its network and no store."""
-    copied = detector._snapshot()
-    copied.__dict__.pop("_is_snapshot")
-    copied.set_params(device="cpu", memory=None, verbose=0)
-    return copied._as_fitted()
-
-
-def network_of(detector: Any) -> Judged:
-    """Make one network of a detector: from pixels to verdicts."""
-    geometry, grid, roi = detector.geometry_, detector._grid(), detector._roi()
-    seen: Any = Everything()
-    if roi is not None:
-        mask = roi.of_shape()
-        (footprint,) = geometry.footprints([Frame(mask.inside.shape, mask)], grid)
-        seen = RegionSeen(footprint, geometry.canvas)
-    elif geometry.mode == "pad":
-        seen = ContentSeen(grid, geometry.canvas)
-    rendering = Rendering(detector._heatmap(), grid)
-    scoring = Scoring(bank_grids(detector), seen, rendering, detector.image_score)
-    scores = detector.calibration_scores_
-    return Judged(scoring, float(detector.offset_), float(detector._margin), scores)
 
 
 def _probe_of(detector: Any) -> list:

@@ -114,7 +114,7 @@ class FeatureNet(nn.Module):
             If layers differ in their grid or width, which those of a plain transformer do not.
         """
         maps, prefixes = self._with_prefixes(pixels)
-        if len({layer.shape for layer in maps}) > 1:
+        if len({layer.shape[1:] for layer in maps}) > 1:
             raise NoFeatureMapsError(
                 "the backbone must return layers of one grid and width, as a plain vision transformer "
                 f"does; it returned {shortened(str([tuple(layer.shape[1:]) for layer in maps]))}."

@@ -151,13 +151,22 @@ class ExportedDetector(Judge):
         """Run the graph on image after image: none depends on how many are run together."""
         images = self._open(X)
         for i, batch in enumerate(self._batches(images)):
-            found = self._session.run(outputs, self._inputs(batch))
+            found = self._computed(outputs, batch, images.describe(i))
             if not np.isfinite(found[0]).all():
                 raise ValueError(
                     f"{images.describe(i)}: its score is not finite. Leave it out, or export the "
                     "detector again."
                 )
             yield batch, i, found
+
+    def _computed(self, outputs: list[str], batch: ImageBatch, name: str) -> list[np.ndarray]:
+        try:
+            return self._session.run(outputs, self._inputs(batch))
+        except Exception as error:  # its errors have no common class of their own
+            raise RuntimeError(
+                f"{name}: ONNX Runtime cannot run the graph on it: "
+                f"{shortened(' '.join(str(error).split()))}"
+            ) from error
 
     def _open(self, X: Any) -> ImageSource:
         """Take what the user holds, and check all images before any work starts."""

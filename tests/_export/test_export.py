@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_detector, make_reconpatch
+from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 from exported_files import (
     need_libraries,
     of_several_sizes,
@@ -14,10 +14,23 @@ from exported_files import (
 from sklearn.exceptions import NotFittedError
 
 import skad
+from skad import ScoreFusionDetector
 from skad._export import export
 from skad._export.banks import BankDistances
-from skad._export.export import export_onnx, on_cpu
+from skad._export.detectors import first_member, network_of, on_cpu
+from skad._export.export import export_onnx
 from skad._images import Frame
+
+
+def fused(others=(), level="map", image_score="map", **params):
+    members = [make_detector(**params), make_detector(**{**params, **dict(others)})]
+    return ScoreFusionDetector(
+        [("a", members[0]), ("b", members[1])],
+        level=level,
+        image_score=image_score,
+        target_false_alarm_rate=0.2,
+    )
+
 
 VARIANTS = {
     "plain": (make_detector, {}),
@@ -38,6 +51,18 @@ VARIANTS = {
     ),
     "not whitened": (make_detector, {"whitening": 0.0, "smoothing": 0.0}),
     "transformer": (make_detector, {"backbone": "test_vit", "weights": None, "image_size": 64}),
+    "recontrast": (make_recontrast, {}),
+    "recontrast, pad": (make_recontrast, {"geometry": "pad", "pairs": "own"}),
+    "recontrast, roi": (make_recontrast, {"roi": region_mask(), "image_score": 0.05}),
+    "dinomaly": (make_dinomaly, {}),
+    "fusion": (fused, {"others": {"n_neighbors": 2, "smoothing": 2.0}}),
+    "fusion, image": (fused, {"others": {"n_neighbors": 2}, "level": "image"}),
+    "fusion, patch": (
+        fused,
+        {"geometry": "pad", "others": {"n_neighbors": 2}, "image_score": "patch"},
+    ),
+    "fusion, roi": (fused, {"roi": region_mask(), "others": {"layers": (1,)}}),
+    "fusion, grids": (fused, {"others": {"layers": (1, 2)}, "layers": (2,)}),
     "reconpatch": (make_reconpatch, {}),
     "reconpatch, b": (make_reconpatch, {"b": 3, "n_neighbors": 2}),
 }
@@ -45,12 +70,13 @@ VARIANTS = {
 
 def images_for(det):
     every = of_several_sizes()
-    return every[:10] if det.roi is not None else every
+    return every[:10] if first_member(det)._roi() is not None else every
 
 
 def as_tensors(det, images):
     """Canvases of images, and where the images lie on them."""
     images = [np.repeat(i[:, :, None], 3, axis=2) if i.ndim == 2 else i for i in images]
+    det = first_member(det)
     if det.roi is not None:
         images = [det.roi_.of(image, "").blank(image) for image in images]
     canvases = np.stack([det.geometry_.apply(image) for image in images])
@@ -66,7 +92,7 @@ def test_the_network_that_is_exported_scores_as_the_detector(variant):
     fitted = on_cpu(det)
     pixels, content = as_tensors(fitted, images)
     with torch.inference_mode():
-        score, verdict, maps, p_value = export.network_of(fitted)(pixels, content)
+        score, verdict, maps, p_value = network_of(fitted)(pixels, content)
     np.testing.assert_allclose(score, det.score_samples(images), rtol=2e-5)
     np.testing.assert_array_equal(verdict, det.predict(images))
     np.testing.assert_allclose(p_value, det.anomaly_p_value(images), rtol=1e-6)
@@ -82,7 +108,7 @@ def test_a_large_bank_is_searched_block_by_block(monkeypatch):
     monkeypatch.setattr("skad._export.banks._BLOCK", 20)
     assert len(det.bank_) > 60
     with torch.inference_mode():
-        score, *_ = export.network_of(on_cpu(det))(pixels)
+        score, *_ = network_of(on_cpu(det))(pixels)
     np.testing.assert_allclose(score, det.score_samples(varied_defects()), rtol=1e-5)
 
 
@@ -197,6 +223,35 @@ def test_what_cannot_be_exported_is_named_before_any_work(params, named, tmp_pat
     monkeypatch.setattr(export, "_import_libraries", lambda: pytest.fail("work has started"))
     with pytest.raises(ValueError, match=named):
         export_onnx(det, tmp_path / "line3.onnx")
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"others": {"image_size": 48}}, "see different canvases"),
+        ({"others": {"layers": (1,)}, "layers": (2,), "geometry": "pad"}, "not 'pad'"),
+        (
+            {"others": {"layers": (1,)}, "layers": (2,), "image_score": "patch"},
+            "one grid of patches",
+        ),
+    ],
+)
+def test_ensembles_that_cannot_be_exported_are_named(params, named, tmp_path):
+    det = fused(**params).fit(varied_images())
+    with pytest.raises(ValueError, match=f"ScoreFusionDetector: .*{named}"):
+        export_onnx(det, tmp_path / "line3.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["recontrast", "dinomaly", "fusion"])
+def test_other_detectors_as_files(variant, tmp_path):
+    need_libraries()
+    make, params = VARIANTS[variant]
+    det, images = make(**params).fit(varied_images()), of_several_sizes()
+    export_onnx(det, tmp_path / "line3.onnx", images)
+    np.testing.assert_array_equal(
+        skad.load(tmp_path / "line3.onnx").predict(images), det.predict(images)
+    )
 
 
 def test_tables_are_not_exported(tmp_path):
