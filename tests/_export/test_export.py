@@ -102,11 +102,12 @@ def test_the_network_that_is_exported_scores_as_the_detector(variant):
         assert np.max(np.abs(found[seen] - wanted.canvas[seen]) / scale) < 2e-5
 
 
-def test_a_large_bank_is_searched_block_by_block(monkeypatch):
-    det = make_detector(n_neighbors=4, coreset_size=0.5).fit(varied_images())
+@pytest.mark.parametrize("n_neighbors", [1, 4])
+def test_a_large_bank_is_searched_block_by_block(n_neighbors, monkeypatch):
+    det = make_detector(n_neighbors=n_neighbors, coreset_size=1.0).fit(varied_images())
     pixels, _ = as_tensors(det, varied_defects())
-    monkeypatch.setattr("skad._export.banks._BLOCK", 20)
-    assert len(det.bank_) > 60
+    monkeypatch.setattr("skad._export.banks._BLOCK", 64)
+    assert len(det.bank_) > 64
     with torch.inference_mode():
         score, *_ = network_of(on_cpu(det))(pixels)
     np.testing.assert_allclose(score, det.score_samples(varied_defects()), rtol=1e-5)
