@@ -18,8 +18,8 @@ from skad._features.embedding import ConcatEmbedding
 from skad._features.extractor import feature_maps
 from skad._scoring.plain import Rule
 
-# Bank vectors of one product: all patches of an image have a number for each of them.
-_BLOCK = 8192
+# Bank vectors of one product: what all patches of an image make of them stays in cache.
+_BLOCK = 1024
 # Of which the lowest is found before that of all; blocks are made of whole groups.
 _GROUP = 64
 

@@ -10,7 +10,7 @@ from skad import PatchCoreDetector
 pytestmark = pytest.mark.real
 SETS = (
     *("aws_aliens", "casting", "kolektor_sdd", "magnetic_tile"),
-    *("mvtec_bottle", "mvtec_pill", "photos", "photos_more"),
+    *("mvtec_bottle", "mvtec_bottle_masks", "mvtec_pill"),
 )
 _LEARNED = 40
 
@@ -21,8 +21,6 @@ def test_every_image_of_a_set(name, shared, tmp_path):
     folder = shared / "data" / name
     good = sorted((folder / "train" / "good").glob("*"))
     images = [*good, *sorted((folder / "test").glob("*/*"))]
-    if not good:
-        pytest.skip(f"{name} has no training images in MVTec layout")
     det = PatchCoreDetector("skad_nano", image_size=224, random_state=0).fit(good[:_LEARNED])
     skad.export_onnx(det, tmp_path / "line3.onnx", images)
     line = skad.load(tmp_path / "line3.onnx")
