@@ -18,18 +18,22 @@ from skad._common.version import __version__
 if TYPE_CHECKING:
     from skad._common.pickles import SKOPS_TYPES
     from skad._dinomaly import DinomalyDetector
+    from skad._export.export import export_onnx
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
+    from skad._loading import load
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
+    from skad._runtime.detector import ExportedDetector
     from skad._scoring.regions import Region, Regions
     from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
-    from skad.persistence import load, save
+    from skad.persistence import save
 
 __all__ = [
     "SKOPS_TYPES",
     "DinomalyDetector",
+    "ExportedDetector",
     "FeatureError",
     "FeatureStore",
     "ImageFileWarning",
@@ -41,6 +45,7 @@ __all__ = [
     "ScoreFusionDetector",
     "TabularDataWarning",
     "__version__",
+    "export_onnx",
     "load",
     "save",
 ]
@@ -53,12 +58,14 @@ _HOMES = {
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
     "DinomalyDetector": "skad._dinomaly",
+    "ExportedDetector": "skad._runtime.detector",
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",
     "SKOPS_TYPES": "skad._common.pickles",
     "ScoreFusionDetector": "skad._fusion",
     "TabularDataWarning": "skad.exceptions",
-    "load": "skad.persistence",
+    "export_onnx": "skad._export.export",
+    "load": "skad._loading",
     "save": "skad.persistence",
 }
 

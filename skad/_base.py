@@ -26,8 +26,9 @@ from skad._images import (
     ImageSource,
     read_roi,
 )
-from skad._scoring.heatmaps import Heatmap, ImageScore, fill_padding, on_image, summarise
+from skad._scoring.heatmaps import Heatmap
 from skad._scoring.large_maps import LargeMap, RenderedMap, Window, held_if_small
+from skad._scoring.maps import ImageScore, fill_padding, on_image, summarise
 from skad._scoring.results import BatchScores, MappedImage, TrainingScores
 from skad._sklearn_compat import (
     Interval,

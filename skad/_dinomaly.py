@@ -319,9 +319,9 @@ class DinomalyDetector(BaseReconstructionDetector):
 
     def _layers_and_width(self) -> tuple[int, int]:
         """Tell how many layers the encoder returns, and how wide; it refuses what is no transformer."""
-        shapes = self._network.net.shapes(self.image_size_)
+        shapes = [shape[1:] for shape in self._network.net.shapes(self.image_size_)]
         check_tokens(shapes)
-        return len(shapes), shapes[0][1]
+        return len(shapes), shapes[0][0]
 
     def _input_size(self, images: ImageSource) -> Size:
         if not isinstance(self.backbone, str) and self.tiles is not None:

@@ -33,7 +33,8 @@ from skad._images import (
     stacked,
 )
 from skad._learning import Training, summed
-from skad._scoring.heatmaps import Heatmap, without_padding
+from skad._scoring.heatmaps import Heatmap
+from skad._scoring.maps import without_padding
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._scoring.tiled import put_together
 from skad._sklearn_compat import Interval, StrOptions
@@ -383,9 +384,14 @@ class BaseReconstructionDetector(BaseImageDetector):
             self._scorer = now._scorer  # for the next prediction
         return now
 
-    def _make_scorer(self, device: torch.device) -> MakeMaps:
+    def _trained_network(self) -> torch.nn.Module:
+        """Build the network with the parameters that were learned, on the CPU."""
         network = self._build(None)
         _restore(network, self.network_)
+        return network
+
+    def _make_scorer(self, device: torch.device) -> MakeMaps:
+        network = self._trained_network()
         pin_convolutions(network)
         network = network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 

@@ -11,6 +11,7 @@ import sklearn
 import skops.io
 from conftest import make_detector
 from dataset_trees import plant, plant_text
+from exported_files import need_libraries
 from PIL import Image
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -134,6 +135,8 @@ def masks_for(code: str, known: dict) -> list:
 @pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda p: p.name)
 def test_python_of_a_page_runs(page, workshop):
+    if page.name == "deploy.md":
+        need_libraries()
     known = things_at_hand()
     for code in blocks(page):
         if any(place in code for place in ELSEWHERE):

@@ -314,7 +314,7 @@ def test_tiles_outside_of_a_region_cost_nothing(good, monkeypatch):
 def all_are_large(monkeypatch):
     """Images and maps of these tests are read and rendered in pieces."""
     monkeypatch.setattr("skad._images.sources.LARGE", 64 * 64)
-    monkeypatch.setattr("skad._scoring.heatmaps.BLOCK", 48)
+    monkeypatch.setattr("skad._scoring.maps.BLOCK", 48)
     monkeypatch.setattr("skad._scoring.regions.BLOCK", 48)
     from skad._scoring import heatmaps
 

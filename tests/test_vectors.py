@@ -30,7 +30,8 @@ from skad._learning.similarity import (
     squared_distances,
 )
 from skad._learning.stable_norm import StableBatchNorm2d
-from skad._scoring.heatmaps import render, summarise
+from skad._scoring.heatmaps import render
+from skad._scoring.maps import summarise
 from skad._scoring.plain import mean_of_nearest, reweight
 from skad.metrics import aupro, aupro_per_image, discriminability, f1_optimal_threshold, pixel_auroc
 

@@ -118,7 +118,7 @@ def _built(spec: FeatureSpec, net: FeatureNet, device: torch.device) -> PatchExt
     black = torch.zeros((1, *height_and_width(size), 3), dtype=torch.uint8, device=device)
     with torch.inference_mode():
         with naming_the_size(size), autocast(device, spec.precision):
-            maps = _feature_maps(net, black, spec)
+            maps = feature_maps(net, black, spec)
         embedding = _make_embedding(spec, [layer.shape[1] for layer in maps], device)
         pooled = embedding.pool(maps)
         dim = embedding.join(pooled).shape[-1]
@@ -126,7 +126,7 @@ def _built(spec: FeatureSpec, net: FeatureNet, device: torch.device) -> PatchExt
     return PatchExtractor(spec, net, device, embedding, shapes, embedding.starts(pooled), dim)
 
 
-def _feature_maps(net: FeatureNet, batch: torch.Tensor, spec: FeatureSpec) -> list[torch.Tensor]:
+def feature_maps(net: FeatureNet, batch: torch.Tensor, spec: FeatureSpec) -> list[torch.Tensor]:
     """Feature maps (B, C_j, h_j, w_j) of a batch."""
     maps = [layer.float() for layer in net(batch)]
     return [F.normalize(layer, dim=1) for layer in maps] if spec.normalize else maps
@@ -230,7 +230,7 @@ class PatchExtractor:
     def _pooled(self, batch: torch.Tensor) -> tuple[torch.Tensor]:
         with torch.inference_mode():
             with autocast(self.device, self.spec.precision):
-                maps = _feature_maps(self.net, batch, self.spec)
+                maps = feature_maps(self.net, batch, self.spec)
             return (torch.cat([layer.flatten(1) for layer in self.embedding.pool(maps)], dim=1),)
 
     def join(self, pooled: torch.Tensor) -> torch.Tensor:

@@ -151,7 +151,7 @@ class FeatureNet(nn.Module):
             If layers differ in their grid or width, which those of a plain transformer do not.
         """
         maps, prefixes = self._with_prefixes(pixels)
-        check_tokens([tuple(layer.shape) for layer in maps])
+        check_tokens([tuple(layer.shape[1:]) for layer in maps])
         tokens = [layer.flatten(2).transpose(1, 2) for layer in maps]
         if prefixes is not None:
             tokens = [torch.cat(pair, dim=1) for pair in zip(prefixes, tokens, strict=True)]
@@ -246,11 +246,11 @@ class FeatureNet(nn.Module):
 
 
 def check_tokens(shapes: Sequence[tuple[int, ...]]) -> None:
-    """Refuse layers that differ in their grid or width, which those of a plain transformer do not."""
+    """Refuse layers (C, h, w) that differ in shape, which those of a plain transformer do not."""
     if len(set(shapes)) > 1:
         raise NoFeatureMapsError(
             "the backbone must return layers of one grid and width, as a plain vision transformer does; "
-            f"it returned {shortened(str([shape[1:] for shape in shapes]))}."
+            f"it returned {shortened(str(list(shapes)))}."
         )
 
 

@@ -293,7 +293,9 @@ class ReContrastNetwork(nn.Module):
         trained, frozen = self.encoder(pixels), self._frozen_maps(pixels)
         # Both halves in one pass: batch norms take the statistics of the mixture.
         both = [torch.cat(pair) for pair in zip(trained, frozen, strict=True)]
-        halves = [layer.chunk(2) for layer in self.decoder(self.bottleneck(both))]
+        # Not `chunk`: an exporter would fix the size of the batch.
+        n = [pixels.shape[0]] * 2
+        halves = [layer.split(n) for layer in self.decoder(self.bottleneck(both))]
         outputs = [head(y) for head, (y, _) in zip(self.heads_frozen, halves, strict=True)]
         outputs += [head(y) for head, (_, y) in zip(self.heads_trained, halves, strict=True)]
         return frozen + trained, outputs

@@ -23,8 +23,8 @@ from skad._features import Extractor, inside
 from skad._features.layers import patch_layers
 from skad._images import Footprint
 from skad._scoring import gpu
-from skad._scoring.heatmaps import on_grid
 from skad._scoring.lazy_scores import LazyScores, MapPeak, compute
+from skad._scoring.maps import on_grid
 from skad._scoring.plain import (
     Batch,
     Scorer,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skad._images import Pixels, height_and_width
-from skad._scoring.heatmaps import (
-    Block,
-    Heatmap,
-    ImageScore,
-    blocks_of,
-    counting,
-    is_large,
-    summarise_parts,
-)
+from skad._scoring.maps import Block, ImageScore, blocks_of, counting, is_large, summarise_parts
+
+if TYPE_CHECKING:
+    from skad._scoring.heatmaps import Heatmap
 
 Window = Callable[[slice, slice], np.ndarray]
 """Renders some rows and columns of a map."""

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 
 from skad._bank import LeaveOut
 from skad._images import Footprint
-from skad._scoring.heatmaps import (
-    Heatmap,
-    fill_padding,
-    on_grid,
-    on_image,
-    put_on_image,
-)
+from skad._scoring.heatmaps import Heatmap
+from skad._scoring.maps import fill_padding, on_grid, on_image, put_on_image
 
 # While the highest score is looked for, so many patches are computed at first (mostly two or three
 # matter), and in every further round so many times more.

@@ -17,7 +17,8 @@ from scipy.special import logsumexp
 from skad._bank import LeaveOut, MemoryBank
 from skad._features import Extractor, check_features, inside
 from skad._images import Footprint
-from skad._scoring.heatmaps import Heatmap, ImageScore, on_grid
+from skad._scoring.heatmaps import Heatmap
+from skad._scoring.maps import ImageScore, on_grid
 from skad._scoring.results import BatchScores
 
 

@@ -24,13 +24,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
-from scipy.ndimage import find_objects, label, maximum_filter
 
 from skad._common.files import write_text
 from skad._common.forks import LOADING
 from skad._scoring.contours import trace
-from skad._scoring.heatmaps import BLOCK, Block
 from skad._scoring.large_maps import LargeMap
+from skad._scoring.maps import BLOCK, Block
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,6 +298,8 @@ def _components(
     canvas: np.ndarray | LargeMap, threshold: float
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Yield rows, columns and values of each component above a threshold; -inf around it."""
+    with LOADING:  # the import takes longer than most predictions
+        from scipy.ndimage import find_objects, label
     windows = [(0, 0, canvas)] if isinstance(canvas, np.ndarray) else _windows(canvas, threshold)
     for top, left, window in windows:
         labels, _ = label(window > threshold, structure=_EIGHT_NEIGHBOURS)
@@ -316,6 +317,8 @@ def _windows(canvas: LargeMap, threshold: float) -> Iterator[tuple[int, int, np.
 
     Blocks that touch make one piece, so that no component lies in two.
     """
+    with LOADING:
+        from scipy.ndimage import find_objects, label
     above = np.zeros([-(-side // BLOCK) for side in canvas.shape], dtype=bool)
     for block in canvas.blocks():
         above[_place(block)] = (block.values > threshold).any()
@@ -354,6 +357,8 @@ def sharpen(values: np.ndarray, base: float, reach: int = _REACH) -> np.ndarray:
     ndarray of shape (h, w)
         -inf at all that is left out; never the highest value.
     """
+    with LOADING:
+        from scipy.ndimage import maximum_filter
     highest = maximum_filter(values, size=2 * reach + 1, mode="constant", cval=-np.inf)
     return np.where(values >= base / 2 + highest / 2, values, -np.inf)
 

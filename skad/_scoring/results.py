@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skad._images import Frame, Geometry
-from skad._scoring.heatmaps import fill_padding, on_image, summarise, without_padding
 from skad._scoring.large_maps import LargeMap, summarise_map
+from skad._scoring.maps import fill_padding, on_image, summarise, without_padding
 
 
 class BatchScores(NamedTuple):
@@ -79,6 +79,15 @@ class MappedImage(NamedTuple):
         pixels = geometry.pixels(*frame)
         peak = summarise(on_image(canvas, pixels), "map")
         return cls(without_padding(canvas, pixels), geometry, frame, score, peak)
+
+    def array(self) -> np.ndarray:
+        """Return the map on the canvas as one array, however large it is: (H, W) float64."""
+        if not isinstance(self.canvas, LargeMap):
+            return self.canvas
+        whole = np.empty(self.canvas.shape)
+        for block in self.canvas.blocks():
+            whole[block.rows, block.columns] = block.values
+        return whole
 
     def heatmap(self) -> np.ndarray:
         """Interpolate the map at the pixels of the image: (H, W) float32, NaN where it was not seen."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skad._scoring.heatmaps import on_grid
 from skad._scoring.lazy_scores import together
+from skad._scoring.maps import on_grid
 from skad._scoring.plain import Scorer, TrainingImage, TrainingScore
 
 

@@ -6,8 +6,8 @@ All scores here are normality: higher = more normal, as in scikit-learn.
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
+from skad._common.forks import LOADING
 from skad._common.warn import warn_user
 
 # A fitted threshold is finite whatever the rate and the scores are.
@@ -71,7 +71,9 @@ def fitted_threshold(scores: np.ndarray, rate: float) -> float:
     is_logarithmic = anomaly.min() > 0
     values = np.log(anomaly) if is_logarithmic else anomaly
     n = len(values)
-    reach = stats.t.isf(max(rate, _LEAST_RATE), n - 1) * np.sqrt(1 + 1 / n)
+    with LOADING:  # the quantile alone: scipy.stats takes a second to import
+        from scipy.special import stdtrit
+    reach = -stdtrit(n - 1, max(rate, _LEAST_RATE)) * np.sqrt(1 + 1 / n)
     highest = values.mean() + reach * values.std(ddof=1)
     if is_logarithmic:
         highest = np.exp(min(highest, _LARGEST_LOG))

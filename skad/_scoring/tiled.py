@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skad._features import TILES_AT_ONCE, Extractor, check_features, tile_footprint
 from skad._images import Footprint, Tiling
-from skad._scoring.heatmaps import on_grid
+from skad._scoring.maps import on_grid
 from skad._scoring.plain import Batch, Scorer
 from skad._scoring.results import BatchScores
 

@@ -79,6 +79,25 @@ def pin_convolutions(body: nn.Module) -> None:
             module.__class__ = _OneDnnConv2d
 
 
+def unpinned(body: nn.Module) -> nn.Module:
+    """Give the convolutions of a network back to torch, as before :func:`pin_convolutions`.
+
+    Parameters
+    ----------
+    body : torch.nn.Module
+        Changed in place.
+
+    Returns
+    -------
+    torch.nn.Module
+        `body`.
+    """
+    for module in body.modules():
+        if type(module) is _OneDnnConv2d:
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    return body
+
+
 def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a convolution, and nothing but its weights; a subclass may pad by itself."""
     return (

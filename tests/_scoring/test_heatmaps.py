@@ -5,14 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from skad._scoring.heatmaps import (
-    Heatmap,
-    fill_padding,
-    patches_under,
-    render,
-    summarise,
-    without_padding,
-)
+from skad._scoring.heatmaps import Heatmap, patches_under, render
+from skad._scoring.maps import fill_padding, summarise, without_padding
 
 
 def reference(grid, size, sigma, align_corners):

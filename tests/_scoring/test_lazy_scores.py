@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from skad._images import Footprint
-from skad._scoring.heatmaps import Heatmap, on_grid
+from skad._scoring.heatmaps import Heatmap
 from skad._scoring.lazy_scores import LazyScores, MapPeak, compute, together
+from skad._scoring.maps import on_grid
 
 
 class Counted:

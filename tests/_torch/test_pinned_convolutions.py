@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skad._torch.invariance import is_plain, pin_convolutions
+from skad._torch.invariance import is_plain, pin_convolutions, unpinned
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -80,3 +80,13 @@ def test_what_is_more_than_its_weights_stays(module):
     assert not is_plain(module)
     pin_convolutions(module)
     assert type(module) is kind
+
+
+def test_convolutions_are_given_back():
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU()))
+    pin_convolutions(body)
+    assert unpinned(body) is body
+    assert [type(module) for module in body.modules() if hasattr(module, "weight")] == [
+        nn.Conv2d,
+        nn.Conv2d,
+    ]

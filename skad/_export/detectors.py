@@ -1,0 +1,121 @@
+"""Every kind of detector as one network, and what its scores are rounded to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from skad._export.banks import BankDistances, BankGrids, PatchEmbedding
+from skad._export.reconstructions import ReconstructionGrids
+from skad._export.rendering import ContentSeen, Everything, RegionSeen, Rendering
+from skad._export.scoring import Fused, Judged, Scoring
+from skad._fusion import ScoreFusionDetector
+from skad._images import Footprint, Frame
+from skad._patchcore import PatchCoreDetector
+from skad._reconstruction import BaseReconstructionDetector
+from skad._runtime.content import Rounding
+
+
+def on_cpu(detector: Any) -> Any:
+    """Take a detector's state as it is now, on the CPU, with its network and no store."""
+    copied = detector._snapshot()
+    del copied.__dict__["_is_snapshot"]
+    if isinstance(copied, ScoreFusionDetector):
+        copied.estimators_ = [_moved(member) for member in copied.estimators_]
+        return copied._as_fitted()
+    return _moved(copied)._as_fitted()
+
+
+def _moved(detector: Any) -> Any:
+    copied = detector._snapshot()
+    del copied.__dict__["_is_snapshot"]
+    copied.__dict__.pop("_scorer", None)
+    copied.device, copied.verbose = "cpu", 0
+    if hasattr(copied, "memory"):
+        copied.memory = None
+    return copied
+
+
+def network_of(detector: Any) -> Judged:
+    """Make one network of a detector: from pixels on the canvas to verdicts.
+
+    Parameters
+    ----------
+    detector : detector
+        From `on_cpu`.
+
+    Returns
+    -------
+    Judged
+    """
+    scoring: nn.Module
+    if isinstance(detector, ScoreFusionDetector):
+        members = detector._members
+        scoring = Fused(
+            [_scoring(member.detector) for member in members],
+            [member.patch for member in members],
+            [member.image for member in members],
+            detector.level,
+            detector.image_score,
+        )
+    else:
+        scoring = _scoring(detector)
+    scores = detector.calibration_scores_
+    return Judged(scoring, float(detector.offset_), float(detector._margin), scores)
+
+
+def members_of(detector: Any) -> list[Any]:
+    """Return the detectors that an ensemble is made of; of others, themselves."""
+    is_ensemble = isinstance(detector, ScoreFusionDetector)
+    return list(detector.estimators_) if is_ensemble else [detector]
+
+
+def first_member(detector: Any) -> Any:
+    """Return the detector whose canvas is that of all; itself unless it is an ensemble."""
+    return members_of(detector)[0]
+
+
+def grid_of(detector: Any) -> tuple[int, int]:
+    """Rows and columns of what a detector scores: patches, or pixels of the canvas."""
+    if isinstance(detector, BaseReconstructionDetector):
+        return detector.geometry_.canvas
+    return detector._grid()
+
+
+def rounding_of(detector: Any) -> Rounding:
+    """Say how far a score may move where a processor rounds otherwise."""
+    if isinstance(detector, BaseReconstructionDetector):
+        return Rounding("fraction", detector._rounding_of(1.0))
+    is_distance = isinstance(detector, PatchCoreDetector) and detector.distance == "euclidean"
+    return Rounding("distance" if is_distance else "constant", detector._rounding_of(0.0))
+
+
+def _scoring(detector: Any) -> Scoring:
+    grid = grid_of(detector)
+    rendering = Rendering(detector._heatmap(), grid)
+    return Scoring(_grids(detector), _seen(detector, grid), rendering, detector.image_score)
+
+
+def _grids(detector: Any) -> nn.Module:
+    if isinstance(detector, BaseReconstructionDetector):
+        network = detector._trained_network().eval()
+        canvas = detector.geometry_.canvas
+        return ReconstructionGrids(network, detector._network.net, detector._distances, canvas)
+    f = getattr(detector, "components_", None)
+    embedding = PatchEmbedding(detector._network, detector._matrices(), f)
+    return BankGrids(embedding, BankDistances(detector.bank_, detector._scorer().rule))
+
+
+def _seen(detector: Any, grid: tuple[int, int]) -> nn.Module:
+    geometry, roi = detector.geometry_, detector._roi()
+    if roi is None:
+        return ContentSeen(grid, geometry.canvas) if geometry.mode == "pad" else Everything()
+    mask = roi.of_shape()
+    frame = Frame(mask.inside.shape, mask)
+    if isinstance(detector, BaseReconstructionDetector):
+        pixels = np.array(geometry.pixels(*frame))
+        return RegionSeen(Footprint(pixels, pixels), geometry.canvas)
+    (footprint,) = geometry.footprints([frame], grid)
+    return RegionSeen(footprint, geometry.canvas)

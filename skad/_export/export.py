@@ -1,0 +1,155 @@
+"""A fitted detector in one ONNX file, verified before it is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from skad._common.files import replacing
+from skad._common.forks import LOADING
+from skad._common.warn import warn_user
+from skad._export.description import describe, verified_on
+from skad._export.detectors import first_member, network_of, on_cpu
+from skad._export.graph import to_onnx
+from skad._export.refusals import refuse
+from skad._export.verification import compare, probe
+from skad._runtime.content import Content
+from skad._runtime.detector import ExportedDetector
+from skad._runtime.file import CONTENT_KEY, SUFFIX, with_checksum
+from skad._verdicts import BaseDetector
+
+
+def export_onnx(
+    detector: BaseDetector,
+    path: str | os.PathLike[str],
+    X: Any = None,
+    *,
+    tolerance: float = 1e-5,
+) -> None:
+    """Write a fitted detector to an ONNX file that needs neither torch nor scikit-learn.
+
+    The file holds the network, the memory bank, the map, and in its header all that verdicts need:
+    threshold, calibration scores, geometry, region of interest, versions. :func:`skad.load` reads it.
+
+    The file is run beside the detector before it is written. It is refused if a score or a value of a
+    map differs by more than `tolerance`, or if a verdict differs whose score is farther than that from
+    the threshold.
+
+    Parameters
+    ----------
+    detector : detector
+        Fitted; of an ensemble, the members see one canvas.
+    path : path-like
+        Ends in ``.onnx``. An older file of that name is replaced when the new one is complete.
+    X : images, default=None
+        Images by which the file is compared with the detector: some of the line's, good and defective.
+        None: patterns drawn always alike, and a warning.
+    tolerance : float, default=1e-5
+        The largest difference of scores, and of values of maps, as a fraction of the anomaly threshold
+        and a tenth of the value itself: what float32 does not resolve of large ones. The header of the
+        file says it.
+
+    Raises
+    ------
+    ValueError
+        For another suffix, a tolerance that is not positive, or a detector of which something cannot be
+        exported; the message names it.
+    RuntimeError
+        If the file scores otherwise than the detector; nothing was written.
+    ImportError
+        If onnx, onnxscript or onnxruntime are missing: ``pip install "skad[onnx]"``.
+    OSError
+        If the file cannot be written; what was there stays.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
+
+    Warns
+    -----
+    UserWarning
+        If there is no X: the file is not verified on images.
+
+    See Also
+    --------
+    skad.load : Reads the file.
+    skad.save : Writes a detector that can go on learning.
+
+    Notes
+    -----
+    Inputs of the graph: ``canvas`` (B, H, W, 3), uint8, images resized to the canvas; with
+    ``geometry="pad"`` also ``content`` (B, 4), int64, where on it each image lies: top, bottom, left,
+    right. Outputs: ``score`` (B,), higher = more normal; ``verdict`` (B,), +1 good, -1 defective;
+    ``map`` (B, H, W), higher = more anomalous; ``p_value`` (B,). Verdicts and p-values of the graph are
+    those of the export, whatever is calibrated later.
+
+    Examples
+    --------
+    >>> import skad
+    >>> skad.export_onnx(det, "line3.onnx", X=some_images)  # doctest: +SKIP
+    >>> skad.load("line3.onnx").predict(paths)  # doctest: +SKIP
+    """
+    path = _checked_path(path)
+    if not isinstance(detector, BaseDetector):
+        raise TypeError(f"{type(detector).__name__} is no detector of skad.")
+    check_is_fitted(detector, "_params_at_fit")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be in (0, 1); got {tolerance!r}.")
+    refuse(detector)
+    _import_libraries()
+    fitted = on_cpu(detector)
+    member = first_member(fitted)
+    takes_content = member.geometry_.mode == "pad" and member._roi() is None
+    model = to_onnx(network_of(fitted), member.geometry_.canvas, takes_content)
+    content = describe(fitted)
+    images = _probe_of(member) if X is None else X
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(_with_header(model, content))
+        found = compare(fitted, ExportedDetector(unfinished), images, tolerance)
+        noted = {
+            "on": "not verified on images" if X is None else "images",
+            "n_images": found.n_images,
+            "largest_difference_of_scores": found.score,
+            "largest_difference_of_maps": found.heatmap,
+            "tolerance": tolerance,
+        }
+        unfinished.write_bytes(_with_header(model, verified_on(content, noted)))
+    if X is None:
+        warn_user(
+            f"{os.fspath(path)!r} was not verified on images, but on patterns alone: pass some of the "
+            "line's, export_onnx(det, path, X=images)."
+        )
+
+
+def _probe_of(detector: Any) -> list:
+    """Draw images that the detector takes."""
+    roi = detector._roi()
+    if roi is not None:
+        return probe(roi.mask.shape, varied=False)
+    return probe(detector.geometry_.canvas, varied=detector.geometry_.mode != "squash")
+
+
+def _with_header(model: Any, content: Content) -> bytes:
+    del model.metadata_props[:]
+    model.metadata_props.add(key=CONTENT_KEY, value=content.to_json())
+    return with_checksum(model.SerializeToString())
+
+
+def _import_libraries() -> None:
+    try:
+        with LOADING:
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'export_onnx needs {error.name}: pip install "skad[onnx]", which brings onnx, onnxscript '
+            "and onnxruntime"
+        ) from error
+
+
+def _checked_path(path: str | os.PathLike[str]) -> Path:
+    if Path(path).suffix != SUFFIX:
+        raise ValueError(f"path={os.fspath(path)!r} must end in {SUFFIX!r}.")
+    return Path(path)

@@ -1,0 +1,97 @@
+"""What cannot be exported yet, and what to do instead; said before any work starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skad._fusion import ScoreFusionDetector
+from skad._patchcore import PatchCoreDetector
+from skad._reconstruction import BaseReconstructionDetector
+from skad._scoring.maps import is_large
+from skad._verdicts import BaseDetector
+
+
+class NotExportableError(ValueError):
+    """A detector has something that a file of ONNX cannot hold yet; the message names it."""
+
+
+def refuse(detector: BaseDetector) -> None:
+    """Refuse a fitted detector that cannot be exported.
+
+    Parameters
+    ----------
+    detector : detector
+        Fitted.
+
+    Raises
+    ------
+    NotExportableError
+    """
+    name = type(detector).__name__
+    problem = _problem(detector)
+    if problem is not None:
+        raise NotExportableError(f"{name}: {problem}")
+
+
+def _problem(detector: Any) -> str | None:
+    """Say what of a detector, or of a member, cannot be exported."""
+    if not isinstance(detector, ScoreFusionDetector):
+        return _problem_of_one(detector)
+    for name, member in zip(detector._names, detector.estimators_, strict=True):
+        problem = _problem_of_one(member)
+        if problem is not None:
+            return f"member {name!r}: {problem}"
+    return _problem_of_members(detector)
+
+
+def _problem_of_members(ensemble: ScoreFusionDetector) -> str | None:
+    """Say why an ensemble cannot be exported, each of whose members can."""
+    geometries = [member.geometry_ for member in ensemble.estimators_]
+    if any(geometry != geometries[0] for geometry in geometries):
+        return (
+            "its members see different canvases, which cannot be exported so far: give them one "
+            "image_size and geometry, or export them one by one."
+        )
+    if ensemble._share_grid:
+        return None
+    if geometries[0].mode != "squash":
+        return (
+            "its members have different grids of patches, which can be exported with "
+            f"geometry='squash' only so far, not {geometries[0].mode!r}."
+        )
+    if ensemble.level == "map" and ensemble.image_score == "patch":
+        return "image_score='patch' needs members with one grid of patches: use image_score='map'."
+    return None
+
+
+def _problem_of_one(detector: Any) -> str | None:
+    if not isinstance(detector, PatchCoreDetector | BaseReconstructionDetector):
+        return "only skad's own detectors can be exported; pickle others, or write their graph yourself."
+    index, roi = getattr(detector, "index", "auto"), detector._roi()
+    if detector._tiling() is not None:
+        return (
+            "tiles cannot be exported so far: fit with tiles=None, or use skad.save for this one."
+        )
+    if roi is not None and roi.mask is None:
+        return (
+            "roi is a function, and a file holds no code: fit with a mask, or find the region before "
+            "and pass images that are cut out."
+        )
+    if roi is not None and is_large(detector.geometry_.canvas):
+        return "a region of interest needs a canvas of at most 1024 x 1024 pixels."
+    if index not in ("auto", "Flat"):
+        return (
+            f"index={index!r} searches by faiss in its own way: fit with index='auto', which searches "
+            "exactly, as the file does."
+        )
+    if detector.precision != "float32":
+        return (
+            f"precision={detector.precision!r} cannot be exported so far: fit with "
+            "precision='float32'."
+        )
+    if hasattr(detector, "n_features_in_") and detector.image_shape is None:
+        return (
+            "it was fitted on a table of numbers, whose rows are no images: fit on images, or with "
+            "image_shape=(H, W)."
+        )
+    return None
