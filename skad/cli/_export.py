@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 from skad._common.forks import LOADING
-from skad._common.version import __version__
 from skad.cli._inputs import HELP as IMAGES_HELP
 from skad.cli._inputs import find_images
-from skad.cli._messages import CommandError
 from skad.cli._models import ONNX, SKAD, add_model, check_new_file, load_model
 
 NAME = "export"
@@ -31,17 +28,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images", nargs="+", metavar="IMAGES", help=f"to compare the two on: {IMAGES_HELP}"
     )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        help="what scores and maps may differ by, in parts of the threshold (default: 1e-5)",
+    )
 
 
 def run(args: Namespace) -> int:
     """Export."""
+    check_new_file(args.out, ONNX)
+    images = None if args.images is None else find_images(args.images)
+    model = load_model(args.model, SKAD)
     with LOADING:
         import skad
-    if not hasattr(skad, "export_onnx"):
-        raise CommandError(f"skad {__version__} cannot export detectors: install a later version.")
-    check_new_file(args.out, ONNX)
-    images = {} if args.images is None else {"X": find_images(args.images)}
-    export: Any = skad.export_onnx
-    export(load_model(args.model, SKAD), args.out, **images)
+    skad.export_onnx(model, args.out, images, tolerance=args.tolerance)
     print(f"written: {args.out} ({os.path.getsize(args.out) / 1e6:.1f} MB)")
     return 0

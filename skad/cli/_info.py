@@ -72,8 +72,22 @@ def _facts(model: Any) -> Iterator[tuple[str, Any]]:
     ):
         for inner, value in _facts(member):
             yield f"{name}: {inner}", value
-    # What an exported file says of itself.
-    yield from getattr(model, "metadata", {}).items()
+    yield from _exported(model)
+
+
+def _exported(model: Any) -> Iterator[tuple[str, Any]]:
+    """Tell what an exported file says of the detector that it was made of."""
+    content = getattr(model, "content_", None)
+    if content is None:
+        return
+    yield "exported from", content.detector
+    yield "backbone", content.backbone
+    yield "geometry", f"{content.geometry.mode}, {content.geometry.image_size} px"
+    yield "region of interest", "none" if content.roi is None else "a mask"
+    for name, version in content.versions.items():
+        yield f"written by {name}", version
+    for name, value in content.verified.items():
+        yield f"verified: {name}", _shown(value)
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, Any]]:

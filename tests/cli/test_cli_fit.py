@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from command_line import plant, run
+from exported_files import need_libraries
 
 import skad
 
@@ -145,31 +146,37 @@ def test_info_of_an_ensemble_names_its_members(capsys):
     assert line.split()[-1] == "3"
 
 
-def test_export_needs_a_version_that_can(capsys, monkeypatch, workshop):
-    monkeypatch.setattr(skad, "__getattr__", lambda name: _no(name))
-    result = run(capsys, "export", "line3.skad", "line3.onnx")
+def test_export_and_what_becomes_of_the_file(capsys, workshop):
+    need_libraries()
+    command = ("export", "line3.skad", "line3.onnx", "--images", "parts/new", "--tolerance", "0.01")
+    result = run(capsys, *command)
+    assert result.code == 0
+    assert result.out.startswith("written: line3.onnx (")
+    told = run(capsys, "info", "line3.onnx").out
+    assert "exported from" in told
+    assert "PatchCoreDetector" in told
+    assert "verified: n_images" in told
+    before = run(capsys, "predict", "line3.skad", "parts/new")
+    after = run(
+        capsys, "predict", "line3.onnx", "parts/new", "--jsonl", "r.jsonl", "--heatmaps", "out"
+    )
+    assert before.code == after.code == 3
+    assert len((workshop / "r.jsonl").read_text().splitlines()) == 4
+    assert len(list((workshop / "out").iterdir())) == 4
+    result = run(capsys, "calibrate", "line3.onnx", "parts/good", "--false-alarm-rate", "0.3")
+    assert result.code == 0
+    assert (workshop / "line3.onnx.calibration.json").exists()
+    assert run(capsys, "watch", "line3.onnx", "parts/new", "--jsonl", "w.jsonl", "--once").code in (
+        0,
+        3,
+    )
+
+
+def test_what_cannot_be_exported(capsys, workshop):
+    need_libraries()
+    result = run(capsys, "export", "line3.skad", "line3.onnx", "--images", "parts/none")
     assert result.code == 1
-    assert "cannot export detectors" in result.err
-
-
-def _no(name):
-    raise AttributeError(name)
-
-
-def test_export_hands_over(capsys, monkeypatch, workshop):
-    def export_onnx(detector, path, X=None):
-        (workshop / path).write_bytes(b"o" * 2_000_000)
-        given.append((type(detector), path, X))
-
-    given = []
-    monkeypatch.setattr(skad, "export_onnx", export_onnx, raising=False)
-    assert run(capsys, "export", "line3.skad", "a.onnx").out == "written: a.onnx (2.0 MB)\n"
-    run(capsys, "export", "line3.skad", "b.onnx", "--images", "parts/new/0[01].png")
-    paths = ["parts/new/00.png", "parts/new/01.png"]
-    assert given == [
-        (skad.PatchCoreDetector, "a.onnx", None),
-        (skad.PatchCoreDetector, "b.onnx", paths),
-    ]
+    assert not (workshop / "line3.onnx").exists()
 
 
 def test_doctor(capsys):
