@@ -84,15 +84,17 @@ def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what exporters print and warn of their own affairs from the user."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(before)
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
 
 
 def _taking_bytes(model: Any, canvas: tuple[int, int]) -> Any:

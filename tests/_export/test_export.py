@@ -244,8 +244,8 @@ def test_ensembles_that_cannot_be_exported_are_named(params, named, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["recontrast", "dinomaly", "fusion"])
-def test_other_detectors_as_files(variant, tmp_path):
+@pytest.mark.parametrize("variant", ["recontrast", "dinomaly", "transformer", "fusion"])
+def test_other_detectors_as_files(variant, tmp_path, caplog):
     need_libraries()
     make, params = VARIANTS[variant]
     det, images = make(**params).fit(varied_images()), of_several_sizes()
@@ -253,6 +253,7 @@ def test_other_detectors_as_files(variant, tmp_path):
     np.testing.assert_array_equal(
         skad.load(tmp_path / "line3.onnx").predict(images), det.predict(images)
     )
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
 def test_tables_are_not_exported(tmp_path):
