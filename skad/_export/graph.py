@@ -99,8 +99,9 @@ def _quiet() -> Iterator[None]:
 
 def _taking_bytes(model: Any, canvas: tuple[int, int]) -> Any:
     """Put before a model what makes numbers of bytes."""
-    import onnx
-    from onnx import TensorProto, helper
+    with LOADING:
+        import onnx
+        from onnx import TensorProto, helper
 
     graph = model.graph
     shape: list[Any] = ["batch", *canvas, 3]
