@@ -1,12 +1,13 @@
 """The scripts of examples/ and benchmarks/ run as they are."""
 
-import importlib
+import importlib.util
 import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from exported_files import LIBRARIES
 from PIL import Image
 from scripts import ROOT, run, run_apart
 
@@ -42,6 +43,10 @@ def test_demo_finds_the_damage_and_draws_it(tmp_path, opened):
     assert [row[0] for row in rows] == ["brick", "gravel", "grass"]
     assert min(float(row[1]) for row in rows) > 0.9
     assert opened(tmp_path / "demo.png").size[0] > 500
+    if all(importlib.util.find_spec(name) for name in LIBRARIES):
+        assert "40 of 40 tiles the same verdict" in result.stdout
+    else:
+        assert 'pip install "skad[onnx]"' in result.stdout
 
 
 def test_inspect_folder(folder, tmp_path):

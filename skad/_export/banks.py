@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,16 +12,24 @@ from torch import nn
 from skad._bank import MemoryBank
 from skad._bank.neighbourhoods import Neighbourhoods
 from skad._export.networks import exportable
+from skad._export.products import LayerProducts
 from skad._export.rendering import Seen
+from skad._export.tiles import Tiles
 from skad._features import PatchExtractor
 from skad._features.embedding import ConcatEmbedding
 from skad._features.extractor import feature_maps
 from skad._scoring.plain import Rule
 
 # Bank vectors of one product: what all patches of an image make of them stays in cache.
-_BLOCK = 1024
+_BLOCK = 512
 # Of which the lowest is found before that of all; blocks are made of whole groups.
 _GROUP = 64
+
+# What pads norms: farther than all, and finite, since 0 times it is 0 where products are aligned.
+_FAR = 1e30
+
+Compared = Callable[[slice], torch.Tensor]
+"""Maps numbers of vectors to ``|p|^2 - 2 q.p``, (n, m); without ``|q|^2`` the order is the same."""
 
 
 class PatchEmbedding(nn.Module):
@@ -51,13 +59,17 @@ class PatchEmbedding(nn.Module):
         self.whitening = nn.ParameterList(_kernel(matrix) for matrix in whitening)
         self.f = nn.ParameterList([] if f is None else [_kernel(f)])
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed the patches (B, d, h, w) of images (B, H, W, 3), float32 in 0..1."""
+    def layers(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Pool images (B, H, W, 3), float32 in 0..1, to layers (B, C_j, h_j, w_j)."""
         maps = feature_maps(self.net, pixels, self.spec)
         layers = [layer.permute(0, 3, 1, 2) for layer in self.embedding.pool(maps)]
-        if len(self.whitening):
-            pairs = zip(layers, self.whitening, strict=True)
-            layers = [F.conv2d(layer, kernel) for layer, kernel in pairs]
+        if not len(self.whitening):
+            return layers
+        pairs = zip(layers, self.whitening, strict=True)
+        return [F.conv2d(layer, kernel) for layer, kernel in pairs]
+
+    def forward(self, layers: list[torch.Tensor]) -> torch.Tensor:
+        """Join layers to embedded patches (B, d, h, w)."""
         grid = layers[0].shape[2:]
         aligned = [layers[0], *(_aligned(layer, grid) for layer in layers[1:])]
         joined = self._joined(aligned)
@@ -103,15 +115,20 @@ class BankDistances(nn.Module):
         exact = bank.exact(torch.device("cpu"))
         self.register_buffer("vectors", exact.vectors.clone())
         self.register_buffer("centre", exact.centre.clone())
-        self.register_buffer("norms", _padded(exact.norms, torch.inf))
+        self.register_buffer("norms", _padded(exact.norms, _FAR))
         self.register_buffer("points", _padded(-2 * exact.points.T, 0.0).contiguous())
         if rule.b is not None:
             around = Neighbourhoods(exact, min(rule.b, len(bank))).of(np.arange(len(bank)))
             self.register_buffer("around", torch.from_numpy(around.copy()))
 
-    def forward(self, patches: torch.Tensor, *, weighted: bool = False) -> torch.Tensor:
-        """Score patches (n, d): (n,); with `weighted`, as the rule asks for (Eq. 7)."""
-        ids = self._nearest(patches)
+    def forward(
+        self, patches: torch.Tensor, compared: Compared | None = None, *, weighted: bool = False
+    ) -> torch.Tensor:
+        """Score patches (n, d): (n,); with `weighted`, as the rule asks for (Eq. 7).
+
+        `compared` is a cheaper way to their products with the vectors, where there is one.
+        """
+        ids = self._nearest(compared or self._products(patches))
         distances = self._measured(patches, ids)
         powers = distances * distances if self.rule.squared else distances
         scores = powers.mean(dim=1)
@@ -123,22 +140,32 @@ class BankDistances(nn.Module):
         beyond = self._measured(patches, around) - nearest
         return scores * (1 - 1 / beyond.exp().sum(dim=1))
 
-    def _nearest(self, patches: torch.Tensor) -> torch.Tensor:
-        """Numbers (n, k) of the nearest vectors, in no promised order."""
+    def _products(self, patches: torch.Tensor) -> Compared:
         centred = patches - self.centre  # type: ignore[operator]
-        n_vectors, k = len(self.norms), self.rule.n_neighbors  # type: ignore[arg-type]
+        return lambda some: torch.addmm(self.norms[some], centred, self.points[:, some])  # type: ignore[index]
+
+    def _nearest(self, compared: Compared) -> torch.Tensor:
+        """Numbers (n, k) of the nearest vectors, in no promised order."""
+        k = self.rule.n_neighbors
+        return (
+            _nearest_of_groups(compared, self._blocks()) if k == 1 else self._nearest_few(compared)
+        )
+
+    def _blocks(self) -> list[slice]:
+        n_vectors = len(self.norms)  # type: ignore[arg-type]
+        return [slice(at, min(at + _BLOCK, n_vectors)) for at in range(0, n_vectors, _BLOCK)]
+
+    def _nearest_few(self, compared: Compared) -> torch.Tensor:
         lowest, numbers = [], []
-        for start in range(0, n_vectors, _BLOCK):
-            some = slice(start, min(start + _BLOCK, n_vectors))
-            # The query's own norm is left out: it does not change the order.
-            compared = torch.addmm(self.norms[some], centred, self.points[:, some])  # type: ignore[index]
-            values, ids = _smallest(compared, min(k, compared.shape[1]))
-            lowest.append(values)
-            numbers.append(ids + start)
-        if len(numbers) == 1:
-            return numbers[0]
-        _, best = _smallest(torch.cat(lowest, dim=1), k)
-        return torch.cat(numbers, dim=1).gather(1, best)
+        for some in self._blocks():
+            products = compared(some)
+            found = products.topk(
+                min(self.rule.n_neighbors, products.shape[1]), dim=1, largest=False
+            )
+            lowest.append(found.values)
+            numbers.append(found.indices + some.start)
+        best = torch.cat(lowest, dim=1).topk(self.rule.n_neighbors, dim=1, largest=False)
+        return torch.cat(numbers, dim=1).gather(1, best.indices)
 
     def _measured(self, patches: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         away = F.embedding(ids, self.vectors) - patches[:, None]  # type: ignore[arg-type]
@@ -150,27 +177,29 @@ def _padded(values: torch.Tensor, fill: float) -> torch.Tensor:
     return F.pad(values, (0, -values.shape[-1] % _GROUP), value=fill)
 
 
-def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the k smallest of every row, and their columns; of equals the first, where k is 1."""
-    if k > 1:
-        found = values.topk(k, dim=1, largest=False)
-        return found.values, found.indices
-    return _lowest_of_groups(values) if values.shape[1] % _GROUP == 0 else _lowest(values)
+def _nearest_of_groups(compared: Compared, blocks: list[slice]) -> torch.Tensor:
+    """Numbers (n, 1) of the nearest vectors; of equals the first.
 
-
-def _lowest(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = values.argmin(dim=1, keepdim=True)
-    return values.gather(1, ids), ids
-
-
-def _lowest_of_groups(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the lowest of every row: of groups first, since runtimes are slow at numbers of minima."""
-    n_groups = values.shape[1] // _GROUP
-    groups = values.view(-1, n_groups, _GROUP)
-    _, best = _lowest(groups.amin(dim=2))
-    rows = torch.arange(values.shape[0])[:, None] * n_groups + best
-    lowest, within = _lowest(F.embedding(rows[:, 0], groups.flatten(0, 1)))
-    return lowest, best * _GROUP + within
+    Minima of groups are taken, and numbers are looked for in the best group alone: runtimes are slow at
+    numbers of minima.
+    """
+    lowest, numbers, group = None, None, None
+    for some in blocks:
+        groups = compared(some).unflatten(1, (-1, _GROUP))
+        n_groups = groups.shape[1]
+        minima = groups.amin(dim=2)
+        best = minima.argmin(dim=1)
+        rows = torch.arange(groups.shape[0]) * n_groups + best
+        low = minima.amin(dim=1, keepdim=True)
+        first = (best * _GROUP + some.start)[:, None]
+        values = F.embedding(rows, groups.flatten(0, 1))
+        if lowest is None:
+            lowest, numbers, group = low, first, values
+            continue
+        is_lower = low < lowest
+        numbers, group = torch.where(is_lower, first, numbers), torch.where(is_lower, values, group)
+        lowest = torch.minimum(low, lowest)
+    return numbers + group.argmin(dim=1, keepdim=True)
 
 
 class BankGrids(nn.Module):
@@ -180,18 +209,38 @@ class BankGrids(nn.Module):
     ----------
     embedding : PatchEmbedding
     distances : BankDistances
+    canvas : tuple of two ints
+    tiles : Tiles or None
+        What the network sees at once; None: the canvas.
     """
 
-    def __init__(self, embedding: PatchEmbedding, distances: BankDistances) -> None:
+    def __init__(
+        self,
+        embedding: PatchEmbedding,
+        distances: BankDistances,
+        canvas: tuple[int, int],
+        tiles: Tiles | None,
+    ) -> None:
         super().__init__()
-        self.embedding, self.distances = embedding, distances
+        self.embedding, self.distances, self.tiles = embedding, distances, tiles
+        self.by_layers = None
+        # Not of tiles, whose rims are dropped before the search.
+        if tiles is None and not len(embedding.f) and not distances.rule.weighs_patches:
+            with torch.no_grad():
+                layers = embedding.layers(torch.zeros(1, *canvas, 3))
+            if LayerProducts.pay(layers, embedding.dim):
+                self.by_layers = LayerProducts(layers, embedding.starts, distances)
 
     def forward(self, pixels: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return grids (B, h, w), and scores (B,) or None where those follow from the maps."""
-        embedded = self.embedding(pixels)
+        layers = self.embedding.layers(pixels if self.tiles is None else self.tiles.cut(pixels))
+        embedded = self.embedding(layers)
+        if self.tiles is not None:
+            embedded = self.tiles.join(embedded)
         height, width = embedded.shape[2:]
         patches = embedded.flatten(2).transpose(1, 2)
-        scores = self.distances(patches.flatten(0, 1)).view(-1, height * width)
+        compared = None if self.by_layers is None else self.by_layers(layers)
+        scores = self.distances(patches.flatten(0, 1), compared).view(-1, height * width)
         grids = scores.view(-1, height, width)
         if self.distances.rule.image_score != "patch":
             return grids, None

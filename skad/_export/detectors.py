@@ -11,6 +11,7 @@ from skad._export.banks import BankDistances, BankGrids, PatchEmbedding
 from skad._export.reconstructions import ReconstructionGrids
 from skad._export.rendering import ContentSeen, Everything, RegionSeen, Rendering
 from skad._export.scoring import Fused, Judged, Scoring
+from skad._export.tiles import Tiles
 from skad._fusion import ScoreFusionDetector
 from skad._images import Footprint, Frame
 from skad._patchcore import PatchCoreDetector
@@ -79,9 +80,11 @@ def first_member(detector: Any) -> Any:
 
 def grid_of(detector: Any) -> tuple[int, int]:
     """Rows and columns of what a detector scores: patches, or pixels of the canvas."""
-    if isinstance(detector, BaseReconstructionDetector):
-        return detector.geometry_.canvas
-    return detector._grid()
+    if not isinstance(detector, BaseReconstructionDetector):
+        return detector._grid()
+    height, width = detector.geometry_.canvas
+    down, across = (1, 1) if detector._tiling() is None else detector._cell()
+    return height // down, width // across
 
 
 def rounding_of(detector: Any) -> Rounding:
@@ -99,13 +102,17 @@ def _scoring(detector: Any) -> Scoring:
 
 
 def _grids(detector: Any) -> nn.Module:
+    tiling, canvas = detector._tiling(), detector.geometry_.canvas
+    tiles = None if tiling is None else Tiles(tiling)
     if isinstance(detector, BaseReconstructionDetector):
         network = detector._trained_network().eval()
-        canvas = detector.geometry_.canvas
-        return ReconstructionGrids(network, detector._network.net, detector._distances, canvas)
+        return ReconstructionGrids(
+            network, detector._network.net, detector._distances, grid_of(detector), canvas, tiles
+        )
     f = getattr(detector, "components_", None)
     embedding = PatchEmbedding(detector._network, detector._matrices(), f)
-    return BankGrids(embedding, BankDistances(detector.bank_, detector._scorer().rule))
+    distances = BankDistances(detector.bank_, detector._scorer().rule)
+    return BankGrids(embedding, distances, canvas, tiles)
 
 
 def _seen(detector: Any, grid: tuple[int, int]) -> nn.Module:
@@ -114,7 +121,7 @@ def _seen(detector: Any, grid: tuple[int, int]) -> nn.Module:
         return ContentSeen(grid, geometry.canvas) if geometry.mode == "pad" else Everything()
     mask = roi.of_shape()
     frame = Frame(mask.inside.shape, mask)
-    if isinstance(detector, BaseReconstructionDetector):
+    if grid == geometry.canvas:
         pixels = np.array(geometry.pixels(*frame))
         return RegionSeen(Footprint(pixels, pixels), geometry.canvas)
     (footprint,) = geometry.footprints([frame], grid)

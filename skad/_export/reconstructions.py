@@ -10,6 +10,7 @@ from torch import nn
 
 from skad._export.networks import exportable
 from skad._export.rendering import Rendering, Seen
+from skad._export.tiles import Tiles
 from skad._learning import DinomalyNetwork, ReContrastNetwork
 from skad._scoring.heatmaps import Heatmap
 from skad._torch.invariance import unpinned
@@ -19,7 +20,7 @@ Compare = Callable[[Any, Any], tuple[torch.Tensor, ...]]
 
 
 class ReconstructionGrids(nn.Module):
-    """Scores the pixels of a canvas by the distances of features to their reconstructions.
+    """Scores a canvas by the distances of features to their reconstructions.
 
     Parameters
     ----------
@@ -28,11 +29,21 @@ class ReconstructionGrids(nn.Module):
     frozen : FeatureNet
         Its encoder.
     distances : callable
+    grid : tuple of two ints
+        On which layers meet, corner to corner: the canvas; of tiles, the positions of the first layer.
     canvas : tuple of two ints
+    tiles : Tiles or None
+        What the network sees at once; None: the canvas.
     """
 
     def __init__(
-        self, network: nn.Module, frozen: Any, distances: Compare, canvas: tuple[int, int]
+        self,
+        network: nn.Module,
+        frozen: Any,
+        distances: Compare,
+        grid: tuple[int, int],
+        canvas: tuple[int, int],
+        tiles: Tiles | None,
     ) -> None:
         super().__init__()
         self.frozen = exportable(frozen)
@@ -42,18 +53,24 @@ class ReconstructionGrids(nn.Module):
             network._frozen = (self.frozen,)
         elif isinstance(network, DinomalyNetwork):
             network._encode = self.frozen.tokens
-        self.distances = distances
-        black = torch.zeros((1, *canvas, 3))
+        self.distances, self.tiles = distances, tiles
         with torch.inference_mode():
-            grids = [layer.shape[1:] for layer in distances(*self.network(black))]
-        # Layers meet on the canvas, corner to corner.
-        bring = Heatmap(canvas, 0.0, align_corners=True)
-        self.brought = nn.ModuleList(Rendering(bring, (grid[0], grid[1])) for grid in grids)
+            layers = self._layers(torch.zeros((1, *canvas, 3)))
+        bring = Heatmap(grid, 0.0, align_corners=True)
+        self.brought = nn.ModuleList(
+            Rendering(bring, (layer.shape[1], layer.shape[2])) for layer in layers
+        )
 
     def forward(self, pixels: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return maps (B, H, W) that are not smoothed; scores follow from them."""
-        targets, outputs = self.network(pixels)
-        found = self.distances(targets, outputs)
+        """Return grids (B, h, w), not smoothed; scores follow from their maps."""
         everything = Seen(None, None, None)
-        maps = [bring(one, everything) for bring, one in zip(self.brought, found, strict=True)]
+        pairs = zip(self.brought, self._layers(pixels), strict=True)
+        maps = [bring(one, everything) for bring, one in pairs]
         return sum(maps[1:], start=maps[0]), None
+
+    def _layers(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Measure the distances (B, h_j, w_j) of each layer."""
+        if self.tiles is None:
+            return list(self.distances(*self.network(pixels)))
+        found = self.distances(*self.network(self.tiles.cut(pixels)))
+        return [self.tiles.join(one[:, None])[:, 0] for one in found]

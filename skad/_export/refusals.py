@@ -68,9 +68,10 @@ def _problem_of_one(detector: Any) -> str | None:
     if not isinstance(detector, PatchCoreDetector | BaseReconstructionDetector):
         return "only skad's own detectors can be exported; pickle others, or write their graph yourself."
     index, roi = getattr(detector, "index", "auto"), detector._roi()
-    if detector._tiling() is not None:
+    if detector.geometry_.tiling is not None:
         return (
-            "tiles cannot be exported so far: fit with tiles=None, or use skad.save for this one."
+            "tiles='native' has as many tiles as each image needs, and a graph has always the same: "
+            "fit with tiles=(rows, columns), or use skad.save for this one."
         )
     if roi is not None and roi.mask is None:
         return (

@@ -50,6 +50,13 @@ VARIANTS = {
         {"aggregation": "adaptive", "pretrain_dim": 50, "target_dim": 40, "layers": (1, 2, 3)},
     ),
     "not whitened": (make_detector, {"whitening": 0.0, "smoothing": 0.0}),
+    "tiles": (make_detector, {"tiles": (2, 3), "image_size": 48}),
+    "tiles, pad": (make_detector, {"tiles": (2, 1), "image_size": 48, "geometry": "pad"}),
+    "tiles, roi": (make_detector, {"tiles": (2, 2), "image_size": 48, "roi": region_mask()}),
+    "tiles, patch, b": (
+        make_detector,
+        {"tiles": (2, 2), "image_size": 48, "image_score": "patch", "b": 3},
+    ),
     "transformer": (make_detector, {"backbone": "test_vit", "weights": None, "image_size": 64}),
     "recontrast": (make_recontrast, {}),
     "recontrast, pad": (make_recontrast, {"geometry": "pad", "pairs": "own"}),
@@ -88,7 +95,10 @@ def as_tensors(det, images):
 def test_the_network_that_is_exported_scores_as_the_detector(variant):
     make, params = VARIANTS[variant]
     det = make(**params).fit(varied_images())
-    images = images_for(det)
+    check_network(det, images_for(det))
+
+
+def check_network(det, images):
     fitted = on_cpu(det)
     pixels, content = as_tensors(fitted, images)
     with torch.inference_mode():
@@ -100,6 +110,19 @@ def test_the_network_that_is_exported_scores_as_the_detector(variant):
         seen = ~np.isnan(wanted.canvas)
         scale = abs(det.offset_) + np.abs(wanted.canvas[seen])
         assert np.max(np.abs(found[seen] - wanted.canvas[seen]) / scale) < 2e-5
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"tiles": (1, 2)},
+        {"tiles": (2, 1), "roi": np.kron(region_mask(), np.ones((3, 3), bool)), "geometry": "pad"},
+    ],
+)
+def test_reconstructions_see_tiles(params):
+    images = varied_images().repeat(3, axis=1).repeat(3, axis=2)
+    det = make_recontrast(image_size=96, **params).fit(images)
+    check_network(det, [*images[:3], *varied_defects()[:2].repeat(3, axis=1).repeat(3, axis=2)])
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 4])
@@ -209,7 +232,7 @@ def find_region(image):
 @pytest.mark.parametrize(
     ("params", "named"),
     [
-        ({"tiles": (2, 2), "image_size": 48}, "tiles cannot be exported"),
+        ({"tiles": "native", "image_size": 48}, "fit with tiles="),
         ({"roi": find_region}, "roi is a function"),
         ({"precision": "bfloat16"}, "precision='bfloat16'"),
         ({"index": "HNSW8"}, "index='HNSW8'"),

@@ -1,0 +1,84 @@
+"""Products of patches with the vectors of a bank, layer by layer before layers are aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from skad._features.layers import PatchLayers
+
+
+class LayerProducts(nn.Module):
+    """What :class:`skad._features.layers.PatchLayers` computes, as tensors that can be exported.
+
+    Coarse products are aligned by a product per side: runtimes are slow at interpolating many channels.
+
+    Parameters
+    ----------
+    layers : list of torch.Tensor of shape (1, C_j, h_j, w_j)
+        Examples; the first fixes the grid.
+    starts : list of int
+        Where the values of each layer begin in a patch.
+    bank : torch.nn.Module
+        Holds ``centre`` (d,), ``norms`` (M,), and ``points`` (d, M): -2 times the centred vectors.
+    """
+
+    def __init__(self, layers: list[torch.Tensor], starts: list[int], bank: Any) -> None:
+        super().__init__()
+        self.bank, self.starts = bank, starts
+        grid = layers[0].shape[2:]
+        sides = [[_aligning(layer.shape[2 + i], grid[i]) for layer in layers] for i in range(2)]
+        self.down, self.across = nn.ParameterList(sides[0]), nn.ParameterList(sides[1])
+        # A value to which two layers add is centred once.
+        left = bank.centre.clone()
+        for layer, start in zip(layers, starts, strict=True):
+            part = left[start : start + layer.shape[1]]
+            self.register_buffer(f"centre_{start}", part.clone())
+            part.zero_()
+
+    @staticmethod
+    def pay(layers: list[torch.Tensor], dim: int) -> bool:
+        """Whether products are cheaper this way than with patches of length `dim`."""
+        return PatchLayers.pay([layer[0].permute(1, 2, 0) for layer in layers], dim)
+
+    def forward(self, layers: list[torch.Tensor]) -> Callable[[slice], torch.Tensor]:
+        """Return what maps numbers of vectors to ``|p|^2 - 2 q.p``, (B h w, m)."""
+        grid = layers[0].shape[2:]
+        rows = [
+            layer.permute(0, 2, 3, 1).flatten(0, 2) - getattr(self, f"centre_{start}")
+            for layer, start in zip(layers, self.starts, strict=True)
+        ]
+
+        def compared(some: slice) -> torch.Tensor:
+            # The coarsest first, which takes the norms along: weights of the alignment add up to 1.
+            total = self.bank.norms[some]
+            for j in reversed(range(len(layers))):
+                start, stop = self.starts[j], self.starts[j] + rows[j].shape[1]
+                columns = self.bank.points[start:stop, some]
+                if layers[j].shape[2:] == grid:
+                    total = torch.addmm(total, rows[j], columns)
+                    continue
+                if total.ndim == 1:
+                    total = self._aligned(torch.addmm(total, rows[j], columns), j, layers[j])
+                else:
+                    total = total + self._aligned(rows[j] @ columns, j, layers[j])
+            return total
+
+        return compared
+
+    def _aligned(self, products: torch.Tensor, j: int, layer: torch.Tensor) -> torch.Tensor:
+        """Align the products (B h_j w_j, m) of a layer: (B h w, m)."""
+        _, _, height, width = layer.shape
+        n = products.shape[1]
+        rows = self.down[j] @ products.view(-1, height, width * n)
+        return (self.across[j] @ rows.view(-1, width, n)).flatten(0, 1)
+
+
+def _aligning(n: int, wanted: int) -> nn.Parameter:
+    """Return the matrix (wanted, n) that interpolates n values linearly."""
+    weights = F.interpolate(torch.eye(n)[None], size=wanted, mode="linear", align_corners=False)
+    return nn.Parameter(weights[0].T.contiguous(), requires_grad=False)
