@@ -183,23 +183,25 @@ def _nearest_of_groups(compared: Compared, blocks: list[slice]) -> torch.Tensor:
     Minima of groups are taken, and numbers are looked for in the best group alone: runtimes are slow at
     numbers of minima.
     """
-    lowest, numbers, group = None, None, None
-    for some in blocks:
-        groups = compared(some).unflatten(1, (-1, _GROUP))
-        n_groups = groups.shape[1]
-        minima = groups.amin(dim=2)
-        best = minima.argmin(dim=1)
-        rows = torch.arange(groups.shape[0]) * n_groups + best
-        low = minima.amin(dim=1, keepdim=True)
-        first = (best * _GROUP + some.start)[:, None]
-        values = F.embedding(rows, groups.flatten(0, 1))
-        if lowest is None:
-            lowest, numbers, group = low, first, values
-            continue
+    found = [_lowest_group(compared(some), some.start) for some in blocks]
+    lowest, numbers, group = found[0]
+    for low, first, values in found[1:]:
         is_lower = low < lowest
         numbers, group = torch.where(is_lower, first, numbers), torch.where(is_lower, values, group)
         lowest = torch.minimum(low, lowest)
     return numbers + group.argmin(dim=1, keepdim=True)
+
+
+def _lowest_group(
+    products: torch.Tensor, start: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Find the group with the lowest of every row: that, the number of its first vector, and its values."""
+    groups = products.unflatten(1, (-1, _GROUP))
+    minima = groups.amin(dim=2)
+    best = minima.argmin(dim=1)
+    rows = torch.arange(groups.shape[0]) * groups.shape[1] + best
+    first = (best * _GROUP + start)[:, None]
+    return minima.amin(dim=1, keepdim=True), first, F.embedding(rows, groups.flatten(0, 1))
 
 
 class BankGrids(nn.Module):
