@@ -47,7 +47,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from PIL import Image
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartParser
 from starlette.requests import ClientDisconnect
 
 import skad
@@ -252,8 +252,8 @@ async def _of_form(request: Request, body: bytes) -> bytes:
 
     try:
         form = await MultiPartParser(request.headers, parts(), max_files=1).parse()
-    except MultiPartException as error:
-        raise HTTPException(400, f"the form cannot be read: {error.message}") from error
+    except Exception as error:  # whatever a broken form leads its parser to
+        raise HTTPException(400, "the form cannot be read.") from error
     try:
         for _, value in form.multi_items():
             if not isinstance(value, str):

@@ -147,6 +147,10 @@ def test_what_is_no_image_is_refused(client):
     refused(client.post("/predict", data={"image": "text"}), 415, "this is no PNG")
     broken = {"content-type": "multipart/form-data; boundary=x"}
     refused(client.post("/predict", content=body, headers=broken), 400, "the form cannot be read")
+    unbounded = {"content-type": "multipart/form-data"}
+    refused(
+        client.post("/predict", content=body, headers=unbounded), 400, "the form cannot be read"
+    )
     empty = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\ntext\r\n--x--\r\n'
     refused(client.post("/predict", content=empty, headers=broken), 422, "the form has no file")
     refused(client.post("/heatmap", content=b"nonsense"), 415, "this is no PNG")
