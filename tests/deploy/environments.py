@@ -1,6 +1,8 @@
 """Fresh virtual environments with skad as users install it: from a wheel of this tree."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -35,7 +37,10 @@ def pip(python, *arguments):
 
 
 def folder():
-    return Path(tempfile.mkdtemp(prefix="skad-tests-"))
+    """Make a folder that goes with this process: environments are large."""
+    made = Path(tempfile.mkdtemp(prefix="skad-tests-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 @cache
