@@ -11,7 +11,7 @@ IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
 OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles)
 
-.PHONY: demo test coverage test-oldest test-real test-gpu check format docs clean
+.PHONY: demo test coverage test-oldest test-real test-gpu test-deploy check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -43,6 +43,11 @@ test-real: $(STAMP)
 # What only a GPU can show; the other tests run on the CPU wherever they run.
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
+
+# What installs packages, starts a browser, a compiler or a server. Without a network, or where a
+# tool is missing, it is skipped and says so.
+test-deploy: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deploy -rs
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,14 @@
 """Images and detectors that are exported in tests; what is needed for that may be missing."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import make_detector
+
+import skad
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -37,3 +44,12 @@ def region_mask():
     mask[5:35, 10:44] = True
     mask[:20, :20] = False
     return mask
+
+
+@cache
+def exported_line() -> Path:
+    """A file line3.onnx, made once in each process; nothing may be written beside it."""
+    need_libraries()
+    path = Path(tempfile.mkdtemp(prefix="skad-tests-")) / "line3.onnx"
+    skad.export_onnx(make_detector().fit(varied_images()), path, of_several_sizes())
+    return path

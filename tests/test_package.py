@@ -43,3 +43,11 @@ def test_inspection_imports_what_it_draws_with_when_it_draws():
         " print(*[m for m in ('matplotlib', 'jinja2') if m in sys.modules])"
     )
     assert loaded == []
+
+
+def test_drift_is_watched_without_scikit_learn():
+    loaded = run(
+        "import sys; from skad.metrics import DriftMonitor; DriftMonitor([0.0, 1.0]).update([0.5]);"
+        " print(*[m for m in ('torch', 'sklearn', 'scipy', 'pandas') if m in sys.modules])"
+    )
+    assert loaded == []

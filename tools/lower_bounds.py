@@ -21,7 +21,11 @@ def lower_bounds() -> list[str]:
     extras = project["optional-dependencies"]
     requirements = [
         *project["dependencies"],
-        *(line for name in ("cpu", "plot", "dask", "demo", "test") for line in extras[name]),
+        *(
+            line
+            for name in ("cpu", "plot", "dask", "demo", "serve", "test")
+            for line in extras[name]
+        ),
     ]
     found = [REQUIREMENT.match(line) for line in requirements]
     bounds = [f"{m['name']}=={m['version']}" for m in found if m and m["name"] not in PINNED]
