@@ -195,7 +195,7 @@ def _nearest_of_groups(compared: Compared, blocks: list[slice]) -> torch.Tensor:
 def _lowest_group(
     products: torch.Tensor, start: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the group with the lowest of every row: that, the number of its first vector, and its values."""
+    """Find the group with the lowest of every row: that, the number of its first vector, its values."""
     groups = products.unflatten(1, (-1, _GROUP))
     minima = groups.amin(dim=2)
     best = minima.argmin(dim=1)
