@@ -9,6 +9,10 @@ image scores by nine neighbours. anomalib makes a map with every score; skad is 
 skad's fit includes the threshold (every good image is scored without its own patches), anomalib's has
 none. In the end skad scores with the bank that anomalib has chosen: the scores must agree.
 
+Both are exported to ONNX as well, anomalib's network by the call that its own export makes, and their
+files are timed in ONNX Runtime, score and map; "deviation" is how far a file's scores are from those of
+the model that it was made of.
+
     python benchmarks/against_anomalib.py
     python benchmarks/against_anomalib.py --weights resnet18.safetensors --images parts/train/good
 """
@@ -60,6 +64,17 @@ def time_scoring(name: str, score: Callable[[Any], Any], images: Any) -> dict[st
     }
 
 
+def of_file(score: Callable[[Any], Any], wanted: Any, images: Any) -> dict[str, float]:
+    """Time an exported file image by image, and compare its scores with those of its model."""
+    import numpy as np
+
+    found = np.concatenate([score(images[i : i + 1]) for i in range(len(wanted))])
+    return {
+        "exported file, batch 1, ms/image": milliseconds_per_image(score, images, 1),
+        "exported file, deviation": float(np.max(np.abs(found / wanted - 1))),
+    }
+
+
 def peak_mb() -> float:
     """Peak memory of this program (Linux); getrusage would count what its parent held."""
     status = Path("/proc/self/status").read_text()
@@ -83,6 +98,8 @@ def run_skad(job: dict) -> dict[str, float]:
         image_size=SIZE,
         layers=LAYERS,
         b=NEIGHBOURS,
+        image_score="patch",
+        whitening=0.0,
         coreset_size=job["ratio"],
         coreset_projection_dim=job["projection"],
         batch_size=BATCH,
@@ -109,10 +126,22 @@ def run_skad(job: dict) -> dict[str, float]:
         **time_scoring("scores and maps", with_maps, new),
         **time_scoring("scores", detector.score_samples, new),
         "peak memory, MB": peak_mb(),
+        **of_file(*exported_skad(detector, new, Path(job["bank"]).with_name("skad.onnx")), new),
     }
     if Path(job["bank"]).exists():
         figures["deviation"] = compare_scores(detector, images[:BATCH], np.load(job["bank"]))
     return figures
+
+
+def exported_skad(detector: Any, new: Any, file: Path) -> tuple[Callable[[Any], Any], Any]:
+    """Return what scores by the exported file, and the scores that it should give."""
+    import skad
+
+    skad.export_onnx(detector, file, new[:4], tolerance=1e-4)
+    line = skad.load(file, n_threads=1)
+    return lambda portion: line.predict_heatmap(portion, True)[1], detector.score_samples(
+        new[:BATCH]
+    )
 
 
 def compare_scores(detector: Any, images: Any, theirs: Any) -> float:
@@ -132,6 +161,7 @@ def run_anomalib(job: dict) -> dict[str, float]:
     import torch
 
     # Declares what a torchvision of another build lacks; does nothing where it lacks nothing.
+    sys.path.insert(0, str(REPOSITORY))
     spec = importlib.util.spec_from_file_location(
         "shim", REPOSITORY / "skad" / "_features" / "_timm.py"
     )
@@ -181,10 +211,42 @@ def run_anomalib(job: dict) -> dict[str, float]:
         **times,
         **{name.replace(" and maps", ""): value for name, value in times.items()},
         "peak memory, MB": peak_mb(),
+        **of_file(*exported_anomalib(model, forward, new, Path(job["bank"])), new),
     }
     scores = forward(images[:BATCH]).pred_score.numpy()
     np.savez(job["bank"], bank=model.memory_bank.numpy(), scores=scores)
     return figures
+
+
+def exported_anomalib(
+    model: Any, forward: Callable[[Any], Any], new: Any, beside: Path
+) -> tuple[Callable[[Any], Any], Any]:
+    """Return what scores by the exported file, and the scores that it should give."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    file = beside.with_name("anomalib.onnx")
+    model.memory_bank = model.memory_bank.clone()  # exporters take no tensors of inference mode
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    names = [name for name, value in model(example)._asdict().items() if value is not None]
+    torch.onnx.export(
+        model, (example,), file, dynamo=True, opset_version=18, output_names=names, verbose=False
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    (taken,) = (one.name for one in session.get_inputs())
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    std = np.array([0.229, 0.224, 0.225], np.float32)
+
+    def score(portion: np.ndarray) -> np.ndarray:
+        pixels = ((portion.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
+        found = session.run(names, {taken: np.ascontiguousarray(pixels)})
+        return found[names.index("pred_score")].ravel()
+
+    wanted = [forward(new[i : i + 1]).pred_score.numpy().ravel() for i in range(BATCH)]
+    return score, np.concatenate(wanted)
 
 
 def load_weights(network: Any, file: str) -> None:
@@ -210,6 +272,7 @@ def make_environment(folder: Path, version: str) -> Path:
     if found != version:
         command = [python, "-m", "pip", "install", "--quiet", f"anomalib=={version}"]
         command += ["--constraint", REPOSITORY / "constraints.txt", "torch", "torchvision"]
+        command += ["onnx", "onnxruntime", "onnxscript"]
         subprocess.run(command, check=True)
     return python
 
