@@ -63,9 +63,9 @@ def run(args: Namespace) -> int:
     if args.cluster is not None:
         raise UsageError("--cluster fits the rows of a --table; one fit is done by this machine")
     check_new_file(args.out, SKAD)
-    detector = make_detector(args.detector, given(args))
-    paths = find_images(args.images)
+    paths = find_images(args.images)  # before torch is imported: a wrong name is told at once
     refuse_overwriting([args.out], paths)
+    detector = make_detector(args.detector, given(args))
     start = time.perf_counter()
     detector.fit(paths)
     seconds = time.perf_counter() - start

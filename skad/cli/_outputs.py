@@ -142,13 +142,15 @@ class Pictures:
     names : dict of str to str
         Of the pictures, by the path of the image: :func:`picture_names`.
     model : fitted detector, or an exported one
+    by : str, default=""
+        Who draws, where several processes may draw the same picture at a time.
     """
 
-    def __init__(self, folder: str, names: dict[str, str], model: Any) -> None:
+    def __init__(self, folder: str, names: dict[str, str], model: Any, by: str = "") -> None:
         with LOADING:
             from skad._images import as_image_source
             from skad.cli._overlay import Scale, draw_overlay
-        self._folder, self._names = Path(folder), names
+        self._folder, self._names, self._by = Path(folder), names, by
         self._open, self._draw, self._scale = as_image_source, draw_overlay, Scale.of(model)
         self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -171,7 +173,7 @@ class Pictures:
         path = self._folder / self._names[found.path]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all; to wait for the disk, as for a detector, would take longer than to draw.
-        unfinished = path.with_name(f".{path.name}.part")
+        unfinished = path.with_name(f".{path.name}{self._by}.part")
         picture.save(unfinished, format="PNG", compress_level=1)
         os.replace(unfinished, path)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 from skad._common.forks import LOADING, ObjectLock
 from skad._common.version import __version__
@@ -155,7 +156,9 @@ def score_portion(job: Job, paths: Sequence[str], names: Sequence[str]) -> list[
     detector = _detector(job.model)
     pictures = None
     if job.folder is not None:
-        pictures = Pictures(job.folder, dict(zip(paths, names, strict=True)), detector)
+        named = dict(zip(paths, names, strict=True))
+        # A worker that dask takes for dead may still be drawing what another has got.
+        pictures = Pictures(job.folder, named, detector, by=f".{uuid4().hex[:8]}")
     found = score_images(detector, paths, regions=job.regions, heatmaps=pictures is not None)
     return [_to_travel(one, pictures, job.regions) for one in found]
 

@@ -275,7 +275,8 @@ def test_clients_and_workers_are_killed(capsys, workshop):
         address = cluster.scheduler_address
         first = begun(100, address)
         first.kill()
-        assert (first.wait(60), rows() < 1201) == (-signal.SIGKILL, True)
+        first.communicate(timeout=60)
+        assert (first.returncode, rows() < 1201) == (-signal.SIGKILL, True)
         second = begun(200, address)
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
         time.sleep(0.2)
