@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import time
 from argparse import ArgumentParser
 from collections import deque
@@ -57,6 +58,8 @@ def connect(address: str) -> Iterator[Cluster]:
             import distributed
     except ImportError as error:
         raise CommandError(f'--cluster needs dask ({error}): pip install "skad[dask]".') from error
+    # What goes wrong is raised as well, and told in one line.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, distributed.TimeoutError) as error:

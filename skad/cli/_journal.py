@@ -18,6 +18,7 @@ from skad._common.files import write_text
 from skad.cli._messages import CommandError
 from skad.cli._outputs import Lines
 from skad.cli._scores import PORTION, Failure, Finding, reason
+from skad.cli._signals import whole
 
 SUFFIX = ".progress"
 _KIND = "skad predict, progress"
@@ -118,6 +119,7 @@ class Journal:
         self.path = journal_path(tables[0])
         self._tables, self._settings = list(tables), dict(settings)
         self._point, self._noted = Point(), 0
+        self._is_whole = True
         self._names = _digest()
         self._files: list[Kept] = []
         self._notes: Lines | None = None
@@ -231,19 +233,22 @@ class Journal:
     def _write(self) -> None:
         """Put the tables on the disk, then a note on them."""
         assert self._notes is not None
-        for file in self._files:
-            file.flush()
-        self._point.names = self._names.hexdigest()
-        self._notes.write(json.dumps(vars(self._point)) + "\n")
-        self._notes.flush()
-        self._noted, self._point.failed = self._point.done, []
+        with whole():
+            self._is_whole = False  # if that fails, what is half must stay the last line
+            for file in self._files:
+                file.flush()
+            self._point.names = self._names.hexdigest()
+            self._notes.write(json.dumps(vars(self._point)) + "\n")
+            self._notes.flush()
+            self._noted, self._point.failed = self._point.done, []
+            self._is_whole = True
 
     def close(self) -> None:
         """Note the rest, and close the notes; whoever opened the tables closes them afterwards."""
         if self._notes is None:
             return
         try:
-            if self._point.done > self._noted:
+            if self._is_whole and self._point.done > self._noted:
                 self._write()
         finally:
             self._notes.close()

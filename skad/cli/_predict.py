@@ -119,15 +119,17 @@ class Count:
 def run(args: Namespace) -> int:
     """Score, write, and answer by the exit code."""
     tables = [path for path in (args.csv, args.jsonl) if path is not None]
-    if args.resume and not tables:
-        raise UsageError("--resume goes on with a table: name it by --csv or --jsonl")
+    # A pipe or a device keeps nothing to go on with.
+    stored = bool(tables) and all(os.path.isfile(t) or not os.path.exists(t) for t in tables)
+    if args.resume and not stored:
+        raise UsageError("--resume goes on with a table: name its file by --csv or --jsonl")
     check_model_file(args.model)
     for path in tables:
         check_new_file(path)
     paths = find_images(args.images)
     names = picture_names(paths) if args.heatmaps else {}
     pictures = (str(Path(args.heatmaps, name)) for name in names.values())
-    kept = bool(tables) and (args.resume or args.cluster is not None)
+    kept = stored and (args.resume or args.cluster is not None)
     notes = [journal_path(tables[0])] if kept else []
     refuse_overwriting([*tables, *notes, *pictures], [*paths, *args.images, args.model])
     journal = Journal(tables, _settings(args)) if kept else None

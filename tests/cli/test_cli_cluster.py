@@ -15,6 +15,7 @@ from skad import PatchCoreDetector
 from skad.cli import _cluster, _portions, _workers
 from skad.cli._messages import CommandError
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[2]
 NEW = [f"parts/new/{i:02}.png" for i in range(4)]
@@ -24,7 +25,7 @@ TABLES = ("--csv", "v.csv", "--jsonl", "r.jsonl")
 @pytest.fixture(scope="module")
 def scheduler():
     """The address of a scheduler with one worker, both in this process."""
-    settings = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    settings = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
     with distributed.LocalCluster(processes=False, **settings) as cluster:
         yield cluster.scheduler_address
 
@@ -268,7 +269,7 @@ def test_clients_and_workers_are_killed(capsys, workshop):
     started = []
     with (
         ExitStack() as stack,
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         stack.callback(lambda: [process.kill() for process in started])
@@ -289,3 +290,41 @@ def test_clients_and_workers_are_killed(capsys, workshop):
     assert third.returncode == 3
     assert "of 1200 images are done already" in err
     assert Path("v.csv").read_bytes() == wanted
+
+
+PRELOAD = """
+import os
+from skad.cli import _workers
+from skad.cli._scores import Finding
+
+def score(detector, paths, **_):
+    for path in paths:
+        if path.endswith("017.png"):
+            os._exit(1)
+        yield Finding(path, -1.0, 0.5, True)
+
+_workers._detector = lambda model: None  # no torch: what is tested is who dies, and of what
+_workers.score_images = score
+"""
+
+
+@pytest.mark.slow
+def test_real_workers_die_of_an_image(workshop):
+    Path("preload.py").write_text(PRELOAD)
+    paths = [f"parts/{i:03}.png" for i in range(100)]
+    Path("list.csv").write_text("\n".join(["path", *paths]))
+    # One death is enough to be sure of: dask's nannies do not always bring back who has died often.
+    once = dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    settings = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    preload = [str(workshop / "preload.py")]
+    with once, distributed.LocalCluster(2, preload=preload, **settings) as cluster:
+        command = ["predict", "line3.skad", "list.csv", "--csv", "v.csv"]
+        result = subprocess.run(
+            [sys.executable, "-m", "skad", *command, "--cluster", cluster.scheduler_address],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith("skad: not scored: 'parts/017.png': every worker that had it")
+    rows = Path("v.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [path for path in paths if "017" not in path]

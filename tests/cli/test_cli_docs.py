@@ -47,7 +47,7 @@ def workshop(tmp_path, parts, monkeypatch):
 def scheduler():
     """A cluster in place of the one that the page names."""
     distributed = pytest.importorskip("distributed")
-    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(processes=False, **settings) as cluster:
         yield cluster.scheduler_address
 

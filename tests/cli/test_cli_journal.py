@@ -1,7 +1,9 @@
 """Going on after a kill: what the tables hold beyond the last note is cut off, and nothing else is."""
 
+import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -108,8 +110,38 @@ def test_without_resume_it_is_begun_anew(complete, capsys):
     assert run(capsys, *COMMAND).lines[0] == "skad: 4 of 4 images are done already"
 
 
-def test_notes_need_a_table(capsys):
-    result = run(capsys, "predict", "line3.skad", "parts/new", "--resume")
+@pytest.mark.parametrize("end", ["signal", "disk"])
+def test_what_ends_a_run_while_it_takes_notes(end, complete, capsys, monkeypatch):
+    """Of a note that failed at the disk, half may be there; no other follows it."""
+    Path(NEW[0]).write_bytes(b"no image")
+    wanted = run(capsys, *COMMAND[:-1])
+    files = {name: Path(name).read_bytes() for name in ("v.csv", "r.jsonl")}
+    for name in complete:
+        os.remove(name)
+    write, seen = _journal.Lines.write, []
+
+    def ended(self, text):
+        if text.startswith('{"done"'):
+            seen.append(text)
+            if len(seen) == 2 and end == "disk":
+                write(self, text[:20])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, text)
+        if len(seen) == 2 and end == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_journal.Lines, "write", ended)
+        assert run(capsys, *COMMAND).code == 1
+    result = run(capsys, *COMMAND)
+    n = 2 if end == "signal" else 1
+    assert result.lines == [f"skad: {n} of 4 images are done already", *wanted.lines]
+    assert {name: Path(name).read_bytes() for name in files} == files
+
+
+@pytest.mark.parametrize("more", [(), ("--csv", os.devnull)])
+def test_notes_need_a_table(more, capsys):
+    result = run(capsys, "predict", "line3.skad", "parts/new", "--resume", *more)
     assert (result.code, len(result.lines)) == (2, 1)
     assert "--resume goes on with a table" in result.err
 
