@@ -46,7 +46,7 @@ test-gpu: $(STAMP)
 
 # The blocks of docs/recipes.md, with the versions of the libraries that they need.
 test-recipes: $(RECIPES_STAMP)
-	OMP_NUM_THREADS=1 $(RECIPES)/bin/python -m pytest -m recipes tests/test_recipes.py -rs
+	OMP_NUM_THREADS=1 $(RECIPES)/bin/python -m pytest -m recipes tests/test_recipes.py -rfEs
 	$(RECIPES)/bin/python -m pip list | grep -iE \
 		"^(optuna|mlflow|skops|cloudpickle|onnx|onnxruntime|fastapi|distributed|ray|scikit-learn|torch) "
 
