@@ -1,7 +1,9 @@
 """An exported file beside the detector that it was made of: time per image, start, memory.
 
-One thread, one image at a time, score and map. Both are timed in turn, image by image, so that what else
-the machine does falls on both alike. Start and memory are those of fresh processes.
+One thread, one image at a time, score and map; once more with its convolutions in 8-bit integers, whose
+ranges come from the images of the folder behind those that are learned from. All are timed in turn,
+image by image, so that what else the machine does falls on all alike. Start and memory are those of
+fresh processes.
 
     python benchmarks/bench_onnx.py parts/good --backbone skad_nano
     python benchmarks/bench_onnx.py parts/good --backbone resnet18.tv_in1k --weights resnet18.safetensors
@@ -31,6 +33,7 @@ memory = int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([first, usage.ru_utime + usage.ru_stime, memory]))
 """
+FILES = (".onnx", "-int8.onnx", ".skad")
 
 
 def size(text):
@@ -93,29 +96,34 @@ def main():
 
     import skad
 
-    files = sorted(map(str, args.folder.iterdir()))[: args.images]
+    files = sorted(map(str, args.folder.iterdir()))
+    fresh, files = files[args.images :][:40], files[: args.images]
     det = fit(files, args)
     with tempfile.TemporaryDirectory() as folder:
-        exported, saved = Path(folder) / "line.onnx", Path(folder) / "line.skad"
-        skad.export_onnx(det, exported, files[:4])
+        exported, integers, saved = (Path(folder) / f"line{end}" for end in FILES)
+        skad.export_onnx(det, exported, files[:4], tolerance=1e-4)
+        skad.export_onnx(det, integers, files[:4], int8_from=fresh, tolerance=0.9)
         skad.save(det, saved)
-        line = skad.load(exported, n_threads=1)
+        judges = [det, *(skad.load(file, n_threads=1) for file in (exported, integers))]
         shown = [det.geometry_.apply(np.asarray(Image.open(f).convert("RGB"))) for f in files[:10]]
-        timed([det, line], shown, 1)
-        times = timed([det, line], shown, args.rounds)
-        (torch_ms, onnx_ms), best = np.median(times, axis=0), times.min(axis=0)
-        ratio = np.median(times[:, 1] / times[:, 0])
-        with_torch = process(saved, files[0], 2)
-        without = process(exported, files[0], 3)
+        timed(judges, shown, 1)
+        times = timed(judges, shown, args.rounds)
+        ratios = np.median(times / times[:, :1], axis=0)
+        of_processes = [process(file, files[0], 3) for file in (saved, exported, integers)]
         print(f"{args.backbone}, {args.image_size} px, bank of {len(det.bank_)} vectors")
-        print("| | skad with torch | the file |\n|---|---|---|")
-        print(f"| score and map, ms an image (median) | {torch_ms:.1f} | {onnx_ms:.1f} |")
-        print(f"| the same (best) | {best[0]:.1f} | {best[1]:.1f} |")
-        print(f"| ratio (median of pairs) | 1 | {ratio:.2f} |")
+        print("| | skad with torch | the file | the file, int8 |\n|---|---|---|---|")
+        print(line_of("score and map, ms an image (median)", np.median(times, axis=0), ".1f"))
+        print(line_of("the same (best)", times.min(axis=0), ".1f"))
+        print(line_of("ratio (median of pairs)", ratios, ".2f"))
         names = ("start to first verdict, s", "the same, s of CPU", "memory of the process, MB")
-        for name, one, other in zip(names, with_torch, without, strict=True):
-            print(f"| {name} | {one:.2f} | {other:.2f} |")
-        print(f"| size of the file, MB | | {exported.stat().st_size / 1e6:.1f} |")
+        for name, values in zip(names, np.transpose(of_processes), strict=True):
+            print(line_of(name, values, ".2f"))
+        sizes = [file.stat().st_size / 1e6 for file in (saved, exported, integers)]
+        print(line_of("size of the file, MB", sizes, ".1f"))
+
+
+def line_of(name, values, form):
+    return f"| {name} | {' | '.join(format(value, form) for value in values)} |"
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ _GROUP = 64
 # What pads norms: farther than all, and finite, since 0 times it is 0 where products are aligned.
 _FAR = 1e30
 
-Compared = Callable[[slice], torch.Tensor]
-"""Maps numbers of vectors to ``|p|^2 - 2 q.p``, (n, m); without ``|q|^2`` the order is the same."""
+Compared = Callable[[int], torch.Tensor]
+"""Maps the number of a block to ``|p|^2 - 2 q.p``, (n, m); without ``|q|^2`` the order is the same."""
 
 
 class PatchEmbedding(nn.Module):
@@ -115,8 +115,9 @@ class BankDistances(nn.Module):
         exact = bank.exact(torch.device("cpu"))
         self.register_buffer("vectors", exact.vectors.clone())
         self.register_buffer("centre", exact.centre.clone())
-        self.register_buffer("norms", _padded(exact.norms, _FAR))
-        self.register_buffer("points", _padded(-2 * exact.points.T, 0.0).contiguous())
+        # Cut here and not by the graph, of which a runtime would hold both: the whole and its parts.
+        self.norms = _blocks(_padded(exact.norms, _FAR))
+        self.points = _blocks(_padded(-2 * exact.points.T, 0.0))
         if rule.b is not None:
             around = Neighbourhoods(exact, min(rule.b, len(bank))).of(np.arange(len(bank)))
             self.register_buffer("around", torch.from_numpy(around.copy()))
@@ -142,30 +143,14 @@ class BankDistances(nn.Module):
 
     def _products(self, patches: torch.Tensor) -> Compared:
         centred = patches - self.centre  # type: ignore[operator]
-        return lambda some: torch.addmm(self.norms[some], centred, self.points[:, some])  # type: ignore[index]
+        return lambda block: torch.addmm(self.norms[block], centred, self.points[block])
 
     def _nearest(self, compared: Compared) -> torch.Tensor:
         """Numbers (n, k) of the nearest vectors, in no promised order."""
-        k = self.rule.n_neighbors
-        return (
-            _nearest_of_groups(compared, self._blocks()) if k == 1 else self._nearest_few(compared)
-        )
-
-    def _blocks(self) -> list[slice]:
-        n_vectors = len(self.norms)  # type: ignore[arg-type]
-        return [slice(at, min(at + _BLOCK, n_vectors)) for at in range(0, n_vectors, _BLOCK)]
-
-    def _nearest_few(self, compared: Compared) -> torch.Tensor:
-        lowest, numbers = [], []
-        for some in self._blocks():
-            products = compared(some)
-            found = products.topk(
-                min(self.rule.n_neighbors, products.shape[1]), dim=1, largest=False
-            )
-            lowest.append(found.values)
-            numbers.append(found.indices + some.start)
-        best = torch.cat(lowest, dim=1).topk(self.rule.n_neighbors, dim=1, largest=False)
-        return torch.cat(numbers, dim=1).gather(1, best.indices)
+        n_blocks = len(self.norms)
+        if self.rule.n_neighbors == 1:
+            return _nearest_of_groups(compared, n_blocks)
+        return _nearest_few(compared, n_blocks, self.rule.n_neighbors)
 
     def _measured(self, patches: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         away = F.embedding(ids, self.vectors) - patches[:, None]  # type: ignore[arg-type]
@@ -177,13 +162,31 @@ def _padded(values: torch.Tensor, fill: float) -> torch.Tensor:
     return F.pad(values, (0, -values.shape[-1] % _GROUP), value=fill)
 
 
-def _nearest_of_groups(compared: Compared, blocks: list[slice]) -> torch.Tensor:
+def _blocks(values: torch.Tensor) -> nn.ParameterList:
+    """Cut the last axis into blocks."""
+    parts = values.split(_BLOCK, dim=-1)
+    return nn.ParameterList(nn.Parameter(part.clone(), requires_grad=False) for part in parts)
+
+
+def _nearest_few(compared: Compared, n_blocks: int, k: int) -> torch.Tensor:
+    """Numbers (n, k) of the nearest vectors, in no promised order."""
+    lowest, numbers = [], []
+    for block in range(n_blocks):
+        products = compared(block)
+        found = products.topk(min(k, products.shape[1]), dim=1, largest=False)
+        lowest.append(found.values)
+        numbers.append(found.indices + block * _BLOCK)
+    best = torch.cat(lowest, dim=1).topk(k, dim=1, largest=False)
+    return torch.cat(numbers, dim=1).gather(1, best.indices)
+
+
+def _nearest_of_groups(compared: Compared, n_blocks: int) -> torch.Tensor:
     """Numbers (n, 1) of the nearest vectors; of equals the first.
 
     Minima of groups are taken, and numbers are looked for in the best group alone: runtimes are slow at
     numbers of minima.
     """
-    found = [_lowest_group(compared(some), some.start) for some in blocks]
+    found = [_lowest_group(compared(block), block * _BLOCK) for block in range(n_blocks)]
     lowest, numbers, group = found[0]
     for low, first, values in found[1:]:
         is_lower = low < lowest

@@ -24,12 +24,13 @@ class LayerProducts(nn.Module):
     starts : list of int
         Where the values of each layer begin in a patch.
     bank : torch.nn.Module
-        Holds ``centre`` (d,), ``norms`` (M,), and ``points`` (d, M): -2 times the centred vectors.
+        Holds ``centre`` (d,), and of each block of vectors ``norms`` (m,) and ``points`` (d, m), -2
+        times the centred vectors.
     """
 
     def __init__(self, layers: list[torch.Tensor], starts: list[int], bank: Any) -> None:
         super().__init__()
-        self.bank, self.starts = bank, starts
+        self.starts, self.norms = starts, bank.norms
         grid = layers[0].shape[2:]
         sides = [[_aligning(layer.shape[2 + i], grid[i]) for layer in layers] for i in range(2)]
         self.down, self.across = nn.ParameterList(sides[0]), nn.ParameterList(sides[1])
@@ -39,30 +40,33 @@ class LayerProducts(nn.Module):
             part = left[start : start + layer.shape[1]]
             self.register_buffer(f"centre_{start}", part.clone())
             part.zero_()
+        # Of each layer, all blocks.
+        self.columns = nn.ModuleList(
+            nn.ParameterList(_rows(block, start, layer.shape[1]) for block in bank.points)
+            for layer, start in zip(layers, starts, strict=True)
+        )
 
     @staticmethod
     def pay(layers: list[torch.Tensor], dim: int) -> bool:
         """Whether products are cheaper this way than with patches of length `dim`."""
         return PatchLayers.pay([layer[0].permute(1, 2, 0) for layer in layers], dim)
 
-    def forward(self, layers: list[torch.Tensor]) -> Callable[[slice], torch.Tensor]:
-        """Return what maps numbers of vectors to ``|p|^2 - 2 q.p``, (B h w, m)."""
+    def forward(self, layers: list[torch.Tensor]) -> Callable[[int], torch.Tensor]:
+        """Return what maps the number of a block to ``|p|^2 - 2 q.p``, (B h w, m)."""
         grid = layers[0].shape[2:]
         rows = [
             layer.permute(0, 2, 3, 1).flatten(0, 2) - getattr(self, f"centre_{start}")
             for layer, start in zip(layers, self.starts, strict=True)
         ]
 
-        def compared(some: slice) -> torch.Tensor:
+        def compared(block: int) -> torch.Tensor:
             # The coarsest first, which takes the norms along: weights of the alignment add up to 1.
-            total = self.bank.norms[some]
+            total = self.norms[block]
             for j in reversed(range(len(layers))):
-                start, stop = self.starts[j], self.starts[j] + rows[j].shape[1]
-                columns = self.bank.points[start:stop, some]
+                columns = self.columns[j][block]  # type: ignore[index]
                 if layers[j].shape[2:] == grid:
                     total = torch.addmm(total, rows[j], columns)
-                    continue
-                if total.ndim == 1:
+                elif total.ndim == 1:
                     total = self._aligned(torch.addmm(total, rows[j], columns), j, layers[j])
                 else:
                     total = total + self._aligned(rows[j] @ columns, j, layers[j])
@@ -76,6 +80,10 @@ class LayerProducts(nn.Module):
         n = products.shape[1]
         rows = self.down[j] @ products.view(-1, height, width * n)
         return (self.across[j] @ rows.view(-1, width, n)).flatten(0, 1)
+
+
+def _rows(block: torch.Tensor, start: int, n: int) -> nn.Parameter:
+    return nn.Parameter(block[start : start + n].clone(), requires_grad=False)
 
 
 def _aligning(n: int, wanted: int) -> nn.Parameter:
