@@ -337,8 +337,8 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
         )
     if len(items) == 0:
         raise ValueError(
-            "no images: found 0 sample(s) in X, while a minimum of 1 is required. If X came from a pattern "
-            "such as '*.jpg': skad.datasets.list_images(folder) finds .JPG and .jpeg as well."
+            "no images: found 0 sample(s) in X, while a minimum of 1 is required. If X came from a "
+            "pattern such as '*.jpg': skad.datasets.list_images(folder) finds .JPG and .jpeg as well."
         )
     return ImageSource(items)
 
