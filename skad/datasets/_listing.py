@@ -72,4 +72,4 @@ def _deeper(folder: Path) -> str:
     if not having:
         return ""
     listed = ", ".join(having[:4]) + (", ..." if len(having) > 4 else "")
-    return f", but in its subfolders ({listed}): list those that are meant"
+    return f", but in its subfolders ({listed}): name those that are meant"
