@@ -43,8 +43,9 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 autodoc_default_options = {
     "members": True,
-    "inherited-members": "BaseEstimator,_SetOutputMixin,Sequence,object",
-    "exclude-members": "get_metadata_routing",
+    "inherited-members": "BaseEstimator,ClassifierMixin,_SetOutputMixin,Sequence,object",
+    # Their texts are scikit-learn's, and refer to pages that only scikit-learn's site has.
+    "exclude-members": "get_metadata_routing,set_fit_request,set_score_request,set_split_request",
 }
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"

@@ -240,8 +240,7 @@ def refuse_single(X: Any) -> None:
             and Path(os.fsdecode(X)).is_dir()
         ):
             raise TypeError(
-                f"X is a folder ({name}): pass the files in it, such as "
-                f"sorted(Path({name}).glob('*.png'))."
+                f"X is a folder ({name}): pass the files in it, skad.datasets.list_images({name})."
             )
         if "*" in os.fsdecode(X):
             raise TypeError(f"X is a pattern ({name}): pass the files, sorted(glob.glob({name})).")

@@ -202,7 +202,7 @@ def _remedy(item: Any, error: Exception) -> str:
             return "is too long for a path. Pass an encoded image as bytes."
         # A text with a null character is not a path.
         if "\0" not in os.fsdecode(item) and os.path.isdir(item):
-            return "is a directory. Pass the files in it: sorted(Path(folder).glob('*.png'))."
+            return "is a directory. Pass the files in it: skad.datasets.list_images(folder)."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (
         f"cannot be read ({shortened(reason)}). The file may be damaged or incomplete: copy it again, "

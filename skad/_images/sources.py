@@ -336,7 +336,10 @@ def as_image_source(X: Any, *, image_shape: Sequence[int] | None = None) -> Imag
             f"X must hold images: paths, Pillow images or arrays; got {shortened(repr(type(X)), 100)}."
         )
     if len(items) == 0:
-        raise ValueError("no images: found 0 sample(s) in X, while a minimum of 1 is required.")
+        raise ValueError(
+            "no images: found 0 sample(s) in X, while a minimum of 1 is required. If X came from a "
+            "pattern such as '*.jpg': skad.datasets.list_images(folder) finds .JPG and .jpeg as well."
+        )
     return ImageSource(items)
 
 

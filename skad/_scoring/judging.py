@@ -116,7 +116,7 @@ class Judge:
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; n images.
+            As in ``fit``; n images.
 
         Returns
         -------
@@ -132,7 +132,7 @@ class Judge:
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; n images.
+            As in ``fit``; n images.
 
         Returns
         -------
@@ -151,7 +151,7 @@ class Judge:
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; n images.
+            As in ``fit``; n images.
 
         Returns
         -------
@@ -192,7 +192,7 @@ class Judge:
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; n images.
+            As in ``fit``; n images.
         return_scores : bool, default=False
             Also return ``score_samples(X)``, from the same pass over the images.
 
@@ -238,7 +238,7 @@ class Judge:
         Parameters
         ----------
         X : images
-            As in :meth:`fit`; n images.
+            As in ``fit``; n images.
         min_area : float, default=0
             Leave out regions of fewer pixels of the image. What :meth:`predict` says does not change:
             above 0, a defective image may have no region.

@@ -9,8 +9,9 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from skad._common.image_files import images, subfolders, suffix_of
+from skad._common.image_files import suffix_of
 from skad.cli._messages import CommandError, UsageError
+from skad.datasets import list_images
 
 HELP = (
     "image files, folders (the images in them, not those in their subfolders), globs in quotes "
@@ -58,27 +59,18 @@ def _found(name: str) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    found = images(folder)
-    if not found:
-        raise CommandError(f"no images in {os.fspath(folder)!r}{_deeper(folder)}.")
-    return [os.fspath(path) for path in found]
-
-
-def _deeper(folder: Path) -> str:
-    having = [sub.name for sub in subfolders(folder) if images(sub)]
-    if not having:
-        return ""
-    listed = ", ".join(having[:4]) + (", ..." if len(having) > 4 else "")
-    return (
-        f", but in its subfolders ({listed}): name those that are meant, or all of them as "
-        f"{os.fspath(folder / '**' / '*.png')!r}"
-    )
+    try:
+        return list_images(folder)
+    except FileNotFoundError as error:
+        raise CommandError(str(error)) from error
 
 
 def _matching(pattern: str) -> list[str]:
     found = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
     if not found:
-        raise CommandError(f"no file matches {pattern!r}.")
+        raise CommandError(
+            f"no file matches {pattern!r}; a folder stands for all images in it, of any suffix."
+        )
     return found
 
 

@@ -6,6 +6,7 @@ from skad._common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from skad.datasets._dataset import Dataset
+    from skad.datasets._listing import list_images
     from skad.datasets._loaders import (
         load_aptos,
         load_btad,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DATASETS",
     "Dataset",
+    "list_images",
     "load_aptos",
     "load_btad",
     "load_folder",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "DATASETS": "_registry",
     "Dataset": "_dataset",
+    "list_images": "_listing",
     "load_aptos": "_loaders",
     "load_btad": "_loaders",
     "load_folder": "_loaders",

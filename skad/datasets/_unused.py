@@ -68,6 +68,18 @@ def warn_of_unused(root: Path, samples: Iterable[Sample], good: str) -> None:
         warn_user(f"{os.fspath(root)!r}: " + " ".join(remarks))
 
 
+def of_other_suffixes(names: Iterable[str]) -> list[str]:
+    """Say which files are images of formats that no loader lists; empty if there are none."""
+    foreign = [name for name in names if suffix_of(name) in _OTHER_SUFFIXES]
+    if not foreign:
+        return []
+    suffixes = ", ".join(sorted({suffix_of(name) for name in foreign}))
+    return [
+        f"Images not used because of their suffix ({suffixes}): {len(foreign)}, such as "
+        f"{foreign[0]!r}; convert them to PNG."
+    ]
+
+
 def means_good(name: str, good: str) -> bool:
     """Whether a folder of another name than `good` seems to hold good images."""
     return name != good and _letters(name) in _WORDS_FOR_GOOD
@@ -153,7 +165,6 @@ def _unused_files(root: Path, used: Collection[str], good: str) -> Iterator[str]
     no_files = [os.path.relpath(file, root) for file in unused if not os.path.isfile(file)]
     masks = [name for name in names if Path(name).parts[0] == _TRUTH]
     others = [name for name in names if Path(name).parts[0] != _TRUTH]
-    foreign = [name for name in others if suffix_of(name) not in SUFFIXES]
     elsewhere = [name for name in others if suffix_of(name) in SUFFIXES]
     if masks:
         yield (
@@ -163,12 +174,7 @@ def _unused_files(root: Path, used: Collection[str], good: str) -> Iterator[str]
         )
     if no_files:
         yield f"Pipes, devices or broken links not used: {len(no_files)}, such as {no_files[0]!r}."
-    if foreign:
-        suffixes = ", ".join(sorted({suffix_of(name) for name in foreign}))
-        yield (
-            f"Images not used because of their suffix ({suffixes}): {len(foreign)}, such as "
-            f"{foreign[0]!r}; convert them to PNG."
-        )
+    yield from of_other_suffixes(others)
     if elsewhere:
         yield (
             f"Images not used because of their place: {len(elsewhere)}, such as {elsewhere[0]!r}; move "

@@ -143,7 +143,7 @@ def test_image_shape_is_only_for_rows(image):
     "X", [[], (), np.array([]), np.zeros((0, 4, 4, 3)), pd.Series([], dtype=object)]
 )
 def test_no_images(X):
-    with pytest.raises(ValueError, match=r"no images: .*0 sample\(s\)"):
+    with pytest.raises(ValueError, match=r"no images: .*0 sample\(s\).*list_images\(folder\)"):
         as_image_source(X)
 
 

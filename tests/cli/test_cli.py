@@ -94,7 +94,10 @@ def test_wrong_usage_is_one_line_and_code_2(arguments, message, capsys):
             ("predict", "line3.skad", "parts"),
             "no images in 'parts', but in its subfolders (good, new)",
         ),
-        (("predict", "line3.skad", "parts/*.bmp"), "no file matches"),
+        (
+            ("predict", "line3.skad", "parts/*.bmp"),
+            "no file matches 'parts/*.bmp'; a folder stands",
+        ),
         (("predict", "line3.skad", "parts/new", "--csv", "no/v.csv"), "'no' does not exist"),
         (("predict", "line3.skad", "parts/new", "--csv", "parts"), "'parts' is a folder"),
         (("fit", "parts/good", "nowhere.png", "-o", "a.skad"), "nowhere.png'): no such file"),

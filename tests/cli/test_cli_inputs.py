@@ -30,6 +30,12 @@ def test_found_in_their_order_once(named, found):
     assert find_images(named) == found
 
 
+def test_images_of_other_formats_are_said(folder):
+    (folder / "a" / "3.HEIC").touch()
+    with pytest.warns(UserWarning, match=r"^'a': .*suffix \(\.heic\): 1, such as '3\.HEIC'"):
+        assert find_images(["a"]) == ["a/1.JPG", "a/2.png"]
+
+
 @pytest.mark.parametrize(
     "table",
     [
