@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skad._common.text import readable
+from skad.benchmark._documents import list_documents
 from skad.benchmark._grid import parse_grids
 from skad.benchmark._preset import Preset
 from skad.benchmark._presets import PRESETS, TABLES
@@ -181,6 +182,9 @@ def _print_presets() -> None:
     print()
     for name, rows in TABLES.items():
         print(f"{name:<28} {', '.join(rows)}")
+    print("\nThe papers' tables and figures (scripts are in skad's repository)\n")
+    for line in list_documents():
+        print(textwrap.fill(line, 110, subsequent_indent=" " * 13, drop_whitespace=True))
     notes: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
         notes.setdefault(preset.note, []).append(name)

@@ -20,7 +20,7 @@ def test_every_preset_makes_a_detector_that_fit_accepts(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_published_figures_or_says_that_it_has_none(name):
-    sets = ("mvtec_ad", "visa", "aptos", "oct2017", "isic2018", "mvtec_ad_2")
+    sets = ("mvtec_ad", "mvtec_loco", "visa", "aptos", "oct2017", "isic2018", "mvtec_ad_2")
     found = {d: published(name, d) for d in sets}
     values = [value for figures in found.values() for v in figures.values() for value in v.values()]
     assert bool(values) != ("no published figure" in PRESETS[name].note)
