@@ -9,8 +9,12 @@ image scores by nine neighbours. anomalib makes a map with every score; skad is 
 skad's fit includes the threshold (every good image is scored without its own patches), anomalib's has
 none. In the end skad scores with the bank that anomalib has chosen: the scores must agree.
 
+``--accuracy`` compares image AUROC instead, on sets in MVTec layout: both with the same pixels, weights
+and settings, each with a bank of its own choice, and skad with its own defaults::
+
     python benchmarks/against_anomalib.py
     python benchmarks/against_anomalib.py --weights resnet18.safetensors --images parts/train/good
+    python benchmarks/against_anomalib.py --weights resnet18.safetensors --accuracy sets/* --ratios 0.01
 """
 
 from __future__ import annotations
@@ -83,6 +87,8 @@ def run_skad(job: dict) -> dict[str, float]:
         image_size=SIZE,
         layers=LAYERS,
         b=NEIGHBOURS,
+        image_score="patch",
+        whitening=0.0,
         coreset_size=job["ratio"],
         coreset_projection_dim=job["projection"],
         batch_size=BATCH,
@@ -131,29 +137,8 @@ def run_anomalib(job: dict) -> dict[str, float]:
     import numpy as np
     import torch
 
-    # Declares what a torchvision of another build lacks; does nothing where it lacks nothing.
-    spec = importlib.util.spec_from_file_location(
-        "shim", REPOSITORY / "skad" / "_features" / "_timm.py"
-    )
-    shim = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shim)
-    start = time.process_time()
-    shim._import_torchvision()
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-
-    seconds_of_import = time.process_time() - start
+    model, forward, seconds_of_import = open_anomalib(job)
     images, new = np.split(np.load(job["images"]), [job["number"]])
-    model = PatchcoreModel(
-        [f"layer{layer}" for layer in LAYERS], job["backbone"], False, NEIGHBOURS
-    )
-    load_weights(model.feature_extractor.feature_extractor, job["weights"])
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-    def forward(portion: np.ndarray) -> Any:
-        pixels = torch.from_numpy(portion).permute(0, 3, 1, 2).float().div_(255)
-        with torch.inference_mode():
-            return model((pixels - mean) / std)
 
     def extract() -> None:
         for i in range(0, len(images), BATCH):
@@ -185,6 +170,55 @@ def run_anomalib(job: dict) -> dict[str, float]:
     scores = forward(images[:BATCH]).pred_score.numpy()
     np.savez(job["bank"], bank=model.memory_bank.numpy(), scores=scores)
     return figures
+
+
+def open_anomalib(job: dict) -> tuple[Any, Callable[[Any], Any], float]:
+    """Make anomalib's network, what gives it pixels, and tell the seconds of its import."""
+    import torch
+
+    # Declares what a torchvision of another build lacks; does nothing where it lacks nothing.
+    spec = importlib.util.spec_from_file_location(
+        "shim", REPOSITORY / "skad" / "_features" / "_timm.py"
+    )
+    shim = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shim)
+    start = time.process_time()
+    shim._import_torchvision()
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    seconds_of_import = time.process_time() - start
+    model = PatchcoreModel(
+        [f"layer{layer}" for layer in LAYERS], job["backbone"], False, NEIGHBOURS
+    )
+    load_weights(model.feature_extractor.feature_extractor, job["weights"])
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+    def forward(portion: Any) -> Any:
+        pixels = torch.from_numpy(portion).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode():
+            return model((pixels - mean) / std)
+
+    return model, forward, seconds_of_import
+
+
+def score_by_anomalib(job: dict) -> list[float]:
+    """Fit on one array of pixels and score those of another."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(job["seed"])
+    model, forward, _ = open_anomalib(job)
+    images, new = np.load(job["images"]), np.load(job["new"])
+    model.train()
+    model.feature_extractor.eval()
+    for i in range(0, len(images), BATCH):
+        forward(images[i : i + BATCH])
+    with torch.inference_mode():
+        model.subsample_embedding(job["ratio"])
+    model.eval()
+    portions = (new[i : i + BATCH] for i in range(0, len(new), BATCH))
+    return [float(score) for part in portions for score in forward(part).pred_score]
 
 
 def load_weights(network: Any, file: str) -> None:
@@ -248,7 +282,61 @@ def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def run(python: Path | str, library: str, job: dict, threads: int) -> dict[str, float]:
+def compare_accuracy(args: argparse.Namespace, python: Path, folder: Path) -> None:
+    """Print image AUROC of each set, for each ratio and seed."""
+    import numpy as np
+
+    from skad._images import Geometry, as_image_source, iter_batches
+    from skad.datasets import load_folder
+    from skad.metrics import image_auroc
+
+    if args.weights is None:
+        sys.exit("--accuracy needs --weights: random ones say nothing.")
+    print("| set | bank | seed | anomalib | skad, same settings | skad, its defaults |")
+    print("| --- " * 6 + "|")
+    for path in args.accuracy:
+        data = load_folder(path)
+        n = min(args.number, len(data.X_train))
+        chosen = np.linspace(0, len(data.X_train) - 1, n).round().astype(int)
+        job = {"backbone": args.backbone, "weights": str(args.weights), "seed": args.seed}
+        for name, files in (
+            ("images", [data.X_train[i] for i in chosen]),
+            ("new", data.X_test),
+        ):
+            batches = iter_batches(as_image_source(files), Geometry("squash", SIZE, None), BATCH)
+            np.save(folder / f"{name}.npy", np.concatenate([batch.pixels for batch in batches]))
+            job[name] = str(folder / f"{name}.npy")
+        for ratio in args.ratios:
+            theirs = run(python, "scores", {**job, "ratio": ratio}, args.threads)
+            cells = [image_auroc(data.y_test, -np.asarray(theirs))]
+            cells += [image_auroc(data.y_test, s) for s in score_by_skad({**job, "ratio": ratio})]
+            shown = " | ".join(f"{cell:.4f}" for cell in cells)
+            print(f"| {path.name} | {100 * ratio:g} % | {args.seed} | {shown} |", flush=True)
+
+
+def score_by_skad(job: dict) -> list[Any]:
+    """Fit and score twice: with anomalib's settings, and with skad's defaults at the same size."""
+    import numpy as np
+
+    from skad import PatchCoreDetector
+
+    shared = {"weights": job["weights"], "image_size": SIZE, "random_state": job["seed"]}
+    same = {
+        "layers": LAYERS,
+        "b": NEIGHBOURS,
+        "coreset_size": job["ratio"],
+        "whitening": 0.0,
+        "image_score": "patch",
+        "contamination": 0.1,
+    }
+    images, new = np.load(job["images"]), np.load(job["new"])
+    return [
+        PatchCoreDetector(job["backbone"], **shared, **settings).fit(images).score_samples(new)
+        for settings in (same, {})
+    ]
+
+
+def run(python: Path | str, library: str, job: dict, threads: int) -> Any:
     """Run one library in a fresh process."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [python, HERE, "--run", library, "--job", json.dumps(job)]
@@ -297,17 +385,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--anomalib", default="2.7.0", metavar="VERSION")
     parser.add_argument("--venv", type=Path, default=REPOSITORY / "build" / "anomalib")
-    parser.add_argument("--run", choices=["skad", "anomalib"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--accuracy", type=Path, nargs="+", metavar="SET", help="image AUROC instead"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --accuracy")
+    parser.add_argument("--run", choices=["skad", "anomalib", "scores"], help=argparse.SUPPRESS)
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         import torch
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        print(json.dumps({"skad": run_skad, "anomalib": run_anomalib}[args.run](args.job)))
+        ways = {"skad": run_skad, "anomalib": run_anomalib, "scores": score_by_anomalib}
+        print(json.dumps(ways[args.run](args.job)))
         return
     python = make_environment(args.venv, args.anomalib)
     with tempfile.TemporaryDirectory() as folder:
+        if args.accuracy:
+            compare_accuracy(args, python, Path(folder))
+            return
         job = prepare(args, Path(folder))
         for ratio in args.ratios:
             compare({**job, "ratio": ratio}, python, args.repeats, args.threads)

@@ -28,7 +28,9 @@ def test_nothing_is_left_out(document, shared):
     text = file.read_text(encoding="utf-8")
     # Supplements name some of the paper's own, too.
     kind = "S" if "supplement" in document.title else "A?"
-    named = {k: set(re.findall(rf"\b{k}\.? ?({kind}\d+)\b", text)) for k in ("Table", "Fig(?:ure)?")}
+    named = {
+        k: set(re.findall(rf"\b{k}\.? ?({kind}\d+)\b", text)) for k in ("Table", "Fig(?:ure)?")
+    }
     assert set(document.tables) == named["Table"]
     assert set(document.figures) == named["Fig(?:ure)?"]
 
