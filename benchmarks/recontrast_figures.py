@@ -4,8 +4,7 @@ r"""ReContrast in training: landscape of its map (Figure 4); AUROC, loss, divers
 filter, and draws the mean of the map over the test images. The paper's grid has 50 steps a side over a
 distance of 1 (in norms of the parameters). ``curves`` scores after each of the ``--steps``: one training
 goes on by ``warm_start``, so that the level of hard mining rises over a tenth of the first of them.
-Diversity is the standard deviation of the feature points of the second encoder layer, each of length 1,
-with batch norms as they score::
+Loss and diversity (``feature_diversity_``) are means over the steps since the point before::
 
     python benchmarks/recontrast_figures.py landscape APTOS --dataset aptos --rows A B --out pictures
     python benchmarks/recontrast_figures.py curves APTOS --dataset aptos --rows A B C D E \
@@ -28,7 +27,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from skad._images import as_image_source, iter_batches
 from skad._learning.recontrast_network import ReContrastNetwork, anomaly_map
@@ -57,7 +55,7 @@ def main() -> None:
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="changed parameters"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=16, help="test images of maps and features")
+    parser.add_argument("--images", type=int, default=16, help="landscape: test images")
     parser.add_argument("--grid", type=int, default=50, help="landscape: steps a side")
     parser.add_argument("--distance", type=float, default=1.0, help="landscape: length of a side")
     parser.add_argument(
@@ -174,28 +172,17 @@ def trained(row: str, data: Any, args: argparse.Namespace) -> list[dict[str, Any
     for steps in sorted(args.steps):
         detector.set_params(max_iter=steps).fit(data.X_train)
         since = points[-1]["steps"] if points else 0
-        network = detector._as_fitted()._trained_network().eval()
         point = {
             "row": row,
             "steps": steps,
             "image_auroc": image_auroc(data.y_test, detector.score_samples(data.X_test)),
             "loss": float(detector.loss_curve_[since:].mean()),
-            "diversity": diversity(network, some_pixels(detector, data, args.images)),
+            "diversity": float(detector.feature_diversity_[since:].mean()),
         }
         points.append(point)
         cells = [f"{point[name]:.4f}" for name in ("image_auroc", "loss", "diversity")]
         print(f"| {row} | {steps} | {' | '.join(cells)} |", flush=True)
     return points
-
-
-@torch.no_grad()
-def diversity(network: ReContrastNetwork, batches: list[torch.Tensor]) -> float:
-    """Measure the standard deviation of feature points of length 1, the mean over channels."""
-    encoder = network.frozen if network.encoder is None else network.encoder
-    points = [
-        F.normalize(encoder(pixels)[1]).permute(0, 2, 3, 1).flatten(0, 2) for pixels in batches
-    ]
-    return float(torch.cat(points).std(0).mean())
 
 
 def saved(figure: Any, path: Path) -> Path:

@@ -140,15 +140,15 @@ def test_f_with_and_without_g(parts, tmp_path, monkeypatch):
 def test_curves_of_a_training(parts, tmp_path):
     result = run(
         "benchmarks/recontrast_figures.py", "curves", parts / "bottle", "--rows", "B", "E",
-        "--steps", 3, 1, "--images", 2, "--set", *TINY, "--out", tmp_path,
+        "--steps", 3, 1, "--set", *TINY, "--out", tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = (tmp_path / "training-bottle.jsonl").read_text().splitlines()
     points = [json.loads(line) for line in lines]
     assert [(p["row"], p["steps"]) for p in points] == [("B", 1), ("B", 3), ("E", 1), ("E", 3)]
-    # B's encoder is frozen, so its features stay as diverse as they were; E's is trained.
-    assert points[0]["diversity"] == points[1]["diversity"] > 0
-    assert points[2]["diversity"] != points[3]["diversity"]
+    for name in ("loss", "diversity"):
+        assert all(point[name] > 0 for point in points)
+        assert len({point[name] for point in points}) > 2
     assert (tmp_path / "training-bottle.png").stat().st_size > 5000
 
 
