@@ -5,7 +5,7 @@ import re
 import pytest
 from scripts import ROOT
 
-from skad.benchmark import PRESETS, TABLES, published_sources
+from skad.benchmark import PRESETS, TABLES, published, published_sources
 from skad.benchmark._documents import DOCUMENTS, list_documents
 from skad.benchmark._published import methods_in, others
 from skad.datasets import DATASETS
@@ -79,3 +79,19 @@ def test_sources_are_tables_of_documents():
     for name in PRESETS:
         for source in published_sources(name, "mvtec_ad"):
             assert source in listed or not methods_in(source)
+
+
+def test_the_table_to_expect_is_the_published_one():
+    """docs/benchmark.md, for whoever has the weights and the data."""
+    text = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
+    part = text.split("## What was not run here")[1]
+    rows = re.findall(r"^\| `(\S+)` \| (.*) \|$", part, re.MULTILINE)
+    (command,) = re.findall(r"--preset (.*)\n```", part)
+    assert [name for name, _ in rows if name not in ("spade", "padim")] == [
+        name for table in command.split() for name in TABLES[table] if name not in ("spade", "padim")
+    ]
+    for name, cells in rows:
+        figures = published(name, "mvtec_ad")
+        expected = [figures.get(m, {}).get("avg") for m in ("image_auroc", "pixel_auroc", "aupro")]
+        found = [float(cell) if cell.strip() else None for cell in cells.split("|")]
+        assert found == expected, name
