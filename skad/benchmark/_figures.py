@@ -57,8 +57,8 @@ def _changes() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Name, title and changes of every row."""
     for size, resize in _SIZES.items():
         for p in _PATCH_SIZES:
-            changes = {"image_size": size, "resize": resize, "patch_size": p}
-            yield f"patchcore-s{size}-p{p}", f"{size} px, p = {p}", changes
+            sizes = {"image_size": size, "resize": resize, "patch_size": p}
+            yield f"patchcore-s{size}-p{p}", f"{size} px, p = {p}", sizes
     for p in (1, 5, 7, 9):
         yield f"patchcore-p{p}", f"p = {p}", {"patch_size": p}
     for layers in _DEPTHS:
@@ -69,11 +69,10 @@ def _changes() -> Iterator[tuple[str, str, dict[str, Any]]]:
         )
     for method in _METHODS:
         for fraction in _FRACTIONS:
-            changes = {"coreset_method": method, "coreset_size": fraction}
             yield (
                 f"patchcore-{method}-{fraction:g}",
                 f"{method} choice of {100 * fraction:g} %",
-                changes,
+                {"coreset_method": method, "coreset_size": fraction},
             )
     # A bank as large as that behind ReConPatch's f.
     for d in _DIMENSIONS:

@@ -195,7 +195,7 @@ def _recontrast(title: str, **changes: Any) -> Preset:
 
 def _ablation(title: str, **changes: Any) -> Preset:
     """Make a row that the paper prints for MVTec AD and for APTOS."""
-    own = {**_EVAL_CATEGORIES, "aptos": _APTOS}
+    own: dict[str, Params] = {**_EVAL_CATEGORIES, "aptos": _APTOS}
     return Preset(f"ReContrast, {title}", "recontrast", {**_ALL, **changes}, own)
 
 
