@@ -88,7 +88,10 @@ def test_the_table_to_expect_is_the_published_one():
     rows = re.findall(r"^\| `(\S+)` \| (.*) \|$", part, re.MULTILINE)
     (command,) = re.findall(r"--preset (.*)\n```", part)
     assert [name for name, _ in rows if name not in ("spade", "padim")] == [
-        name for table in command.split() for name in TABLES[table] if name not in ("spade", "padim")
+        name
+        for table in command.split()
+        for name in TABLES[table]
+        if name not in ("spade", "padim")
     ]
     for name, cells in rows:
         figures = published(name, "mvtec_ad")
