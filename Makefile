@@ -6,12 +6,14 @@ STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 OLDEST_STAMP := $(OLDEST)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+RECIPES := .venv-recipes
+RECIPES_STAMP := $(RECIPES)/.installed
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
 OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles)
 
-.PHONY: demo test coverage test-oldest test-real test-gpu test-deploy check format docs clean
+.PHONY: demo test coverage test-oldest test-real test-gpu test-deploy test-recipes check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -28,13 +30,11 @@ coverage: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) --cov --cov-report=term
 
 # The lower bounds of pyproject.toml beside the pinned torch. Old libraries may call what newer ones
-# have deprecated. Left out are scripts, which are for developers with the pinned versions; doctests,
-# since NumPy 1 prints numbers otherwise; and the list of what fails of scikit-learn's checks, which
-# is that of the pinned version.
+# have deprecated. Left out are scripts, which are for developers with the pinned versions, and
+# doctests, since NumPy 1 prints numbers otherwise.
 test-oldest: $(OLDEST_STAMP)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest tests $(IN_PARALLEL) \
-		-W default::DeprecationWarning --ignore tests/test_examples.py --ignore tests/test_gallery.py \
-		--deselect tests/test_sklearn_checks.py::test_what_fails_at_the_defaults_is_published
+		-W default::DeprecationWarning --ignore tests/test_examples.py --ignore tests/test_gallery.py
 
 # Slow checks, most of them on real images and weights, which need SKAD_SHARED (see CONTRIBUTING.md).
 test-real: $(STAMP)
@@ -48,6 +48,12 @@ test-gpu: $(STAMP)
 # tool is missing, it is skipped and says so.
 test-deploy: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deploy -rs
+
+# The blocks of docs/recipes.md, with the versions of the libraries that they need.
+test-recipes: $(RECIPES_STAMP)
+	OMP_NUM_THREADS=1 $(RECIPES)/bin/python -m pytest -m recipes tests/test_recipes.py -rfEs
+	$(RECIPES)/bin/python -m pip list | grep -iE \
+		"^(optuna|mlflow|skops|cloudpickle|onnx|onnxruntime|fastapi|distributed|ray|scikit-learn|torch) "
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -78,10 +84,19 @@ $(OLDEST_STAMP): pyproject.toml constraints.txt tools/lower_bounds.py
 		--constraint $(OLDEST)/constraints.txt --editable ".[cpu,test]"
 	touch $(OLDEST_STAMP)
 
+# On top of .venv, which stays as it is: what is installed there is found, and not installed again.
+$(RECIPES_STAMP): $(STAMP)
+	test -x $(RECIPES)/bin/python || $(BIN)/python -m venv $(RECIPES)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(RECIPES)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_project.pth
+	$(RECIPES)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[recipes]"
+	touch $(RECIPES_STAMP)
+
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[cpu,test,docs]"
 	touch $(DOCS_STAMP)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) docs/_build docs/api docs/gallery demo-output build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(RECIPES) docs/_build docs/api docs/gallery demo-output build dist .pytest_cache .mypy_cache .ruff_cache

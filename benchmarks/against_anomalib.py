@@ -9,12 +9,12 @@ image scores by nine neighbours. anomalib makes a map with every score; skad is 
 skad's fit includes the threshold (every good image is scored without its own patches), anomalib's has
 none. In the end skad scores with the bank that anomalib has chosen: the scores must agree.
 
-``--accuracy`` compares image AUROC instead, on sets in MVTec layout: both with the same pixels, weights
-and settings, each with a bank of its own choice, and skad with its own defaults::
+Both are exported to ONNX as well, anomalib's network by the call that its own export makes, and their
+files are timed in ONNX Runtime, score and map; "deviation" is how far a file's scores are from those of
+the model that it was made of.
 
     python benchmarks/against_anomalib.py
     python benchmarks/against_anomalib.py --weights resnet18.safetensors --images parts/train/good
-    python benchmarks/against_anomalib.py --weights resnet18.safetensors --accuracy sets/* --ratios 0.01
 """
 
 from __future__ import annotations
@@ -61,6 +61,17 @@ def milliseconds_per_image(score: Callable[[Any], Any], images: Any, batch: int)
 def time_scoring(name: str, score: Callable[[Any], Any], images: Any) -> dict[str, float]:
     return {
         f"{name}, batch {n}, ms/image": milliseconds_per_image(score, images, n) for n in (1, BATCH)
+    }
+
+
+def of_file(score: Callable[[Any], Any], wanted: Any, images: Any) -> dict[str, float]:
+    """Time an exported file image by image, and compare its scores with those of its model."""
+    import numpy as np
+
+    found = np.concatenate([score(images[i : i + 1]) for i in range(len(wanted))])
+    return {
+        "exported file, batch 1, ms/image": milliseconds_per_image(score, images, 1),
+        "exported file, deviation": float(np.max(np.abs(found / wanted - 1))),
     }
 
 
@@ -115,10 +126,22 @@ def run_skad(job: dict) -> dict[str, float]:
         **time_scoring("scores and maps", with_maps, new),
         **time_scoring("scores", detector.score_samples, new),
         "peak memory, MB": peak_mb(),
+        **of_file(*exported_skad(detector, new, Path(job["bank"]).with_name("skad.onnx")), new),
     }
     if Path(job["bank"]).exists():
         figures["deviation"] = compare_scores(detector, images[:BATCH], np.load(job["bank"]))
     return figures
+
+
+def exported_skad(detector: Any, new: Any, file: Path) -> tuple[Callable[[Any], Any], Any]:
+    """Return what scores by the exported file, and the scores that it should give."""
+    import skad
+
+    skad.export_onnx(detector, file, new[:4], tolerance=1e-4)
+    line = skad.load(file, n_threads=1)
+    return lambda portion: line.predict_heatmap(portion, True)[1], detector.score_samples(
+        new[:BATCH]
+    )
 
 
 def compare_scores(detector: Any, images: Any, theirs: Any) -> float:
@@ -137,8 +160,30 @@ def run_anomalib(job: dict) -> dict[str, float]:
     import numpy as np
     import torch
 
-    model, forward, seconds_of_import = open_anomalib(job)
+    # Declares what a torchvision of another build lacks; does nothing where it lacks nothing.
+    sys.path.insert(0, str(REPOSITORY))
+    spec = importlib.util.spec_from_file_location(
+        "shim", REPOSITORY / "skad" / "_features" / "_timm.py"
+    )
+    shim = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shim)
+    start = time.process_time()
+    shim._import_torchvision()
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    seconds_of_import = time.process_time() - start
     images, new = np.split(np.load(job["images"]), [job["number"]])
+    model = PatchcoreModel(
+        [f"layer{layer}" for layer in LAYERS], job["backbone"], False, NEIGHBOURS
+    )
+    load_weights(model.feature_extractor.feature_extractor, job["weights"])
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+    def forward(portion: np.ndarray) -> Any:
+        pixels = torch.from_numpy(portion).permute(0, 3, 1, 2).float().div_(255)
+        with torch.inference_mode():
+            return model((pixels - mean) / std)
 
     def extract() -> None:
         for i in range(0, len(images), BATCH):
@@ -166,59 +211,42 @@ def run_anomalib(job: dict) -> dict[str, float]:
         **times,
         **{name.replace(" and maps", ""): value for name, value in times.items()},
         "peak memory, MB": peak_mb(),
+        **of_file(*exported_anomalib(model, forward, new, Path(job["bank"])), new),
     }
     scores = forward(images[:BATCH]).pred_score.numpy()
     np.savez(job["bank"], bank=model.memory_bank.numpy(), scores=scores)
     return figures
 
 
-def open_anomalib(job: dict) -> tuple[Any, Callable[[Any], Any], float]:
-    """Make anomalib's network, what gives it pixels, and tell the seconds of its import."""
-    import torch
-
-    # Declares what a torchvision of another build lacks; does nothing where it lacks nothing.
-    spec = importlib.util.spec_from_file_location(
-        "shim", REPOSITORY / "skad" / "_features" / "_timm.py"
-    )
-    shim = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shim)
-    start = time.process_time()
-    shim._import_torchvision()
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-
-    seconds_of_import = time.process_time() - start
-    model = PatchcoreModel(
-        [f"layer{layer}" for layer in LAYERS], job["backbone"], False, NEIGHBOURS
-    )
-    load_weights(model.feature_extractor.feature_extractor, job["weights"])
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-
-    def forward(portion: Any) -> Any:
-        pixels = torch.from_numpy(portion).permute(0, 3, 1, 2).float().div_(255)
-        with torch.inference_mode():
-            return model((pixels - mean) / std)
-
-    return model, forward, seconds_of_import
-
-
-def score_by_anomalib(job: dict) -> list[float]:
-    """Fit on one array of pixels and score those of another."""
+def exported_anomalib(
+    model: Any, forward: Callable[[Any], Any], new: Any, beside: Path
+) -> tuple[Callable[[Any], Any], Any]:
+    """Return what scores by the exported file, and the scores that it should give."""
     import numpy as np
+    import onnxruntime
     import torch
 
-    torch.manual_seed(job["seed"])
-    model, forward, _ = open_anomalib(job)
-    images, new = np.load(job["images"]), np.load(job["new"])
-    model.train()
-    model.feature_extractor.eval()
-    for i in range(0, len(images), BATCH):
-        forward(images[i : i + BATCH])
-    with torch.inference_mode():
-        model.subsample_embedding(job["ratio"])
-    model.eval()
-    portions = (new[i : i + BATCH] for i in range(0, len(new), BATCH))
-    return [float(score) for part in portions for score in forward(part).pred_score]
+    file = beside.with_name("anomalib.onnx")
+    model.memory_bank = model.memory_bank.clone()  # exporters take no tensors of inference mode
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    names = [name for name, value in model(example)._asdict().items() if value is not None]
+    torch.onnx.export(
+        model, (example,), file, dynamo=True, opset_version=18, output_names=names, verbose=False
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    (taken,) = (one.name for one in session.get_inputs())
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    std = np.array([0.229, 0.224, 0.225], np.float32)
+
+    def score(portion: np.ndarray) -> np.ndarray:
+        pixels = ((portion.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
+        found = session.run(names, {taken: np.ascontiguousarray(pixels)})
+        return found[names.index("pred_score")].ravel()
+
+    wanted = [forward(new[i : i + 1]).pred_score.numpy().ravel() for i in range(BATCH)]
+    return score, np.concatenate(wanted)
 
 
 def load_weights(network: Any, file: str) -> None:
@@ -244,6 +272,7 @@ def make_environment(folder: Path, version: str) -> Path:
     if found != version:
         command = [python, "-m", "pip", "install", "--quiet", f"anomalib=={version}"]
         command += ["--constraint", REPOSITORY / "constraints.txt", "torch", "torchvision"]
+        command += ["onnx", "onnxruntime", "onnxscript"]
         subprocess.run(command, check=True)
     return python
 
@@ -282,61 +311,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def compare_accuracy(args: argparse.Namespace, python: Path, folder: Path) -> None:
-    """Print image AUROC of each set, for each ratio and seed."""
-    import numpy as np
-
-    from skad._images import Geometry, as_image_source, iter_batches
-    from skad.datasets import load_folder
-    from skad.metrics import image_auroc
-
-    if args.weights is None:
-        sys.exit("--accuracy needs --weights: random ones say nothing.")
-    print("| set | bank | seed | anomalib | skad, same settings | skad, its defaults |")
-    print("| --- " * 6 + "|")
-    for path in args.accuracy:
-        data = load_folder(path)
-        n = min(args.number, len(data.X_train))
-        chosen = np.linspace(0, len(data.X_train) - 1, n).round().astype(int)
-        job = {"backbone": args.backbone, "weights": str(args.weights), "seed": args.seed}
-        for name, files in (
-            ("images", [data.X_train[i] for i in chosen]),
-            ("new", data.X_test),
-        ):
-            batches = iter_batches(as_image_source(files), Geometry("squash", SIZE, None), BATCH)
-            np.save(folder / f"{name}.npy", np.concatenate([batch.pixels for batch in batches]))
-            job[name] = str(folder / f"{name}.npy")
-        for ratio in args.ratios:
-            theirs = run(python, "scores", {**job, "ratio": ratio}, args.threads)
-            cells = [image_auroc(data.y_test, -np.asarray(theirs))]
-            cells += [image_auroc(data.y_test, s) for s in score_by_skad({**job, "ratio": ratio})]
-            shown = " | ".join(f"{cell:.4f}" for cell in cells)
-            print(f"| {path.name} | {100 * ratio:g} % | {args.seed} | {shown} |", flush=True)
-
-
-def score_by_skad(job: dict) -> list[Any]:
-    """Fit and score twice: with anomalib's settings, and with skad's defaults at the same size."""
-    import numpy as np
-
-    from skad import PatchCoreDetector
-
-    shared = {"weights": job["weights"], "image_size": SIZE, "random_state": job["seed"]}
-    same = {
-        "layers": LAYERS,
-        "b": NEIGHBOURS,
-        "coreset_size": job["ratio"],
-        "whitening": 0.0,
-        "image_score": "patch",
-        "contamination": 0.1,
-    }
-    images, new = np.load(job["images"]), np.load(job["new"])
-    return [
-        PatchCoreDetector(job["backbone"], **shared, **settings).fit(images).score_samples(new)
-        for settings in (same, {})
-    ]
-
-
-def run(python: Path | str, library: str, job: dict, threads: int) -> Any:
+def run(python: Path | str, library: str, job: dict, threads: int) -> dict[str, float]:
     """Run one library in a fresh process."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [python, HERE, "--run", library, "--job", json.dumps(job)]
@@ -385,25 +360,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--anomalib", default="2.7.0", metavar="VERSION")
     parser.add_argument("--venv", type=Path, default=REPOSITORY / "build" / "anomalib")
-    parser.add_argument(
-        "--accuracy", type=Path, nargs="+", metavar="SET", help="image AUROC instead"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of --accuracy")
-    parser.add_argument("--run", choices=["skad", "anomalib", "scores"], help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=["skad", "anomalib"], help=argparse.SUPPRESS)
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
         import torch
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        ways = {"skad": run_skad, "anomalib": run_anomalib, "scores": score_by_anomalib}
-        print(json.dumps(ways[args.run](args.job)))
+        print(json.dumps({"skad": run_skad, "anomalib": run_anomalib}[args.run](args.job)))
         return
     python = make_environment(args.venv, args.anomalib)
     with tempfile.TemporaryDirectory() as folder:
-        if args.accuracy:
-            compare_accuracy(args, python, Path(folder))
-            return
         job = prepare(args, Path(folder))
         for ratio in args.ratios:
             compare({**job, "ratio": ratio}, python, args.repeats, args.threads)

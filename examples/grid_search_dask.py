@@ -23,24 +23,15 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 from distributed import Client, LocalCluster
 from grid_search_reconpatch import part, tiles_of_grass
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 
 from skad import PatchCoreDetector
-from skad.metrics import discriminability
-from skad.model_selection import OneClassKFold
+from skad.model_selection import OneClassKFold, discriminability_scorer
 
 GRID = {"coreset_size": [0.01, "auto"], "n_neighbors": [1, 3], "image_score": ["map", "patch"]}
-
-
-# Defined here: functions of the script itself travel to the workers, those of modules beside it do not.
-def d_prime(detector: PatchCoreDetector, X: list, y: np.ndarray) -> float:
-    """Distance between good and defective scores in standard deviations; finer than an AUROC of 1."""
-    scores = detector.score_samples(X)
-    return discriminability(scores[y == 1], scores[y == -1])
 
 
 def start_workers(number: int) -> LocalCluster:
@@ -70,7 +61,10 @@ def main() -> None:
             "skad_nano", image_size=args.image_size, memory=memory, random_state=0
         )
         search = GridSearchCV(
-            detector, GRID, scoring=d_prime, cv=OneClassKFold(3, shuffle=True, random_state=0)
+            detector,
+            GRID,
+            scoring=discriminability_scorer,
+            cv=OneClassKFold(3, shuffle=True, random_state=0),
         )
         start = time.perf_counter()
         with parallel_config(backend="dask"):

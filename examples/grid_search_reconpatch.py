@@ -28,8 +28,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skad import ReConPatchDetector
 from skad.datasets import load_folder
-from skad.metrics import discriminability
-from skad.model_selection import OneClassKFold, image_auroc_scorer
+from skad.model_selection import OneClassKFold, discriminability_scorer, image_auroc_scorer
 
 SMALL = {"k": [3, 5, 10], "alpha": [0.0, 0.5, 1.0], "m": [0.5, 1.0, 2.0]}
 PAPER = {
@@ -37,12 +36,6 @@ PAPER = {
     "alpha": [0.0, 0.25, 0.5, 0.75, 1.0],
     "m": [0.5, 1.0, 1.5, 2.0],
 }
-
-
-def d_prime(detector: ReConPatchDetector, X: list, y: np.ndarray) -> float:
-    """Distance between good and defective scores in standard deviations; finer than an AUROC of 1."""
-    scores = detector.score_samples(X)
-    return discriminability(scores[y == 1], scores[y == -1])
 
 
 def tiles_of_grass() -> tuple[list, np.ndarray]:
@@ -109,7 +102,7 @@ def main() -> None:
         search = GridSearchCV(
             detector,
             PAPER if args.full else SMALL,
-            scoring={"image AUROC": image_auroc_scorer, "d'": d_prime},
+            scoring={"image AUROC": image_auroc_scorer, "d'": discriminability_scorer},
             refit="d'",
             cv=OneClassKFold(3, shuffle=True, random_state=0),
             n_jobs=args.jobs,

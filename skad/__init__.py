@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from skad._common.version import __version__
 
 if TYPE_CHECKING:
+    from skad._classifier import DefectClassifier
     from skad._common.pickles import SKOPS_TYPES
     from skad._dinomaly import DinomalyDetector
     from skad._export.export import export_onnx
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SKOPS_TYPES",
+    "DefectClassifier",
     "DinomalyDetector",
     "ExportedDetector",
     "FeatureError",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DefectClassifier": "skad._classifier",
     "FeatureError": "skad.exceptions",
     "FeatureStore": "skad._features.store",
     "ImageFileWarning": "skad.exceptions",

@@ -167,6 +167,8 @@ class DinomalyDetector(BaseReconstructionDetector):
     (2, 3, 4, 5, 6, 7, 8, 9)
     """
 
+    _doc_link_template = "https://arxiv.org/abs/2405.14325"
+
     _parameter_constraints: dict = {
         **BaseReconstructionDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],

@@ -181,6 +181,8 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
     array([-1, -1])
     """
 
+    _doc_link_template = "https://arxiv.org/abs/2305.16713"
+
     _parameter_constraints: dict = {
         **BaseDetector._parameter_constraints,
         "estimators": [list],

@@ -101,8 +101,10 @@ class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
         "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
         adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values
         per layer, then to `target_dim` in all.
-    pretrain_dim, target_dim : int, default=1024
-        P and T of the official code; used by ``aggregation="adaptive"`` alone.
+    pretrain_dim : int, default=1024
+        P of the official code; used by ``aggregation="adaptive"`` alone.
+    target_dim : int, default=1024
+        T of the official code; used by ``aggregation="adaptive"`` alone.
     whitening : float, default=0.25
         Strength p of whitening, in [0, 0.5]: every layer is mapped by C^-p, with C the covariance of its
         values over the good patches, before the coreset is chosen. 0: off, as in the papers. 0.5:
@@ -329,6 +331,8 @@ class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
     >>> det.predict_heatmap(damaged[:2]).shape
     (2, 64, 64)
     """
+
+    _doc_link_template = "https://arxiv.org/abs/2106.08265"
 
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,

@@ -146,6 +146,8 @@ class ReConPatchDetector(PatchCoreDetector):
     (64, 192)
     """
 
+    _doc_link_template = "https://arxiv.org/abs/2305.16713"
+
     _parameter_constraints: dict = {
         **PatchCoreDetector._parameter_constraints,
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],

@@ -210,6 +210,8 @@ class ReContrastDetector(BaseReconstructionDetector):
     20
     """
 
+    _doc_link_template = "https://arxiv.org/abs/2306.02602"
+
     _parameter_constraints: dict = {
         **BaseReconstructionDetector._parameter_constraints,
         "backbone": [str, torch.nn.Module],

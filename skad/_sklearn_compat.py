@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import sklearn
+
 # Decorates `fit`: validates parameters, unless `skip_parameter_validation` of the config says no.
 from sklearn.base import _fit_context
 
@@ -50,6 +52,9 @@ except ImportError:  # scikit-learn < 1.9
         return method
 
 
+SKLEARN_VERSION = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
+
+
 def callback_context(estimator: Any, n_subtasks: int) -> Any:
     """Open the context of callbacks of a fit; None if scikit-learn is older than 1.9."""
     if not hasattr(estimator, "_init_callback_context"):
@@ -58,6 +63,7 @@ def callback_context(estimator: Any, n_subtasks: int) -> Any:
 
 
 __all__ = [
+    "SKLEARN_VERSION",
     "CallbackSupportMixin",
     "HasMethods",
     "Interval",

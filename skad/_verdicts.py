@@ -41,6 +41,10 @@ _OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
 class BaseDetector(CallbackSupportMixin, OutlierMixin, Judge, BaseEstimator):
     """What follows from scores: state, thresholds that move, AUROC; verdicts are a `Judge`'s."""
 
+    # scikit-learn's HTML shows what a docstring says of parameters where it has an address
+    # of documentation: the paper's, as long as the project has none of its own.
+    _doc_link_module = "skad"
+
     # Parameters of which the value at the fit is used until the next: they may be changed before.
     _await_fit: frozenset[str] = frozenset()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "skad"
 # The parameters of estimators have no annotations: _parameter_constraints says what they may be.
 ESTIMATORS = {
+    "_classifier.py": "DefectClassifier",
     "_embedder.py": "PatchEmbedder",
     "_fusion.py": "ScoreFusionDetector",
     "_patchcore.py": "PatchCoreDetector",

@@ -4,11 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_detector
+from sklearn import config_context
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from skad.model_selection import OneClassKFold, OneClassShuffleSplit
+from skad import DefectClassifier
+from skad.model_selection import OneClassKFold, OneClassShuffleSplit, unwrap
 
 Y = np.array([1, -1, 1, 1, -1, 1, 1, 1, -1, 1, 1, 1])
+
+
+def cut(images):
+    return images[:, 2:-2]
 
 
 class TestKFold:
@@ -154,6 +163,71 @@ class TestShuffleSplit:
 
     def test_repr(self):
         assert "n_splits=3" in repr(OneClassShuffleSplit(3))
+
+
+def test_groups_reach_the_splitter_where_metadata_are_routed(good, defective):
+    X, y = np.concatenate([good, defective]), np.r_[np.ones(12), -np.ones(4)]
+    seen, groups = [], np.arange(16) % 4
+
+    class Watching(OneClassKFold):
+        def split(self, X, y, groups=None):
+            seen.append(groups)
+            return super().split(X, y, groups)
+
+    with config_context(enable_metadata_routing=True):
+        GridSearchCV(make_detector(), {"n_neighbors": [1]}, cv=Watching(2)).fit(X, y, groups=groups)
+    assert all(given is not None and (given == groups).all() for given in seen)
+    assert seen
+
+
+@pytest.fixture(scope="module")
+def search(good, defective):
+    X, y = np.concatenate([good, defective]), np.r_[np.ones(12), -np.ones(4)]
+    pipeline = make_pipeline(FunctionTransformer(cut), FunctionTransformer(), make_detector())
+    grid = {"patchcoredetector__n_neighbors": [1]}
+    return GridSearchCV(pipeline, grid, cv=OneClassKFold(2)).fit(X, y)
+
+
+class TestUnwrap:
+    def test_what_the_detector_sees(self, search, defective):
+        found = unwrap(search)
+        np.testing.assert_array_equal(found.images(defective), cut(defective))
+        np.testing.assert_array_equal(
+            found.detector.score_samples(found.images(defective)), search.score_samples(defective)
+        )
+
+    def test_its_threshold_is_that_of_the_whole(self, search, good):
+        before = search.decision_function(good)
+        found = unwrap(search)
+        found.detector.calibrate(target_false_alarm_rate=0.5)
+        assert (search.decision_function(good) < before).all()
+
+    def test_in_pipelines_of_pipelines(self, good):
+        inner = make_pipeline(FunctionTransformer(cut), make_detector())
+        outer = make_pipeline(FunctionTransformer(cut), inner).fit(good)
+        assert unwrap(outer).images(good).shape == good[:, 4:-4].shape
+
+    @pytest.mark.parametrize("fit", [False, True])
+    def test_what_holds_no_detector(self, good, fit):
+        model = make_pipeline(FunctionTransformer(), StandardScaler())
+        if fit:
+            model.fit(good.reshape(len(good), -1))
+        with pytest.raises(TypeError, match="StandardScaler has no method 'score_samples'"):
+            unwrap(model)
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            make_detector(),
+            make_pipeline(make_detector()),
+            GridSearchCV(make_detector(), {}),
+            DefectClassifier(make_detector(), defect_label=-1),
+        ],
+        ids=lambda model: type(model).__name__,
+    )
+    def test_what_is_not_fitted(self, model):
+        with pytest.raises(NotFittedError):
+            unwrap(model)
 
 
 def test_groups_are_not_ignored_in_silence():

@@ -1,5 +1,7 @@
 """Detectors as the last step of scikit-learn's pipelines."""
 
+import re
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -12,7 +14,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 from sklearn.utils import estimator_html_repr
 
-from skad import ScoreFusionDetector
+from skad import PatchCoreDetector, ScoreFusionDetector
+from skad._sklearn_compat import SKLEARN_VERSION
 from skad.model_selection import OneClassKFold, image_auroc_scorer
 
 MAKERS = {
@@ -101,6 +104,28 @@ def test_cached_transformers(good, defective, tmp_path):
             cached.score_samples(defective), plain.score_samples(defective)
         )
     assert len(list(tmp_path.rglob("*.features"))) == len(good) + len(defective)
+
+
+@pytest.mark.skipif(SKLEARN_VERSION < (1, 9), reason="texts of parameters since scikit-learn 1.9")
+def test_html_tells_what_parameters_mean():
+    page = estimator_html_repr(PatchCoreDetector("skad_nano"))
+    for name in PatchCoreDetector().get_params():
+        assert f"{name}: " in page, name
+    assert (
+        "{&#x27;squash&#x27;, &#x27;pad&#x27;, &#x27;crop&#x27;}, default=&#x27;squash&#x27;"
+        in (page.replace("&quot;", "&#x27;"))
+    )
+    rows = re.findall(r'<tr class="user-set">.*?</tr>', page, re.DOTALL)
+    assert len(rows) == 1
+    assert "backbone" in rows[0]
+
+
+@pytest.mark.skipif(SKLEARN_VERSION < (1, 9), reason="learned attributes since scikit-learn 1.9")
+def test_html_shows_what_was_learned(good):
+    page = estimator_html_repr(make_detector().fit(good))
+    assert "Fitted attributes" in page
+    for name in ("offset_", "calibration_scores_", "image_size_", "n_images_"):
+        assert f"{name}: " in page or f">{name}<" in page, name
 
 
 def test_html(detector, good):

@@ -16,12 +16,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skad.inspection import HeatmapDisplay, PixelRocDisplay, report
-from skad.metrics import aupro, pixel_auroc
+from skad.metrics import aupro, discriminability, pixel_auroc
 from skad.model_selection import (
     HeatmapScorer,
     OneClassKFold,
     aupro_scorer,
     average_precision_scorer,
+    discriminability_scorer,
     image_auroc_scorer,
     pixel_auroc_scorer,
 )
@@ -54,6 +55,16 @@ def test_image_scorers(fitted, data):
     expected = average_precision_score(noisy == -1, -normality)
     assert average_precision_scorer(fitted, X, noisy) == expected
     assert expected != average_precision_score(noisy, normality)
+
+
+def test_discriminability_scorer_has_a_sign(fitted, data):
+    """d' itself has none: a search would take what finds the good images for the best."""
+    X, y, _ = data
+    scores = fitted.score_samples(X)
+    expected = discriminability(scores[y == 1], scores[y == -1])
+    assert expected > 0
+    assert discriminability_scorer(fitted, X, y) == pytest.approx(expected)
+    assert discriminability_scorer(fitted, X, -y) == pytest.approx(-expected)
 
 
 def test_heat_map_scorers(fitted, data):

@@ -9,6 +9,7 @@ import tiny_resnet  # noqa: F401  registers the backbone
 from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import (
     check_estimator,
@@ -17,13 +18,16 @@ from sklearn.utils.estimator_checks import (
     estimator_checks_generator,
 )
 
-from skad import PatchCoreDetector, ScoreFusionDetector
+from skad import DefectClassifier, PatchCoreDetector, ScoreFusionDetector
+from skad._sklearn_compat import SKLEARN_VERSION
 from skad.utils.estimator_checks import expected_failed_checks
 
 # scikit-learn wants to see outliers among the training images themselves. The threshold from
 # leave-one-image-out scores rightly finds none at low rates: an image that is in the bank looks good.
 # The smallest of backbones: what scikit-learn asks does not depend on it.
 TINY = {"backbone": "tiny_resnet"}
+# A check whose y held other labels at first.
+OLD = SKLEARN_VERSION < (1, 7)
 DETECTORS = [
     make_detector(
         **TINY,
@@ -100,9 +104,22 @@ def test_scikit_learn_check(estimator, check):
 @pytest.mark.filterwarnings("ignore:y holds:UserWarning")
 @pytest.mark.filterwarnings("ignore:the image AUROC")
 @pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
+# Their y has nothing to do with X.
+@pytest.mark.filterwarnings("ignore:defective images score:UserWarning")
 @pytest.mark.filterwarnings("ignore::skad.exceptions.TabularDataWarning")
-def test_what_fails_at_the_defaults_is_published():
-    det = PatchCoreDetector(**TINY, image_size=32, n_jobs=1)
+@pytest.mark.parametrize(
+    "det",
+    [
+        PatchCoreDetector(**TINY, image_size=32, n_jobs=1),
+        # Most checks have labels 0 and 1; the smallest detector, since there are many fits.
+        DefectClassifier(
+            make_detector(**TINY, image_size=16, coreset_size=8, batch_size=64, n_jobs=1),
+            defect_label=1,
+        ),
+    ],
+    ids=lambda det: type(det).__name__,
+)
+def test_what_fails_is_published(det):
     expected = expected_failed_checks(det)
     results = check_estimator(det, on_fail=None, on_skip=None, expected_failed_checks=expected)
     assert len(results) >= 40
@@ -125,6 +142,8 @@ def test_constraints_of_parameters_do_not_overlap(det):
         (make_dinomaly(), 2),
         (ScoreFusionDetector([("a", make_detector()), ("b", make_detector())]), 2),
         (ScoreFusionDetector([("a", make_detector(random_state=None))], contamination=0.1), 1),
+        (DefectClassifier(make_detector(random_state=None), defect_label=1), 2 + OLD),
+        (DefectClassifier(make_pipeline(make_detector()), defect_label=1), 1 + OLD),
     ],
 )
 def test_expected_failures_depend_on_the_detector(det, n):

@@ -16,6 +16,7 @@ _RECORDED = ("numpy", "scikit-learn", "timm", "torch")
 SKOPS_TYPES: list[str] = [
     "skad._bank.memory_bank.MemoryBank",
     "skad._bank.selection.Cover",
+    "skad._classifier.DefectClassifier",
     "skad._dinomaly.DinomalyDetector",
     "skad._features.extractor.FeatureSpec",
     "skad._features.identity.BackboneIdentity",
@@ -31,6 +32,8 @@ SKOPS_TYPES: list[str] = [
     "skad._recontrast.ReContrastDetector",
     "skad._scoring.calibration.CalibrationLog",
     "skad._scoring.growing.Growth",
+    "skad._scoring.probabilities.IsotonicMap",
+    "skad._scoring.probabilities.SigmoidMap",
 ]
 """The classes that a detector is made of, for ``trusted=`` of ``skops.io.load``.
 

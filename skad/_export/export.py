@@ -14,6 +14,7 @@ from skad._common.warn import warn_user
 from skad._export.description import describe, verified_on
 from skad._export.detectors import first_member, network_of, on_cpu
 from skad._export.graph import to_onnx
+from skad._export.int8 import quantised
 from skad._export.refusals import refuse
 from skad._export.verification import compare, probe
 from skad._runtime.content import Content
@@ -21,13 +22,17 @@ from skad._runtime.detector import ExportedDetector
 from skad._runtime.file import CONTENT_KEY, SUFFIX, with_checksum
 from skad._verdicts import BaseDetector
 
+# Largest differences allowed of a file, and of one whose convolutions are in integers.
+_TOLERANCE, _OF_INT8 = 1e-5, 0.2
+
 
 def export_onnx(
     detector: BaseDetector,
     path: str | os.PathLike[str],
     X: Any = None,
     *,
-    tolerance: float = 1e-5,
+    tolerance: float | None = None,
+    int8_from: Any = None,
 ) -> None:
     """Write a fitted detector to an ONNX file that needs neither torch nor scikit-learn.
 
@@ -47,10 +52,15 @@ def export_onnx(
     X : images, default=None
         Images by which the file is compared with the detector: some of the line's, good and defective.
         None: patterns drawn always alike, and a warning.
-    tolerance : float, default=1e-5
+    tolerance : float, default=None
         The largest difference of scores, and of values of maps, as a fraction of the anomaly threshold
         and a tenth of the value itself: what float32 does not resolve of large ones. The header of the
-        file says it.
+        file says it. None: 1e-5, and 0.2 with `int8_from`.
+    int8_from : images, default=None
+        Good images from which the detector has not learned. The convolutions are written in 8-bit
+        integers, whose ranges, and the thresholds of the file, come from these images. Scores and
+        verdicts are others than the detector's: ``docs/deploy.md`` says what that costs and when it
+        pays. Only of detectors with a memory bank. None: float32.
 
     Raises
     ------
@@ -94,25 +104,31 @@ def export_onnx(
     if not isinstance(detector, BaseDetector):
         raise TypeError(f"{type(detector).__name__} is no detector of skad.")
     check_is_fitted(detector, "_params_at_fit")
+    is_int8 = int8_from is not None
+    tolerance = (_TOLERANCE, _OF_INT8)[is_int8] if tolerance is None else tolerance
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be in (0, 1); got {tolerance!r}.")
-    refuse(detector)
+    refuse(detector, int8=is_int8)
     _import_libraries()
     fitted = on_cpu(detector)
     member = first_member(fitted)
     takes_content = member.geometry_.mode == "pad" and member._roi() is None
-    model = to_onnx(network_of(fitted), member.geometry_.canvas, takes_content)
-    content = describe(fitted)
     images = _probe_of(member) if X is None else X
     with replacing(path) as unfinished:
+        model, content = _graph_of(fitted, takes_content), describe(fitted)
         unfinished.write_bytes(_with_header(model, content))
-        found = compare(fitted, ExportedDetector(unfinished), images, tolerance)
+        if is_int8:
+            model, content = _in_int8(fitted, takes_content, unfinished, int8_from)
+            unfinished.write_bytes(_with_header(model, content))
+        file = ExportedDetector(unfinished)
+        found = compare(fitted, file, images, tolerance, verdicts=not is_int8)
         noted = {
             "on": "not verified on images" if X is None else "images",
             "n_images": found.n_images,
             "largest_difference_of_scores": found.score,
             "largest_difference_of_maps": found.heatmap,
             "tolerance": tolerance,
+            "convolutions": "int8" if is_int8 else "float32",
         }
         unfinished.write_bytes(_with_header(model, verified_on(content, noted)))
     if X is None:
@@ -120,6 +136,22 @@ def export_onnx(
             f"{os.fspath(path)!r} was not verified on images, but on patterns alone: pass some of the "
             "line's, export_onnx(det, path, X=images)."
         )
+
+
+def _graph_of(fitted: Any, takes_content: bool) -> Any:
+    return to_onnx(network_of(fitted), first_member(fitted).geometry_.canvas, takes_content)
+
+
+def _in_int8(fitted: Any, takes_content: bool, unfinished: Path, good: Any) -> tuple[Any, Content]:
+    """Make a model in integers of the file that was written, with thresholds of its own."""
+    exported = ExportedDetector(unfinished)
+    model = quantised(_graph_of(fitted, takes_content), exported, good)
+    unfinished.write_bytes(_with_header(model, describe(fitted)))
+    scores, peaks = ExportedDetector(unfinished)._measure_fresh(good)
+    # Another detector by its thresholds alone, which the graph holds: it is made again.
+    moved = on_cpu(fitted)
+    moved._calibrate(scores, scores, peaks)
+    return quantised(_graph_of(moved, takes_content), exported, good), describe(moved)
 
 
 def _probe_of(detector: Any) -> list:

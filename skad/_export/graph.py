@@ -55,7 +55,7 @@ def to_onnx(network: nn.Module, canvas: tuple[int, int], takes_content: bool) ->
             "most: fit with a smaller coreset_size."
         )
     batch = torch.export.Dim("batch", min=1, max=2**16)
-    with LOADING, _quiet():
+    with LOADING, quiet():
         try:
             program: Any = torch.onnx.export(
                 network.eval(),
@@ -82,9 +82,10 @@ def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what exporters print and warn of their own affairs from the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    # The first is the root of all, to which the quantiser speaks.
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -15,13 +15,15 @@ class NotExportableError(ValueError):
     """A detector has something that a file of ONNX cannot hold yet; the message names it."""
 
 
-def refuse(detector: BaseDetector) -> None:
+def refuse(detector: BaseDetector, *, int8: bool = False) -> None:
     """Refuse a fitted detector that cannot be exported.
 
     Parameters
     ----------
     detector : detector
         Fitted.
+    int8 : bool, default=False
+        Whether its convolutions are to be written in 8-bit integers.
 
     Raises
     ------
@@ -29,6 +31,8 @@ def refuse(detector: BaseDetector) -> None:
     """
     name = type(detector).__name__
     problem = _problem(detector)
+    if problem is None and int8 and not isinstance(detector, PatchCoreDetector):
+        problem = "int8_from is for detectors with a memory bank: leave it out."
     if problem is not None:
         raise NotExportableError(f"{name}: {problem}")
 

@@ -86,7 +86,7 @@ class DinomalyTraining(Training):
             group["lr"] = learning_rate(self.n_iter, s.max_iter, s.lr, s.final_lr)
         # Every step has noise of its own, so that a training that goes on is as one that never stopped.
         noise = np.random.SeedSequence([s.seed, self.n_iter]).generate_state(1, np.uint64)
-        self._generator.manual_seed(int(noise[0] >> 1))
+        self._generator.manual_seed(int(noise[0]) >> 1)
         with autocast(pixels.device, s.precision):
             targets, outputs = self.network(pixels.to(self._generator.device))
         loss = self.loss(targets, outputs)

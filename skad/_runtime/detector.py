@@ -188,6 +188,10 @@ class ExportedDetector(Judge):
         content = self.content_
         return iter_batches(images, content.geometry, 1, n_workers=n_workers, roi=content.roi)
 
+    def _iter_inputs(self, X: Any) -> Iterator[dict[str, np.ndarray]]:
+        """Yield what the graph takes of image after image."""
+        return map(self._inputs, self._batches(self._open(X)))
+
     def _inputs(self, batch: ImageBatch) -> dict[str, np.ndarray]:
         pixels = batch.pixels
         inputs = {"canvas": pixels}

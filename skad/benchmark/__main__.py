@@ -8,17 +8,16 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from skad._common.forks import LOADING
 from skad._common.text import readable
 from skad.benchmark._documents import list_documents
 from skad.benchmark._grid import parse_grids
-from skad.benchmark._preset import Preset
-from skad.benchmark._presets import PRESETS, TABLES
-from skad.benchmark._published import has_published
-from skad.benchmark._rows import rows_of, with_defaults
-from skad.benchmark._runner import run
-from skad.benchmark._tables import write_tables
 from skad.datasets import DATASETS
+
+if TYPE_CHECKING:
+    from skad.benchmark._preset import Preset
 
 _METHODS = ("patchcore", "reconpatch", "recontrast", "dinomaly")
 _EXAMPLES = """\
@@ -56,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not args.data or args.out is None:
         parser.error("DATA and --out are needed (or --list)")
+    with LOADING:  # not before: --help and wrong usage are told at once
+        from skad.benchmark._rows import rows_of
+        from skad.benchmark._runner import run
+        from skad.benchmark._tables import write_tables
     try:
         presets = _chosen(args.preset, args.method)
         grids = [{"verbose": [args.verbose], **g} for g in parse_grids(args.set, args.row)]
@@ -161,6 +164,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chosen(names: Sequence[str], methods: Sequence[str]) -> dict[str, Preset]:
     """Presets by name; tables are the presets in them."""
+    with LOADING:
+        from skad.benchmark._presets import PRESETS, TABLES
+        from skad.benchmark._rows import with_defaults
+
     known = [*PRESETS, *TABLES]
     for name in names:
         if name not in known:
@@ -175,6 +182,10 @@ def _chosen(names: Sequence[str], methods: Sequence[str]) -> dict[str, Preset]:
 
 
 def _print_presets() -> None:
+    with LOADING:
+        from skad.benchmark._presets import PRESETS, TABLES
+        from skad.benchmark._published import has_published
+
     for name, preset in PRESETS.items():
         print(
             f"{name:<28} {preset.title}{'' if has_published(name) else ' (no published figures)'}"

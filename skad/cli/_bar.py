@@ -19,11 +19,14 @@ class Bar:
     total : int
     visible : bool
         Whether anything is drawn.
+    before : int, default=0
+        Images that an earlier run has done.
     """
 
-    def __init__(self, total: int, visible: bool) -> None:
+    def __init__(self, total: int, visible: bool, before: int = 0) -> None:
         self.total, self.visible = max(total, 1), visible
-        self.done, self._start, self._drawn = 0, time.perf_counter(), 0.0
+        self.done = self._before = before
+        self._start, self._drawn = time.perf_counter(), 0.0
 
     def advance(self) -> None:
         """Count one image more."""
@@ -36,7 +39,7 @@ class Bar:
     def _draw(self, seconds: float) -> None:
         filled = _WIDTH * self.done // self.total
         bar = "#" * filled + "." * (_WIDTH - filled)
-        rate = self.done / max(seconds, 1e-9)
+        rate = (self.done - self._before) / max(seconds, 1e-9)
         text = f"\r[{bar}] {self.done} of {self.total}, {rate:.1f} images/s "
         print(text, end="", file=sys.stderr, flush=True)
 
@@ -47,18 +50,20 @@ class Bar:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Bar]:
+def progress(total: int, before: int = 0) -> Iterator[Bar]:
     """Show a bar while images are worked on, if stderr is a terminal.
 
     Parameters
     ----------
     total : int
+    before : int, default=0
+        Images that an earlier run has done.
 
     Yields
     ------
     Bar
     """
-    bar = Bar(total, sys.stderr.isatty())
+    bar = Bar(total, sys.stderr.isatty(), before)
     try:
         yield bar
     finally:

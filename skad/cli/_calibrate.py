@@ -8,7 +8,7 @@ from typing import Any
 
 from skad._common.forks import LOADING
 from skad._common.image_files import suffix_of
-from skad.cli._fit import expectation
+from skad.cli._detectors import expectation
 from skad.cli._inputs import add_images, find_images, refuse_overwriting
 from skad.cli._messages import UsageError
 from skad.cli._models import ONNX, SKAD, add_model, check_new_file, load_model

@@ -18,6 +18,7 @@ compared with the detector before it is written.
 """
 EXAMPLES = """\
   skad export line3.skad line3.onnx --images parts/new
+  skad export line3.skad line3-int8.onnx --images parts/new --int8-from parts/good-of-today
 """
 
 
@@ -31,18 +32,27 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=1e-5,
-        help="what scores and maps may differ by, in parts of the threshold (default: 1e-5)",
+        help="what scores and maps may differ by, in parts of the threshold (default: 1e-5; 0.2 with "
+        "--int8-from)",
+    )
+    parser.add_argument(
+        "--int8-from",
+        nargs="+",
+        metavar="IMAGES",
+        help="write convolutions in 8-bit integers, and set thresholds anew, by good images that the "
+        "detector has not learned from",
     )
 
 
 def run(args: Namespace) -> int:
     """Export."""
     check_new_file(args.out, ONNX)
-    images = None if args.images is None else find_images(args.images)
+    images, good = (
+        None if given is None else find_images(given) for given in (args.images, args.int8_from)
+    )
     model = load_model(args.model, SKAD)
     with LOADING:
         import skad
-    skad.export_onnx(model, args.out, images, tolerance=args.tolerance)
+    skad.export_onnx(model, args.out, images, tolerance=args.tolerance, int8_from=good)
     print(f"written: {args.out} ({os.path.getsize(args.out) / 1e6:.1f} MB)")
     return 0

@@ -83,27 +83,46 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _in_table(path: Path) -> list[str]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        header = file.readline()
-        # Spreadsheets write semicolons where the comma is in numbers.
-        delimiter = max(",;\t", key=header.count)
-        file.seek(0)
-        rows = list(csv.reader(file, delimiter=delimiter))
-    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    names, rows = read_table(path)
     if _COLUMN not in names:
         raise CommandError(
             f"{os.fspath(path)!r} has no column {_COLUMN!r}, only {', '.join(names) or 'none'}: "
             "write the names of its columns into its first line."
         )
     place = names.index(_COLUMN)
-    found = [
-        _cell(row, place, f"{os.fspath(path)!r}, row {i}")
-        for i, row in enumerate(rows[1:], 2)
-        if row
-    ]
+    found = [_cell(row, place, f"{os.fspath(path)!r}, row {i}") for i, row in rows]
     if not found:
         raise CommandError(f"{os.fspath(path)!r} lists no images.")
     return found
+
+
+def read_table(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a CSV file whose first line names its columns.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    names : list of str
+        Of the columns, in lower case; empty for an empty file.
+    rows : list of (int, list of str)
+        Each with its number in the file; empty lines are left out.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        header = file.readline()
+        # Spreadsheets write semicolons where the comma is in numbers.
+        delimiter = max(",;\t", key=header.count)
+        file.seek(0)
+        rows = list(csv.reader(file, delimiter=delimiter))
+    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    return names, [(i, row) for i, row in enumerate(rows[1:], 2) if row]
 
 
 def _cell(row: list[str], place: int, where: str) -> str:

@@ -40,14 +40,33 @@ def load_model(path: str, *suffixes: str) -> Any:
     CommandError
         If there is no such file.
     """
+    check_model_file(path, *suffixes)
+    with LOADING:
+        import skad
+    return skad.load(path)
+
+
+def check_model_file(path: str, *suffixes: str) -> None:
+    """Refuse, before any work, what is no file of a detector.
+
+    Parameters
+    ----------
+    path : str
+    *suffixes : str
+        Which files the command takes; none: all.
+
+    Raises
+    ------
+    UsageError
+        For another suffix.
+    CommandError
+        If there is no such file.
+    """
     taken = suffixes or (SKAD, ONNX)
     if suffix_of(path) not in taken:
         raise UsageError(f"the model {path!r} must be a {' or '.join(taken)} file")
     if not os.path.exists(path):
         raise CommandError(f"{path!r}: there is no such file.")
-    with LOADING:
-        import skad
-    return skad.load(path)
 
 
 def check_new_file(path: str, *suffixes: str) -> None:

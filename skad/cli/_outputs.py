@@ -12,8 +12,7 @@ from typing import Any, TextIO
 
 from skad._common.forks import LOADING
 from skad._common.text import readable
-from skad.cli._messages import one_line
-from skad.cli._scores import Failure, Finding
+from skad.cli._scores import Failure, Finding, reason
 
 _COLUMNS = ("path", "score", "p_value", "verdict")
 
@@ -35,9 +34,15 @@ class Lines:
     def write(self, text: str) -> None:
         """Write a line, which ends in a line feed."""
         # Names of files may hold bytes that are no text: they are written as they are.
-        left = text.encode("utf-8", "surrogateescape")
+        self._put(text.encode("utf-8", "surrogateescape"))
+
+    def _put(self, left: bytes) -> None:
         while left:
             left = left[os.write(self._file, left) :]
+
+    def flush(self) -> None:
+        """Wait until what was written is on the disk."""
+        os.fsync(self._file)
 
     def close(self) -> None:
         """Close the file."""
@@ -50,11 +55,14 @@ class Csv:
     Parameters
     ----------
     to : Lines or text stream
+    header : bool, default=True
+        Whether the names of the columns are still to be written.
     """
 
-    def __init__(self, to: Lines | TextIO) -> None:
+    def __init__(self, to: Lines | TextIO, *, header: bool = True) -> None:
         self._to = to
-        self._to.write(_csv_line(_COLUMNS))
+        if header:
+            self._to.write(_csv_line(_COLUMNS))
 
     def write(self, found: Finding | Failure) -> None:
         """Write the row of an image."""
@@ -112,7 +120,7 @@ def json_line(found: Finding | Failure, **more: Any) -> str:
     """
     line: dict[str, Any] = {"image": found.path, **more}
     if isinstance(found, Failure):
-        return json.dumps({**line, "error": one_line(found.error)}) + "\n"
+        return json.dumps({**line, "error": reason(found)}) + "\n"
     line |= {"score": found.score, "p_value": found.p_value, "verdict": found.verdict}
     if found.regions is not None:
         of_regions = json.loads(found.regions.to_json_lines())
@@ -134,13 +142,15 @@ class Pictures:
     names : dict of str to str
         Of the pictures, by the path of the image: :func:`picture_names`.
     model : fitted detector, or an exported one
+    by : str, default=""
+        Who draws, where several processes may draw the same picture at a time.
     """
 
-    def __init__(self, folder: str, names: dict[str, str], model: Any) -> None:
+    def __init__(self, folder: str, names: dict[str, str], model: Any, by: str = "") -> None:
         with LOADING:
             from skad._images import as_image_source
             from skad.cli._overlay import Scale, draw_overlay
-        self._folder, self._names = Path(folder), names
+        self._folder, self._names, self._by = Path(folder), names, by
         self._open, self._draw, self._scale = as_image_source, draw_overlay, Scale.of(model)
         self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -163,9 +173,27 @@ class Pictures:
         path = self._folder / self._names[found.path]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all; to wait for the disk, as for a detector, would take longer than to draw.
-        unfinished = path.with_name(f".{path.name}.part")
+        unfinished = path.with_name(f".{path.name}{self._by}.part")
         picture.save(unfinished, format="PNG", compress_level=1)
         os.replace(unfinished, path)
+
+    def close(self) -> None:
+        """Do nothing: every picture is on the disk."""
+
+
+class Drawn:
+    """Stands for the pictures of images that workers of a cluster have scored, and drawn."""
+
+    def write(self, found: Finding | Failure) -> None:
+        """Pass on what a worker says.
+
+        Raises
+        ------
+        NoPictureError
+            If the image could not be read any more.
+        """
+        if isinstance(found, Finding) and found.undrawn is not None:
+            raise NoPictureError(found.undrawn)
 
     def close(self) -> None:
         """Do nothing: every picture is on the disk."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Images that are handed over together: enough to decode ahead and to fill batches.
-_PORTION = 32
+PORTION = 32
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Finding:
     """:class:`skad.Regions` of this image alone; of images with a map."""
     heatmap: np.ndarray | None = None
     """(H, W), in the coordinates of the image; only where it was asked for."""
+    undrawn: str | None = None
+    """Why there is no picture, of images that a worker of a cluster should have drawn."""
 
     @property
     def verdict(self) -> str:
@@ -65,8 +67,8 @@ def score_images(
     Finding or Failure
         One for each image, as soon as its portion allows.
     """
-    for start in range(0, len(paths), _PORTION):
-        yield from _score_portion(model, paths[start : start + _PORTION], regions, heatmaps)
+    for start in range(0, len(paths), PORTION):
+        yield from _score_portion(model, paths[start : start + PORTION], regions, heatmaps)
 
 
 def _score_portion(
@@ -158,10 +160,14 @@ def _by_public_methods(model: Any, path: str, heatmaps: bool) -> Finding:
     )
 
 
-def explain(failure: Failure) -> str:
-    """Name the image and what is wrong with it, in one line."""
+def reason(failure: Failure) -> str:
+    """Say what is wrong with an image, in one line."""
     text = one_line(failure.error)
     # Errors of skad's name an image by its place in a list, which nobody sees here.
     prefix, found, rest = text.partition(f"({failure.path!r}): ")
-    told = rest if found and prefix.startswith("image ") else text
-    return f"{os.fspath(failure.path)!r}: {told}"
+    return rest if found and prefix.startswith("image ") else text
+
+
+def explain(failure: Failure) -> str:
+    """Name the image and what is wrong with it, in one line."""
+    return f"{os.fspath(failure.path)!r}: {reason(failure)}"

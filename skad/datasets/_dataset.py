@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sklearn.utils import Bunch
-
-from skad.datasets._bunch import make_bunch
+from skad._common.forks import LOADING
 from skad.datasets._files import PathLike, choose
 from skad.datasets._layout import Layout, LocalCopy
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,9 @@ class Dataset:
         ValueError
             If `path` is a file, or if `category` does not exist or is needed and not given.
         """
+        with LOADING:
+            from skad.datasets._bunch import make_bunch
+
         copy = self._copy_in(path)
         category = choose(category, self.layout.find(copy), path)
         samples = self.layout.read(copy, category, **options)

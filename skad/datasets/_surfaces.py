@@ -7,13 +7,10 @@ import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-import numpy as np
-from sklearn.model_selection import GroupShuffleSplit
-
+from skad._common.forks import LOADING
 from skad._common.image_files import images, subfolders
 from skad.datasets._files import check_none_missing
 from skad.datasets._layout import GOOD, Layout, LocalCopy, Sample
-from skad.datasets._masks import read_mask
 
 _JPEG = frozenset({".jpg", ".jpeg"})
 _FRAME = re.compile(r"_num_(\d+)$")
@@ -98,6 +95,9 @@ def _with_masks(folders: Sequence[Path], ending: str) -> list[tuple[Path, Path]]
 
 def _judged(found: Sequence[tuple[Path, Path]], splits: Sequence[str]) -> list[Sample]:
     """Make samples; images whose mask marks nothing are good."""
+    with LOADING:
+        from skad.datasets._masks import read_mask
+
     return [
         Sample(image, "defect" if read_mask(mask).any() else GOOD, split, mask)
         for (image, mask), split in zip(found, splits, strict=True)
@@ -109,6 +109,10 @@ def _judged(found: Sequence[tuple[Path, Path]], splits: Sequence[str]) -> list[S
 
 def _draw(groups: Sequence[Hashable], test_size: float, random_state: int, what: str) -> list[str]:
     """Draw whole groups for the test; return the split of every member."""
+    with LOADING:
+        import numpy as np
+        from sklearn.model_selection import GroupShuffleSplit
+
     n = len(set(groups))
     if n < 2:
         raise ValueError(

@@ -91,6 +91,9 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
     (12, 8, 8, 192)
     """
 
+    _doc_link_module = "skad"
+    _doc_link_template = "https://arxiv.org/abs/2106.08265"
+
     _parameter_constraints: dict = {
         **PatchInput._patch_constraints,
         "pooling": [StrOptions({"mean", "max"}), None],

@@ -4,10 +4,12 @@ from skad.model_selection._scorers import (
     HeatmapScorer,
     aupro_scorer,
     average_precision_scorer,
+    discriminability_scorer,
     image_auroc_scorer,
     pixel_auroc_scorer,
 )
 from skad.model_selection._splitters import OneClassKFold, OneClassShuffleSplit
+from skad.model_selection._unwrap import unwrap
 
 __all__ = [
     "HeatmapScorer",
@@ -15,6 +17,8 @@ __all__ = [
     "OneClassShuffleSplit",
     "aupro_scorer",
     "average_precision_scorer",
+    "discriminability_scorer",
     "image_auroc_scorer",
     "pixel_auroc_scorer",
+    "unwrap",
 ]

@@ -17,11 +17,22 @@ from skad._images import as_ndarray, column_values, is_encoded, one_call
 from skad._sklearn_compat import _num_samples
 from skad.datasets import read_mask
 from skad.datasets._masks import marked_pixels
-from skad.metrics import aupro, average_precision, image_auroc, pixel_auroc
+from skad.metrics import aupro, average_precision, discriminability, image_auroc, pixel_auroc
+from skad.metrics._image_metrics import check_scores
 from skad.model_selection._unwrap import unwrap_estimator
 
 image_auroc_scorer = make_scorer(image_auroc, response_method="decision_function")
 average_precision_scorer = make_scorer(average_precision, response_method="decision_function")
+
+
+def _signed_discriminability(y: Any, scores: Any) -> float:
+    """Compute d' below 0 where defective images look more normal: a search must not choose that."""
+    y, scores = check_scores(y, scores)
+    good, defective = scores[y == 1], scores[y == -1]
+    return float(np.sign(good.mean() - defective.mean()) * discriminability(good, defective))
+
+
+discriminability_scorer = make_scorer(_signed_discriminability, response_method="decision_function")
 
 
 class HeatmapScorer:

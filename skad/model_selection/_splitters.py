@@ -100,6 +100,9 @@ class OneClassKFold(_OneClassSplitter):
     [0 1] [2 3 5]
     """
 
+    # As scikit-learn's own splitters by groups: with metadata routing, groups reach `split`.
+    __metadata_request__split = {"groups": True}
+
     n_splits: int
     shuffle: bool
     random_state: Any

@@ -12,16 +12,29 @@ from skad._sklearn_compat import _safe_indexing
 
 # Images whose heat maps are in memory together, where all of a long list are looked at.
 _PORTION = 16
+# Where meta-estimators keep what they have fitted: searches, DefectClassifier, classifiers that move a
+# threshold. Of several fitted copies, as CalibratedClassifierCV has them, none is the detector.
+_INNER = ("best_estimator_", "detector_", "estimator_")
 
 
 class Unwrapped(NamedTuple):
-    """A detector, and the steps that images pass before they reach it."""
+    """A detector, and the steps that images pass before they reach it; see :func:`unwrap`."""
 
     detector: Any
     steps: tuple[Any, ...] = ()
 
     def images(self, X: Any) -> Any:
-        """Return X as the detector sees it."""
+        """Return X as the detector sees it.
+
+        Parameters
+        ----------
+        X : images
+
+        Returns
+        -------
+        images
+            After the transformers of the Pipeline.
+        """
         for step in self.steps:
             X = step.transform(X)
         return X
@@ -33,42 +46,76 @@ class Unwrapped(NamedTuple):
             yield rows, self.images(_safe_indexing(X, rows))
 
 
-def unwrap_estimator(estimator: Any, needs: str = "predict_heatmap") -> Unwrapped:
-    """Find the detector in a Pipeline or a search.
+def unwrap(estimator: Any, needs: str = "score_samples") -> Unwrapped:
+    """Find the fitted detector in a Pipeline, a search or a classifier.
+
+    scikit-learn's meta-estimators hand on ``predict`` and ``score_samples``, but know nothing of heat
+    maps, regions, p-values and thresholds.
 
     Parameters
     ----------
-    estimator : detector, Pipeline or search
-        Fitted. A Pipeline ends with a detector; of a search its ``best_estimator_`` is taken.
-    needs : str, default="predict_heatmap"
+    estimator : detector, Pipeline, search, :class:`skad.DefectClassifier` or what holds one
+        Fitted. A Pipeline ends with a detector; of a search its ``best_estimator_`` is taken, of
+        ``TunedThresholdClassifierCV`` and ``FixedThresholdClassifier`` their ``estimator_``.
+    needs : str, default="score_samples"
         A method that the detector must have.
 
     Returns
     -------
     Unwrapped
+        ``detector``, the fitted one itself: moving its threshold moves that of the whole; and
+        ``images(X)``, X as that detector sees it.
 
     Raises
     ------
     NotFittedError
     TypeError
-        If the last step has no such method.
+        If there is no such detector.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import FunctionTransformer
+    >>> from skad import PatchCoreDetector
+    >>> from skad.model_selection import unwrap
+    >>> from skad.utils.estimator_checks import good_images
+    >>> det = PatchCoreDetector("skad_nano", image_size=32, target_false_alarm_rate=0.2)
+    >>> pipeline = make_pipeline(FunctionTransformer(lambda X: X[:, 4:]), det).fit(good_images(8))
+    >>> found = unwrap(pipeline)
+    >>> found.detector.predict_heatmap(found.images(good_images(2))).shape
+    (2, 36, 48)
     """
     if isinstance(estimator, Pipeline):
-        unwrapped = unwrap_estimator(estimator[-1], needs)
+        found = unwrap(estimator[-1], needs)
         before = estimator[:-1]
-        return Unwrapped(
-            unwrapped.detector, (before, *unwrapped.steps) if before.steps else unwrapped.steps
-        )
-    if hasattr(estimator, "best_estimator_"):
-        return unwrap_estimator(estimator.best_estimator_, needs)
+        return found._replace(steps=(before, *found.steps)) if before.steps else found
+    for inner in _INNER:
+        if hasattr(estimator, inner):
+            return unwrap(getattr(estimator, inner), needs)
     if hasattr(estimator, needs):
         check_is_fitted(estimator)
-        # Scores, maps and thresholds of one state, whatever other threads do meanwhile.
-        as_fitted = getattr(estimator, "_as_fitted", None)
-        return Unwrapped(estimator if as_fitted is None else as_fitted())
-    if hasattr(estimator, "estimator"):
+        return Unwrapped(estimator)
+    if hasattr(estimator, "estimator") or hasattr(estimator, "detector"):
         check_is_fitted(estimator)
     raise TypeError(
         f"{type(estimator).__name__} has no method {needs!r}: pass a fitted detector of skad, or a "
         "Pipeline that ends with one."
     )
+
+
+def unwrap_estimator(estimator: Any, needs: str = "predict_heatmap") -> Unwrapped:
+    """Find the detector as it is now: what one picture or one figure works with.
+
+    Parameters
+    ----------
+    estimator, needs
+        As for :func:`unwrap`.
+
+    Returns
+    -------
+    Unwrapped
+        Its detector is a snapshot: scores, maps and thresholds of one state, whatever other threads do.
+    """
+    found = unwrap(estimator, needs)
+    as_fitted = getattr(found.detector, "_as_fitted", None)
+    return found if as_fitted is None else found._replace(detector=as_fitted())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,26 @@ def save(
     >>> skad.save(det, "line3.skad")  # doctest: +SKIP
     >>> skad.load("line3.skad").predict(paths)  # doctest: +SKIP
     """
+    write_detector(detector, path, include_backbone=include_backbone, notes={})
+
+
+def write_detector(
+    detector: BaseDetector,
+    path: str | os.PathLike[str],
+    *,
+    include_backbone: bool,
+    notes: Mapping[str, str],
+) -> None:
+    """Do the work of :func:`save`, and keep notes in the header of the file.
+
+    Parameters
+    ----------
+    detector, path, include_backbone
+        As for :func:`save`.
+    notes : mapping of str to str
+        For whoever writes the file; :func:`load` does not read them, and what is saved once more has
+        none.
+    """
     path = _checked_path(path)
     if not isinstance(detector, DETECTORS):
         raise TypeError(f"{type(detector).__name__} is no detector of skad.")
@@ -84,6 +105,7 @@ def save(
             f"this detector could not be read from a file: {shortened(str(error), _LONGEST)}."
         ) from error
     metadata = {
+        **notes,
         "skad_format": _FORMAT,
         "skad_version": __version__,
         "sklearn_version": sklearn.__version__,

@@ -73,6 +73,9 @@ class Register(TransformerMixin, BaseEstimator):
     (2, 48, 48)
     """
 
+    _doc_link_module = "skad"
+    _doc_link_template = "https://scikit-image.org"
+
     _parameter_constraints: dict = {
         "upsample_factor": [Interval(Integral, 1, None, closed="left")],
         "max_shift": [Interval(Real, 0, 0.5, closed="right")],

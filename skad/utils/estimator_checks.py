@@ -30,6 +30,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skad._common.forks import LOADING
+from skad._sklearn_compat import SKLEARN_VERSION
 
 __all__ = [
     "check_image_detector",
@@ -366,7 +367,10 @@ _OUT_OF_SAMPLE = {
     "check_outliers_fit_predict": "by design: with contamination='auto' fit_predict judges a training "
     "image by a model that has not seen it, and fit(X).predict(X) by one that has",
 }
-_SEEDS = "scikit-learn sets the random_state of the ensemble only, not those of its members"
+_SEEDS = (
+    "scikit-learn sets the random_state of the estimator only, not those of detectors within it"
+)
+_OTHER_LABELS = "the y of this check does not hold the label that defect_label names"
 
 
 def expected_failed_checks(detector: Any) -> dict[str, str]:
@@ -375,6 +379,8 @@ def expected_failed_checks(detector: Any) -> dict[str, str]:
     Parameters
     ----------
     detector : estimator
+        A detector, or a :class:`skad.DefectClassifier` with ``defect_label=1``: scikit-learn chooses y,
+        which holds no other label in nearly all checks.
 
     Returns
     -------
@@ -389,12 +395,28 @@ def expected_failed_checks(detector: Any) -> dict[str, str]:
     >>> sorted(expected_failed_checks(PatchCoreDetector()))
     ['check_outliers_fit_predict', 'check_outliers_train']
     """
+    if hasattr(detector, "defect_label"):
+        return _failed_by_classifier(detector.detector)
     expected: dict[str, str] = {}
     given = getattr(detector, "estimators", [("", detector)])
     members = [member for _, member in given if member != "drop"]
     if detector.contamination == "auto":
         expected |= _OUT_OF_SAMPLE
     if detector not in members and any(member.random_state is None for member in members):
+        expected["check_fit_idempotent"] = _SEEDS
+    return expected
+
+
+def _failed_by_classifier(detector: Any) -> dict[str, str]:
+    """Tell what a classifier around a detector does not pass; `defect_label` is 1, as in most checks."""
+    expected = {"check_classifiers_classes": _OTHER_LABELS}
+    if SKLEARN_VERSION < (1, 7):
+        expected["check_dtype_object"] = _OTHER_LABELS
+    while hasattr(detector, "steps"):
+        detector = detector.steps[-1][1]
+    if getattr(detector, "random_state", 0) is None or "check_fit_idempotent" in (
+        expected_failed_checks(detector)
+    ):
         expected["check_fit_idempotent"] = _SEEDS
     return expected
 

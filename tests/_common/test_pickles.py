@@ -21,7 +21,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 import skad
-from skad import FeatureStore, ScoreFusionDetector
+from skad import DefectClassifier, FeatureStore, ScoreFusionDetector
 
 BUNDLED = next(pathlib.Path(skad.__file__).parent.rglob("skad_nano*.safetensors"))
 
@@ -161,7 +161,7 @@ class TestTypesToTrust:
         loaded = skops.io.loads(skops.io.dumps(pipeline), trusted=skad.SKOPS_TYPES)
         np.testing.assert_array_equal(loaded.predict(good), pipeline.predict(good))
 
-    def test_are_minimal(self, good, dumped, tmp_path):
+    def test_are_minimal(self, good, defective, dumped, tmp_path):
         """Each is asked for by some detector."""
         others = (
             make_detector(memory=FeatureStore(tmp_path)),
@@ -171,6 +171,10 @@ class TestTypesToTrust:
         )
         files = [dumped(name)[2] for name in self.MAKERS]
         files += [skops.io.dumps(detector.fit(good)) for detector in others]
+        X, y = np.concatenate([good, defective]), np.repeat([1, -1], [len(good), len(defective)])
+        for method in ("sigmoid", "isotonic"):
+            clf = DefectClassifier(make_detector(), defect_label=-1, method=method)
+            files.append(skops.io.dumps(clf.fit(X, y)))
         asked = {kind for data in files for kind in skops.io.get_untrusted_types(data=data)}
         assert {name for name in asked if name.startswith("skad.")} == set(skad.SKOPS_TYPES)
         assert sorted(skad.SKOPS_TYPES) == skad.SKOPS_TYPES

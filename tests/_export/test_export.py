@@ -1,5 +1,7 @@
 """Exported files score as the detectors that they were made of, or are not written."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -203,6 +205,32 @@ def test_what_scores_otherwise_is_not_written(fitted, file, tmp_path, monkeypatc
         skad.export_onnx(fitted, target, of_several_sizes())
     assert target.read_bytes() == b"as before"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_integers_bring_thresholds_of_their_own(tmp_path, caplog):
+    need_libraries()
+    det = make_detector(target_false_alarm_rate=0.2).fit(varied_images())
+    fresh, path = varied_images(10, seed=7), tmp_path / "int8.onnx"
+    skad.export_onnx(det, path, of_several_sizes(), int8_from=fresh, tolerance=0.9)
+    line = skad.load(path)
+    assert line.content_.verified["convolutions"] == "int8"
+    assert 1e-5 < line.content_.verified["largest_difference_of_scores"] < 0.9
+    np.testing.assert_allclose(np.sort(line.score_samples(fresh)), line.calibration_scores_)
+    assert np.mean(line.predict(fresh) == -1) <= 0.2
+    assert line.offset_ != det.offset_
+    np.testing.assert_array_equal(
+        line._session.run(["verdict"], next(line._iter_inputs(varied_defects())))[0],
+        line.predict(varied_defects()[:1]),
+    )
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+    with pytest.raises(RuntimeError, match=r"0\.2 is allowed. 8-bit integers"):
+        skad.export_onnx(det, path, of_several_sizes(), int8_from=fresh)
+
+
+def test_integers_are_for_banks(tmp_path):
+    det = make_recontrast().fit(varied_images())
+    with pytest.raises(ValueError, match="int8_from is for detectors with a memory bank"):
+        export_onnx(det, tmp_path / "line3.onnx", int8_from=varied_images(4))
 
 
 def test_without_images_the_file_says_so(tmp_path):
