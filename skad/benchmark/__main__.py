@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from skad._common.forks import LOADING
 from skad._common.text import readable
-from skad.benchmark._documents import list_documents
 from skad.benchmark._grid import parse_grids
 from skad.datasets import DATASETS
 
@@ -183,6 +182,7 @@ def _chosen(names: Sequence[str], methods: Sequence[str]) -> dict[str, Preset]:
 
 def _print_presets() -> None:
     with LOADING:
+        from skad.benchmark._documents import list_documents
         from skad.benchmark._presets import PRESETS, TABLES
         from skad.benchmark._published import has_published
 
