@@ -1,14 +1,16 @@
-r"""ReConPatch beside PatchCore: inference time (Table S6), score histograms (Figure 3).
+r"""ReConPatch beside PatchCore: time (Table S6), histograms (Figure 3), f without g (Figure S1).
 
 Run, for instance::
 
     python benchmarks/reconpatch_figures.py time parts/bottle --backbone wide_resnet50_2.tv_in1k
     python benchmarks/reconpatch_figures.py histogram parts/bottle --out docs/images
+    python benchmarks/reconpatch_figures.py umap parts/bottle --out pictures  # needs umap-learn
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from PIL import Image
 
 from skad import PatchCoreDetector, ReConPatchDetector
 from skad.datasets import load_folder
+from skad.features import PatchEmbedder
 from skad.metrics import discriminability
 
 METHODS: dict[str, Any] = {"PatchCore": PatchCoreDetector, "ReConPatch": ReConPatchDetector}
@@ -96,11 +99,62 @@ def histogram(args: argparse.Namespace) -> None:
     print(path)
 
 
+# ---- Figure S1 ------------------------------------------------------------------------------------
+
+
+def embedding(args: argparse.Namespace) -> None:
+    """Patches behind f in two dimensions, trained with and without g; colours say where they are."""
+    project = projection(args)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    data = load_part(args)
+    weights = None if args.weights == "random" else args.weights
+    network = {"backbone": args.backbone, "weights": weights}
+    patches = PatchEmbedder(**network, pooling=None).fit_transform(data.X_train)
+    n, height, width, dim = patches.shape
+    rng = np.random.default_rng(args.seed)
+    chosen = rng.permutation(n * height * width)[: args.patches]
+    places = np.divmod(chosen % (height * width), width)
+    # Red grows downwards, green to the right.
+    colours = np.stack([places[0] / height, places[1] / width, np.full(len(chosen), 0.5)], axis=1)
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    for panel, name, g in (
+        (panels[0], "with g", {}),
+        (panels[1], "without g", {"projection_dim": None}),
+    ):
+        detector = ReConPatchDetector(
+            **network, **g, epochs=args.epochs, lr=args.lr, whitening=0.0, random_state=args.seed
+        ).fit(data.X_train)
+        learned = patches.reshape(-1, dim)[chosen] @ detector.components_.T
+        panel.scatter(*project(learned).T, c=colours, s=3)
+        panel.set(title=f"f, trained {name}", xticks=[], yticks=[])
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"reconpatch-{args.projection}-{data.category}.png"
+    figure.savefig(path, dpi=80)
+    print(path)
+
+
+def projection(args: argparse.Namespace) -> Any:
+    """UMAP, which the paper takes, or principal components, which need no other package."""
+    if args.projection == "pca":
+        from sklearn.decomposition import PCA
+
+        return PCA(2, random_state=args.seed).fit_transform
+    try:
+        from umap import UMAP
+    except ImportError:
+        sys.exit("this figure needs umap-learn: pip install umap-learn, or --projection pca.")
+    return UMAP(n_components=2, random_state=args.seed).fit_transform
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    analyses = {"time": inference_time, "histogram": histogram}
+    analyses = {"time": inference_time, "histogram": histogram, "umap": embedding}
     parser.add_argument("analysis", choices=analyses)
     parser.add_argument("folder", type=Path, help="folder in MVTec layout")
     parser.add_argument("--backbone", default="resnet18")
@@ -110,6 +164,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=ReConPatchDetector().lr)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=30, help="scorings that are timed")
+    parser.add_argument("--projection", choices=["umap", "pca"], default="umap", help="Figure S1")
+    parser.add_argument("--patches", type=int, default=5000, help="Figure S1: points, at most")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for pictures")
     args = parser.parse_args()
     analyses[args.analysis](args)

@@ -1,7 +1,8 @@
-"""Distil skad/benchmark/published.csv from a JSON file of figures transcribed from the papers.
+"""Distil skad/benchmark/published*.csv from a JSON file of figures transcribed from the papers.
 
 The JSON file holds ``records`` with method, dataset, category, metric, value, source, backbone,
-image_size and config. Which of them belong to which preset is said here::
+image_size and config. Which of them belong to which preset is said here; what the same tables print for
+methods that skad does not have goes to published_others.csv::
 
     python tools/distil_published.py reference_results.json
 """
@@ -18,6 +19,7 @@ from typing import Any
 from skad.benchmark._presets import PRESETS, SHOTS
 
 OUT = Path(__file__).parents[1] / "skad" / "benchmark" / "published.csv"
+OTHERS = OUT.with_name("published_others.csv")
 DATASETS = {
     "MVTecAD": "mvtec_ad",
     "MVTecLOCO": "mvtec_loco",
@@ -36,6 +38,14 @@ BACKBONES = {
     "resnet101": "resnet101",
     "wrn101": "wide_resnet101_2",
     "resnext101": "resnext101_32x8d",
+}
+# By the beginning of a source: methods whose figures there belong to presets.
+OWN = {
+    "PatchCore supp": ("PatchCore", "SPADE", "PaDiM"),
+    "ReConPatch Table 6": ("ReConPatch-Ensemble", "PatchCore-Ensemble"),
+    "ReConPatch supp": ("ReConPatch", "PatchCore"),
+    "ReConPatch": ("ReConPatch",),
+    "ReContrast": ("ReContrast",),
 }
 Criteria = tuple[str, tuple[str, ...], dict[str, Any]]
 
@@ -56,7 +66,7 @@ def criteria() -> dict[str, Criteria]:
             found[f"patchcore-{share}-{n}shot"] = (pc, (f"{supp}S5",), {**config, "shots": n})
     for layers in ([2, 3], [1, 2, 3]):
         key = f"patchcore-wrn101-{''.join(map(str, layers))}"
-        found[key] = (pc, (f"{supp}S4",), {"layers": layers})
+        found[key] = (pc, (f"{supp}S4",), {"levels": layers})
     found["patchcore-ensemble"] = ("PatchCore-Ensemble", ("ReConPatch Table 6",), {})
     table_s5 = ("ReConPatch supp Table S5",)
     found["patchcore-augmented"] = (pc, table_s5, {"augmented": True})
@@ -64,10 +74,10 @@ def criteria() -> dict[str, Criteria]:
     found["reconpatch"] = (rp, ("ReConPatch Table 4",), {"image_size": 224})
     for d in (64, 128, 256):
         found[f"reconpatch-{d}"] = (rp, ("ReConPatch Table 2",), {"f_dim": d})
-    found["reconpatch-p5"] = (rp, ("ReConPatch Table 3",), {"layers": [2, 3]})
+    found["reconpatch-p5"] = (rp, ("ReConPatch Table 3",), {"levels": [2, 3]})
     found["reconpatch-p5-layers123"] = (
         *(rp, ("ReConPatch Table 3", "ReConPatch Table 5")),
-        {"layers": [1, 2, 3]},
+        {"levels": [1, 2, 3]},
     )
     tables = ("ReConPatch Table 4", "ReConPatch Table 5")
     found["reconpatch-wrn101-480"] = (rp, tables, {"image_size": 480})
@@ -93,6 +103,8 @@ def criteria() -> dict[str, Criteria]:
     found["recontrast-seeds"] = (rc, ("ReContrast Table A2",), {})
     found["recontrast-stable"] = ("ReContrast-stable", ("ReContrast App. E text",), {})
     found["recontrast-multi-class"] = (rc, ("ReContrast Table 4",), {})
+    found["recontrast-medical"] = (rc, ("ReContrast Table 5",), {})
+    found["recontrast-loco"] = (rc, ("ReContrast Table A7",), {})
     for name in ("APTOS", "OCT2017", "ISIC2018"):
         found[f"recontrast-{name.lower()}"] = (rc, ("ReContrast Table 5",), {"dataset": name})
     for config in ("A", "B", "B+hm", "C", "C+cp", "D", "E-gl", "E"):
@@ -111,44 +123,82 @@ def criteria() -> dict[str, Criteria]:
     return {name: found[name] for name in PRESETS if name in found}
 
 
+def is_shown(record: dict[str, Any]) -> bool:
+    """Tell whether tables have a column for a figure."""
+    return (
+        record["metric"] in METRICS
+        # Means over textures or objects alone are left out.
+        and not record["category"].startswith("avg_")
+        and record["unit"] in ("percent", "count", None)
+    )
+
+
 def matches(record: dict[str, Any], wanted: Criteria) -> bool:
     method, sources, config = wanted
     known = {**record, **record["config"]}
     return (
         record["method"] == method
         and record["source"] in sources
-        and record["metric"] in METRICS
-        # Means over textures or objects alone are left out.
-        and not record["category"].startswith("avg_")
-        and record["unit"] in ("percent", "count", None)
+        and is_shown(record)
         and all(known.get(name) == value for name, value in config.items())
     )
+
+
+def key(record: dict[str, Any]) -> tuple[str, str, str]:
+    """Name data set, metric and category as results do."""
+    dataset, category = DATASETS[record["dataset"]], record["category"]
+    if dataset == "mvtec_loco":
+        return dataset, f"{record['metric']}_{category}", "avg"
+    # A data set without categories is one, named after itself.
+    return dataset, record["metric"], dataset if category == "all" else category
 
 
 def rows(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
     for preset, wanted in criteria().items():
         seen = set()
         for record in (r for r in records if matches(r, wanted)):
-            key = (preset, DATASETS[record["dataset"]], record["metric"], record["category"])
             # The first source in the list is the one with the most digits or the whole table.
-            if key not in seen:
-                seen.add(key)
-                # A data set without categories is one, named after itself.
-                category = key[1] if key[3] == "all" else key[3]
-                yield (*key[:3], category, record["value"], record["source"])
+            if key(record) not in seen:
+                seen.add(key(record))
+                yield (preset, *key(record), record["value"], record["source"])
+
+
+def rows_of_others(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    """Figures of methods that skad does not have, in tables that it has rows of."""
+    used = {source for _, sources, _ in criteria().values() for source in sources}
+    for record in records:
+        source = record["source"]
+        own = next((names for start, names in OWN.items() if source.startswith(start)), ())
+        is_own = any(f"{record['method']}-".startswith(f"{name}-") for name in own)
+        if source in used and not is_own and is_shown(record):
+            method = record["method"]
+            if source == "ReContrast Table A5":  # a row for each backbone
+                method += f" with {record['backbone']}"
+            shots = record["config"].get("shots", "")
+            yield (method, *key(record), record["value"], shots, source)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
     args = parser.parse_args()
-    found = sorted(rows(json.loads(args.records.read_text())["records"]))
-    with OUT.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["preset", "dataset", "metric", "category", "value", "source"])
-        writer.writerows(found)
+    records = json.loads(args.records.read_text())["records"]
+    found = sorted(rows(records))
+    head = ["preset", "dataset", "metric", "category", "value", "source"]
+    write(OUT, head, found)
+    others = list(rows_of_others(records))
+    head = ["method", "dataset", "metric", "category", "value", "shots", "source"]
+    write(OTHERS, head, others)
     without = sorted(set(PRESETS) - {row[0] for row in found})
     print(f"{len(found)} figures for {len(PRESETS) - len(without)} presets; none for {without}")
+    print(f"{len(others)} figures of {len({row[0] for row in others})} other methods")
+
+
+def write(file: Path, head: list[str], lines: list[tuple[Any, ...]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(lines)
 
 
 if __name__ == "__main__":

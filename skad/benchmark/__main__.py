@@ -182,6 +182,7 @@ def _chosen(names: Sequence[str], methods: Sequence[str]) -> dict[str, Preset]:
 
 def _print_presets() -> None:
     with LOADING:
+        from skad.benchmark._documents import list_documents
         from skad.benchmark._presets import PRESETS, TABLES
         from skad.benchmark._published import has_published
 
@@ -192,6 +193,9 @@ def _print_presets() -> None:
     print()
     for name, rows in TABLES.items():
         print(f"{name:<28} {', '.join(rows)}")
+    print("\nThe papers' tables and figures (scripts are in skad's repository)\n")
+    for line in list_documents():
+        print(textwrap.fill(line, 110, subsequent_indent=" " * 13, drop_whitespace=True))
     notes: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
         notes.setdefault(preset.note, []).append(name)

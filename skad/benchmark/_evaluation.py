@@ -23,6 +23,8 @@ from skad.metrics import (
 from skad.model_selection._scorers import as_mask, list_masks
 
 _IMAGES_AT_ONCE = 16
+# Of defects, in MVTec LOCO AD.
+_KINDS = ("structural", "logical")
 
 
 def evaluate(
@@ -109,6 +111,32 @@ def image_figures(y: np.ndarray, scores: np.ndarray, offset: float) -> dict[str,
         "recall": own.recall,
         "d_prime": discriminability(scores[y == 1], scores[y == -1]),
     }
+
+
+def kind_figures(y: np.ndarray, scores: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:
+    """Image AUROC by kind of defect, for MVTec LOCO AD: each kind with all good images.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    scores : ndarray of shape (n,)
+    kinds : sequence of n str
+        Kind of each image.
+
+    Returns
+    -------
+    dict of str to float
+        ``image_auroc_structural``, ``image_auroc_logical`` and ``image_auroc_mean``, the mean of the
+        two; empty if the images are not of these two kinds of defects.
+    """
+    found = np.asarray(kinds)
+    if set(found[np.asarray(y) == -1]) != {f"{kind}_anomalies" for kind in _KINDS}:
+        return {}
+    figures = {}
+    for kind in _KINDS:
+        chosen = (np.asarray(y) == 1) | (found == f"{kind}_anomalies")
+        figures[f"image_auroc_{kind}"] = image_auroc(y[chosen], scores[chosen])
+    return {**figures, "image_auroc_mean": float(np.mean(list(figures.values())))}
 
 
 def _pixel_figures(

@@ -15,7 +15,7 @@ from skad.benchmark._intervals import (
     same_images,
     wilson,
 )
-from skad.benchmark._published import published
+from skad.benchmark._published import OtherMethod, published
 from skad.benchmark._statistics import (
     Result,
     categories_of,
@@ -33,6 +33,9 @@ from skad.benchmark._statistics import (
 # In this order; the files hold more.
 _COLUMNS = {
     "image_auroc": "image AUROC",
+    "image_auroc_structural": "structural",
+    "image_auroc_logical": "logical",
+    "image_auroc_mean": "mean of both",
     "average_precision": "average precision",
     "recall_at_5_percent": "found at 5 %",
     "false_alarm_rate": "false alarms",
@@ -53,7 +56,9 @@ _LABELS = {"false_alarm_rate": 1, "recall": -1}
 _OF_PAPERS = ("f1_optimal", "accuracy_at_f1_optimal")
 
 
-def overview(results: list[Result], within: Sequence[str] = ()) -> str:
+def overview(
+    results: list[Result], within: Sequence[str] = (), others: Sequence[OtherMethod] = ()
+) -> str:
     """Draw the table.
 
     Parameters
@@ -63,6 +68,8 @@ def overview(results: list[Result], within: Sequence[str] = ()) -> str:
     within : sequence of str, default=()
         A row is compared with the first that has the same values of these parameters; empty: with the
         first of all.
+    others : sequence of OtherMethod, default=()
+        Shown with their published figures below the first rows, those over all categories.
 
     Returns
     -------
@@ -70,7 +77,8 @@ def overview(results: list[Result], within: Sequence[str] = ()) -> str:
     """
     rows = [_Row(of_row, _samples(of_row)) for of_row in grouped(results, row_of)]
     categories, common = categories_of(results), _common(results)
-    labels = _labels(rows, common)
+    published_lines = _lines_of(others, categories, results)
+    labels = _labels(rows, common, named=bool(published_lines))
     groups = [categories, *([c] for c in categories)] if len(categories) > 1 else [categories]
     lines = []
     for group in groups:
@@ -80,6 +88,9 @@ def overview(results: list[Result], within: Sequence[str] = ()) -> str:
             if part.results:
                 cells = _cells(part, None if first is row else first.on(group))
                 lines.append([_title(part, group), label, *cells])
+        if group is groups[0]:
+            title = _title(rows[0].on(group), group)
+            lines += [[title, *line] for line in published_lines]
     return "\n".join([*_heading(rows, common), *_drawn(lines), ""])
 
 
@@ -160,6 +171,23 @@ def _cells(row: _Row, first: _Row | None) -> list[str]:
     return cells
 
 
+def _lines_of(
+    others: Sequence[OtherMethod], categories: list[str], results: list[Result]
+) -> list[list[str]]:
+    """Label and cells of methods that have a published figure where ours is known."""
+    lines = []
+    for other in others:
+        cells: list[str] = []
+        for name in _COLUMNS:
+            paper = published_mean(other.figures.get(name, {}), categories, results[0]["dataset"])
+            is_shown = paper is not None and values_of(results, name)
+            cells += [f"({paper:.1f})" if is_shown else ""]
+            cells += [""] if name in _WITH_DIFFERENCE else []
+        if any(cells):
+            lines.append([f"{other.name}, as {other.paper} prints it", *cells])
+    return lines
+
+
 def _figure(row: _Row, name: str) -> str:
     """Mean, spread over seeds, interval, and what the paper prints."""
     values, paper = seed_means(row.results, name), row.paper(name)
@@ -226,10 +254,10 @@ def _common(results: list[Result]) -> dict[str, str]:
     return {name: value for name, value in results[0]["changes"].items() if (name, value) in shared}
 
 
-def _labels(rows: list[_Row], common: dict[str, str]) -> list[str]:
-    """Name rows by what they do not share; a single one needs no name."""
+def _labels(rows: list[_Row], common: dict[str, str], named: bool) -> list[str]:
+    """Name rows by what they do not share; a single one needs no name, unless others are beside it."""
     if len(rows) == 1:
-        return [""]
+        return [rows[0].results[0]["title"] if named else ""]
     firsts = [row.results[0] for row in rows]
     titles = {first["title"] for first in firsts}
     labels = []

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 # Those of the detectors' own papers (`tools/distil_published.py`); those of recipes, with addresses.
 _FILES = ("published.csv", "published_recipes.csv")
+# Those of methods that skad does not have, in the same tables.
+_OTHERS = "published_others.csv"
 _Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class OtherMethod:
+    """What a paper prints for a method whose code skad does not have.
+
+    Parameters
+    ----------
+    name : str
+        As the paper writes it.
+    paper : str
+        Which paper; several print other figures for one method.
+    sources : tuple of str
+        Its tables.
+    figures : dict of str to dict of str to float
+        As of :func:`published`.
+    """
+
+    name: str
+    paper: str
+    sources: tuple[str, ...]
+    figures: dict[str, dict[str, float]]
 
 
 def _rows() -> Iterator[dict[str, str]]:
     for name in _FILES:
-        text = (files("skad.benchmark") / name).read_text(encoding="utf-8")
-        yield from csv.DictReader(text.splitlines())
+        yield from _lines(name)
+
+
+def _lines(name: str) -> Iterator[dict[str, str]]:
+    text = (files("skad.benchmark") / name).read_text(encoding="utf-8")
+    yield from csv.DictReader(text.splitlines())
 
 
 @cache
@@ -87,3 +116,52 @@ def published_sources(preset: str, dataset: str) -> list[str]:
 def has_published(preset: str) -> bool:
     """Whether any figures of a preset are known."""
     return any(name == preset for name, _ in _figures())
+
+
+@cache
+def _other_lines() -> tuple[dict[str, str], ...]:
+    return tuple(_lines(_OTHERS))
+
+
+def others(sources: Iterable[str], dataset: str, shots: Iterable[int | None]) -> list[OtherMethod]:
+    """Look up what tables print for methods that skad does not have.
+
+    Parameters
+    ----------
+    sources : iterable of str
+        Tables, as :func:`published_sources` names them.
+    dataset : str
+    shots : iterable of int or None
+        Numbers of good images that the rows beside them learn from; None: all.
+
+    Returns
+    -------
+    list of OtherMethod
+        In the order of the papers and their tables.
+    """
+    sources, wanted = set(sources), {"" if n is None else str(n) for n in shots}
+    figures: dict[_Key, dict[str, dict[str, float]]] = {}
+    tables: dict[_Key, dict[str, None]] = {}
+    for line in _other_lines():
+        is_wanted = line["source"] in sources and line["dataset"] == dataset
+        if is_wanted and (line["shots"] in wanted or not line["shots"]):
+            key = line["method"], line["source"].split()[0]
+            tables.setdefault(key, {})[line["source"]] = None
+            metrics = figures.setdefault(key, {})
+            metrics.setdefault(line["metric"], {})[line["category"]] = float(line["value"])
+    return [OtherMethod(*key, tuple(tables[key]), figures[key]) for key in figures]
+
+
+def methods_in(source: str) -> list[str]:
+    """Name the methods that skad does not have in a table.
+
+    Parameters
+    ----------
+    source : str
+        As :func:`published_sources` names it.
+
+    Returns
+    -------
+    list of str
+    """
+    return list(dict.fromkeys(r["method"] for r in _other_lines() if r["source"] == source))

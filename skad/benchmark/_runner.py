@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from skad._common.text import readable
 from skad.benchmark._augmentation import write_augmented, write_rotated
-from skad.benchmark._evaluation import evaluate
+from skad.benchmark._evaluation import evaluate, kind_figures
 from skad.benchmark._preset import Preset
 from skad.benchmark._results import is_done, write_result
 from skad.benchmark._rows import Grid, rows_of
@@ -154,6 +154,7 @@ def run_task(task: Task, out: Path, prefix: str = "") -> None:
                 map_size=task.map_size,
                 return_scores=True,
             )
+            figures |= kind_figures(part.y_test, scores, part.defects_test)
             figures |= {"fit_s": fit_s, "n_train": len(X), "n_test": len(part.X_test)}
             images = {
                 "names": names[category],

@@ -15,7 +15,14 @@ _COUNTS = {
 }
 _DECIMALS = {"fit_s": 0, "score_ms": 0, "d_prime": 2}
 # Several sources print fewer categories than the data set has; a mean needs all of them.
-_N_CATEGORIES = {"mvtec_ad": 15, "visa": 12, "aptos": 1, "oct2017": 1, "isic2018": 1}
+_N_CATEGORIES = {
+    "mvtec_ad": 15,
+    "mvtec_loco": 5,
+    "visa": 12,
+    "aptos": 1,
+    "oct2017": 1,
+    "isic2018": 1,
+}
 
 Result = dict[str, Any]
 

@@ -15,7 +15,7 @@ from skad._common.files import write_text
 from skad._common.text import readable
 from skad.benchmark._overview import overview
 from skad.benchmark._presets import PRESETS
-from skad.benchmark._published import published, published_sources
+from skad.benchmark._published import OtherMethod, others, published, published_sources
 from skad.benchmark._results import read_results
 from skad.benchmark._rows import Row
 from skad.benchmark._statistics import Result, grouped, key_of, listed, natural, row_of
@@ -24,7 +24,8 @@ _NOTE = """\
 Percentages. ± is the standard deviation over seeds. In square brackets 95 % intervals, of what other
 test images of the same kind might have given: bootstrap; Wilson's for false alarms and recall.
 "difference": to the first row, on the same bootstrap samples of the images; bold where the interval
-lies on one side of zero. In round brackets the published figure, and ours minus that.
+lies on one side of zero. In round brackets the published figure, and ours minus that; a row that has
+nothing else is of a method that skad does not have, as a paper prints it.
 
 "found at 5 %": the fraction of the defective images that is found at the highest threshold by which at
 most 5 % of the good test images are false alarms. "false alarms", "recall" and "pixel F1" are those of
@@ -100,9 +101,17 @@ def markdown(results: list[Result], within: Sequence[str] = ()) -> str:
     str
     """
     tables = [
-        overview(of_dataset, within) for of_dataset in grouped(results, itemgetter("dataset"))
+        overview(of_dataset, within, _others(of_dataset))
+        for of_dataset in grouped(results, itemgetter("dataset"))
     ]
     return "\n".join(["# Results\n", _NOTE, *tables, *_published(results), _environments(results)])
+
+
+def _others(results: list[Result]) -> list[OtherMethod]:
+    """Methods that skad does not have, in the tables that results of a data set are compared with."""
+    names, dataset = {r["preset"] for r in results}, results[0]["dataset"]
+    sources = {source for name in names for source in published_sources(name, dataset)}
+    return others(sources, dataset, {PRESETS[name].shots for name in names if name in PRESETS})
 
 
 def _published(results: list[Result]) -> list[str]:
@@ -113,6 +122,11 @@ def _published(results: list[Result]) -> list[str]:
         note = PRESETS[name].note if name in PRESETS else ""
         said = [*(["figures: " + "; ".join(sources)] if sources else []), *([note] if note else [])]
         lines += [f"- {name}, {dataset}: {'. '.join(said)}"] if said else []
+    for of_dataset in grouped(results, itemgetter("dataset")):
+        lines += [
+            f"- {other.name}, {of_dataset[0]['dataset']}: as printed in {'; '.join(other.sources)}"
+            for other in _others(of_dataset)
+        ]
     return ["## Published\n", *lines, ""] if lines else []
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 from skad.benchmark import evaluate
-from skad.benchmark._evaluation import _pixel_figures
+from skad.benchmark._evaluation import _pixel_figures, kind_figures
 from skad.datasets import DATASETS
 
 
@@ -59,3 +59,18 @@ def test_masks_of_another_size(part, detector):
     masks = [None if mask is None else np.ones((9, 9)) for mask in part.masks_test]
     with pytest.raises(ValueError, match=r"has shape \(9, 9\), its image \(40, 48\): both must"):
         evaluate(detector, part.X_test, part.y_test, masks)
+
+
+def test_kinds_of_defects_each_with_all_good_images():
+    """ReContrast, Table A7: structural and logical anomalies of MVTec LOCO AD."""
+    y = np.array([1, 1, -1, -1, -1])
+    scores = np.array([5.0, 3.0, 1.0, 4.0, 2.0])
+    kinds = ["good", "good", "structural_anomalies", "logical_anomalies", "logical_anomalies"]
+    figures = kind_figures(y, scores, kinds)
+    assert figures == {
+        "image_auroc_structural": 1.0,
+        "image_auroc_logical": 0.75,
+        "image_auroc_mean": 0.875,
+    }
+    assert kind_figures(y, scores, ["good", "good", "crack", "crack", "crack"]) == {}
+    assert kind_figures(y[:3], scores[:3], kinds[:3]) == {}

@@ -16,6 +16,8 @@ def test_help_and_list(capsys):
     printed = capsys.readouterr().out
     assert "patchcore-table-s1" in printed
     assert "superadd: one bank of the four blocks joined" in printed
+    assert "  Table A7   --preset recontrast-table-a7; beside it, as published: RD4AD," in printed
+    assert "  Figure S1  benchmarks/reconpatch_figures.py umap" in printed
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
 

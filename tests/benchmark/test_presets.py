@@ -20,7 +20,7 @@ def test_every_preset_makes_a_detector_that_fit_accepts(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_published_figures_or_says_that_it_has_none(name):
-    sets = ("mvtec_ad", "visa", "aptos", "oct2017", "isic2018", "mvtec_ad_2")
+    sets = ("mvtec_ad", "mvtec_loco", "visa", "aptos", "oct2017", "isic2018", "mvtec_ad_2")
     found = {d: published(name, d) for d in sets}
     values = [value for figures in found.values() for v in figures.values() for value in v.values()]
     assert bool(values) != ("no published figure" in PRESETS[name].note)
@@ -57,6 +57,30 @@ def test_tables_hold_presets():
     for rows in TABLES.values():
         assert set(rows) <= set(PRESETS)
     assert not set(TABLES) & set(PRESETS)
+
+
+def test_medical_images_have_settings_of_their_own():
+    """ReContrast, appendix B and C."""
+    found = {
+        name: build_detector(PRESETS["recontrast-medical"], name, 0, {})
+        for name in ("aptos", "oct2017", "isic2018")
+    }
+    assert [d.max_iter for d in found.values()] == [1000, 1000, 2000]
+    assert [d.bn for d in found.values()] == ["train", "eval", "train"]
+    assert {d.batch_size for d in found.values()} == {32}
+    assert (found["isic2018"].geometry, found["isic2018"].image_score) == ("crop", 1.0)
+    assert build_detector(PRESETS["recontrast-B"], "aptos", 0, {}).max_iter == 1000
+    assert published("recontrast-medical", "oct2017")["image_auroc"]["oct2017"] == 99.6
+
+
+def test_rows_of_figures():
+    """PatchCore's supplement: sizes and patches (S4), depth (S5), subsamplers (S6)."""
+    largest = build_detector(PRESETS["patchcore-s448-p9"], "bottle", 0, {})
+    assert (largest.image_size, largest.resize, largest.patch_size) == (448, 512, 9)
+    assert len(TABLES["patchcore-figure-s4"]) == 1 + 3 * 4
+    assert build_detector(PRESETS["patchcore-layers12"], "bottle", 0, {}).layers == (1, 2)
+    random = build_detector(PRESETS["patchcore-random-0.001"], "bottle", 0, {})
+    assert (random.coreset_method, random.coreset_size) == ("random", 0.001)
 
 
 def test_titles_differ():

@@ -40,6 +40,26 @@ def test_a_result_for_every_category(parts, tmp_path):
     assert image_auroc(images["labels"], images["scores"]) == 1.0
 
 
+def test_both_kinds_of_defects_of_loco(parts, tmp_path):
+    """Structural and logical anomalies on their own, with masks in folders (ReContrast, Table A7)."""
+    root = tmp_path / "loco" / "pushpins"
+    kinds = {"structural_anomalies": "spot", "logical_anomalies": "spot"}
+    shutil.copytree(parts / "bottle/train", root / "train")
+    shutil.copytree(parts / "bottle/train/good", root / "validation/good")
+    shutil.copytree(parts / "bottle/test/good", root / "test/good")
+    for kind, source in kinds.items():
+        shutil.copytree(parts / "bottle/test" / source, root / "test" / kind)
+        for i in range(3):
+            (root / "ground_truth" / kind / str(i)).mkdir(parents=True)
+            mask = parts / f"bottle/ground_truth/spot/{i}_mask.png"
+            shutil.copy(mask, root / "ground_truth" / kind / str(i) / "000.png")
+    run(root.parent, PLAIN, tmp_path / "out", dataset="mvtec_loco")
+    (found,) = results(tmp_path / "out").values()
+    names = ("image_auroc", "image_auroc_structural", "image_auroc_logical", "image_auroc_mean")
+    assert {found["figures"][name] for name in names} == {1.0}
+    assert found["figures"]["aupro"] > 0.9
+
+
 def test_finished_results_are_not_run_again(parts, tmp_path, monkeypatch, capsys):
     run(parts, PLAIN, tmp_path, categories=["cable"])
     before = (tmp_path / "patchcore-1/folder-cable-0.json").stat().st_mtime_ns

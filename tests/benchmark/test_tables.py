@@ -48,6 +48,33 @@ def test_sources_and_departures_are_said_once():
     assert "## Published" not in markdown([result("screw", preset="own")])
 
 
+def test_other_methods_stand_below_ours_as_printed():
+    """PatchCore's supplement, Table S1: methods that skad does not have."""
+    text = markdown([result(c, image_auroc=0.95) for c in ("screw", "cable")])
+    assert "| **mean** | ITAE, as PatchCore prints it | (91.6) |" in text
+    assert text.index("| **mean** | PatchCore, 25 % |") < text.index("| **mean** | GeoTrans, as")
+    # Below the means alone; what is printed for pixels needs figures of ours beside it.
+    assert "| screw | GANomaly" not in text
+    assert "Student" not in text.split("## Published")[0]
+    assert "- GANomaly, mvtec_ad: as printed in PatchCore supp Table S1" in text
+    assert "as PatchCore prints it" not in markdown([result("bolt"), result("nut")])
+
+
+def test_other_methods_that_learn_from_as_many_images():
+    rows = {n: [result(str(i), preset=f"patchcore-10-{n}shot") for i in range(15)] for n in (1, 16)}
+    said = "| **mean** | DifferNet, as PatchCore prints it | (87.3) |"
+    assert [said in markdown(of_row) for of_row in rows.values()] == [False, True]
+
+
+def test_both_kinds_of_defects_beside_their_figures():
+    names = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
+    figures = {"image_auroc_structural": 0.9, "image_auroc_logical": 0.7, "image_auroc_mean": 0.8}
+    rows = [result(c, preset="recontrast-loco", dataset="mvtec_loco", **figures) for c in names]
+    text = markdown(rows)
+    assert "| 90.0 (90.7, -0.7) | 70.0 (73.4, -3.4) | 80.0 (82.1, -2.1) |" in text
+    assert "GCAD, as ReContrast prints it |  | (80.6) | (86.0) | (83.3) |" in text
+
+
 def test_printed_means_need_all_categories():
     """Only a mean is printed for low-shot runs: it compares with 15 categories, not with two."""
     two = [result(c, preset="patchcore-10-1shot") for c in ("screw", "cable")]

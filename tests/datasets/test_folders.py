@@ -1,11 +1,12 @@
 """Data sets in the layout of MVTec AD, and the parts that all loaders return."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_trees import SPOT, by_name, names, plant, plant_category
+from dataset_trees import SPOT, by_name, names, plant, plant_category, plant_text
 
 from skad.datasets import (
     DATASETS,
@@ -244,6 +245,28 @@ class TestLoadersOfThisLayout:
         assert names(data.X_test) == ["005.png", "002.png", "003.png"]
         assert names(data.masks_test) == [None, "002", None]
         assert read_mask(data.masks_test[1]).sum() == np.sum((SPOT > 0) | (SPOT[::-1, ::-1] > 0))
+
+    def test_loco_with_saturation(self, loco, recwarn):
+        """A mask for each defect, numbered downwards from 255 by its kind; a table says how much of it
+        must be found, which counts for the owner's own metric alone."""
+        truth = "pushpins/ground_truth/structural_anomalies/003"
+        for i, (rows, value) in enumerate(
+            ((slice(0, 2), 255), (slice(2, 3), 254), (slice(3, 4), 1))
+        ):
+            part = np.zeros((4, 6), np.uint8)
+            part[rows, 1:5] = value
+            plant(loco, f"{truth}/{i:03d}.png", pixels=part)
+        table = [
+            {"defect_name": "front_bent", "pixel_value": 254, "saturation_threshold": 0.5,
+             "relative_saturation": True},
+        ]  # fmt: skip
+        plant_text(loco, "pushpins/defects_config.json", json.dumps(table))
+        data = load_mvtec_loco(loco, "pushpins")
+        union = read_mask(by_name(data, "masks")["003.png"])
+        expected = np.zeros((4, 6), bool)
+        expected[:, 1:5] = True
+        np.testing.assert_array_equal(union, expected)
+        assert not [w for w in recwarn if "defects_config" in str(w.message)]
 
     def test_loco_with_validation_images(self, loco):
         data = load_mvtec_loco(loco, "pushpins", validation=True)
