@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._loading import load
+    from skad._padim import PaDiMDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
@@ -37,6 +38,7 @@ __all__ = [
     "FeatureError",
     "FeatureStore",
     "ImageFileWarning",
+    "PaDiMDetector",
     "PatchCoreDetector",
     "ReConPatchDetector",
     "ReContrastDetector",
@@ -58,6 +60,7 @@ _HOMES = {
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
     "DinomalyDetector": "skad._dinomaly",
+    "PaDiMDetector": "skad._padim",
     "ExportedDetector": "skad._runtime.detector",
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",

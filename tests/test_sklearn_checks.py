@@ -6,7 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import tiny_resnet  # noqa: F401  registers the backbone
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+)
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.utils import get_tags
@@ -52,6 +58,7 @@ DETECTORS = [
         layers=(1, 2),
         n_jobs=1,
     ),
+    make_padim(**TINY, image_size=16, target_false_alarm_rate=0.45, n_jobs=1),
     ScoreFusionDetector(
         [
             ("a", make_detector(**TINY, image_size=16, coreset_size=0.05, n_jobs=1)),
@@ -123,6 +130,7 @@ def test_constraints_of_parameters_do_not_overlap(det):
         (make_detector(), 2),
         (make_recontrast(), 2),
         (make_dinomaly(), 2),
+        (make_padim(), 2),
         (ScoreFusionDetector([("a", make_detector()), ("b", make_detector())]), 2),
         (ScoreFusionDetector([("a", make_detector(random_state=None))], contamination=0.1), 1),
     ],

@@ -12,7 +12,13 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -32,6 +38,7 @@ MAKERS = {
     "reconpatch": make_reconpatch,
     "recontrast": lambda **params: make_recontrast(max_iter=4, **params),
     "dinomaly": lambda **params: make_dinomaly(max_iter=2, image_size=32, **params),
+    "padim": make_padim,
     "fusion": make_fusion,
 }
 
@@ -75,6 +82,7 @@ OTHER = {
     "max_iter": 9,
     "max_memory": "2GB",
     "memory": "SET BELOW",
+    "n_features": 30,
     "n_groups": 1,
     "n_jobs": 2,
     "n_neighbors": 3,
@@ -86,6 +94,7 @@ OTHER = {
     "pretrain_dim": 64,
     "projection_dim": 8,
     "random_state": 7,
+    "regularization": 0.1,
     "resize": 48,
     "roi": [[1] * 48] * 40,
     "sigma": 2.0,

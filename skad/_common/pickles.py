@@ -26,6 +26,7 @@ SKOPS_TYPES: list[str] = [
     "skad._images.geometry.Geometry",
     "skad._images.roi.RegionOfInterest",
     "skad._images.tiling.Tiling",
+    "skad._padim.PaDiMDetector",
     "skad._patchcore.PatchCoreDetector",
     "skad._reconpatch.ReConPatchDetector",
     "skad._recontrast.ReContrastDetector",

@@ -19,6 +19,7 @@ from skad._dinomaly import DinomalyDetector
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector
 from skad._images import Geometry, RegionOfInterest, Tiling, as_tiles
+from skad._padim import PaDiMDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
@@ -26,6 +27,7 @@ from skad._scoring.calibration import CalibrationLog
 from skad._scoring.growing import Growth
 from skad.persistence._relations import (
     RELATED_BANKS,
+    RELATED_GAUSSIANS,
     RELATED_MEMBERS,
     RELATED_NETWORK,
     Relation,
@@ -38,6 +40,7 @@ from skad.persistence._rules import (
     arrays,
     either,
     flag,
+    floats,
     instance,
     integer,
     integers,
@@ -51,7 +54,10 @@ from skad.persistence._rules import (
     texts,
 )
 
-IMAGE_DETECTORS = (PatchCoreDetector, ReConPatchDetector, ReContrastDetector, DinomalyDetector)
+IMAGE_DETECTORS = (
+    *(PatchCoreDetector, ReConPatchDetector, ReContrastDetector, DinomalyDetector),
+    PaDiMDetector,
+)
 DETECTORS = (*IMAGE_DETECTORS, ScoreFusionDetector)
 
 # What scikit-learn keeps on a detector, and what is built anew where it is needed.
@@ -321,6 +327,17 @@ DECLARED: Mapping[type, Declared] = {
             *(_REGIONS, _TILES, *_OF_ROWS),
         ),
         RELATED_NETWORK,
+    ),
+    PaDiMDetector: Declared(
+        {
+            **_OF_IMAGES,
+            "feature_spec_": instance(FeatureSpec),
+            "channels_": array("int64", "n_channels", low=0, ascending=True),
+            "means_": several(floats(2), 1, 1000, kinds=(list,)),
+            "factors_": several(floats(3), 1, 1000, kinds=(list,)),
+        },
+        (_REGIONS, _TILES, *_OF_ROWS),
+        RELATED_GAUSSIANS,
     ),
     ScoreFusionDetector: Declared(
         {

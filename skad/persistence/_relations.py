@@ -60,8 +60,11 @@ def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
     params = {
         name: getattr(spec, name) if getattr(s.fit, name) == "auto" else getattr(s.fit, name)
         for name in vars(spec)
-        if name not in ("layers", "image_size")
+        if name not in ("layers", "image_size") and hasattr(s.fit, name)
     }
+    # What is no parameter of a pyramid.
+    params = {"patch_size": 1, "aggregation": "concat", "pretrain_dim": 1024} | params
+    params = {"target_dim": 1024, "normalize": False} | params
     layers = spec.layers
     if not isinstance(s.fit.layers, str):  # of precomputed features, shapes
         layers = tuple(tuple(n) if isinstance(n, list) else n for n in s.fit.layers)
@@ -190,6 +193,24 @@ RELATED_BANKS = (
         lambda s: not hasattr(s, "_growth") or _ends_now(s._growth.log, s),
     ),
 )
+RELATED_GAUSSIANS = (
+    *RELATED_IMAGES,
+    Relation(
+        "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s)
+    ),
+    Relation(
+        "channels_",
+        "be different ones, as many as n_features asks for",
+        lambda s: (
+            (np.diff(s.channels_) > 0).all() and s.fit.n_features in ("auto", len(s.channels_))
+        ),
+    ),
+    Relation(
+        "factors_",
+        "have rows for the channels of each layer, deeper layers' first, as means_ has values",
+        lambda s: _are_gaussians(s.means_, s.factors_, len(s.channels_)),
+    ),
+)
 RELATED_NETWORK = (
     *RELATED_IMAGES,
     Relation("loss_curve_", "hold n_iter_ values", lambda s: len(s.loss_curve_) == s.n_iter_),
@@ -245,6 +266,13 @@ RELATED_MEMBERS = (
         lambda s: not s._share_grid or len({d.geometry_ for d in s.estimators_}) == 1,
     ),
 )
+
+
+def _are_gaussians(means: list[np.ndarray], factors: list[np.ndarray], n_channels: int) -> bool:
+    lengths = np.cumsum([mean.shape[1] for mean in reversed(means)])[::-1].tolist()
+    return lengths[0] == n_channels and [one.shape for one in factors] == [
+        (*mean.shape, length) for mean, length in zip(means, lengths, strict=True)
+    ]
 
 
 def _is_network_of(network: dict[str, np.ndarray], fit: SimpleNamespace) -> bool:
