@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from skad._recontrast import ReContrastDetector
     from skad._runtime.detector import ExportedDetector
     from skad._scoring.regions import Region, Regions
+    from skad._spade import SPADEDetector
     from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
     from skad.persistence import save
 
@@ -44,6 +45,7 @@ __all__ = [
     "ReContrastDetector",
     "Region",
     "Regions",
+    "SPADEDetector",
     "ScoreFusionDetector",
     "TabularDataWarning",
     "__version__",
@@ -65,6 +67,7 @@ _HOMES = {
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",
     "SKOPS_TYPES": "skad._common.pickles",
+    "SPADEDetector": "skad._spade",
     "ScoreFusionDetector": "skad._fusion",
     "TabularDataWarning": "skad.exceptions",
     "export_onnx": "skad._export.export",

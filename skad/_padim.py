@@ -22,10 +22,9 @@ from skad._learning import (
     squared_distances,
     values_per_root,
 )
-from skad._pyramid_input import PyramidInput
+from skad._pyramid_input import PyramidInput, writable
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import Interval, StrOptions
-from skad._torch.devices import resolve_device
 from skad._torch.invariance import BatchInvariant
 
 # Channels that the paper takes of layers 1 to 3 of these networks; of others as many as of the first.
@@ -220,7 +219,6 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     def _fit_images(
         self, images: ImageSource, progress: FitProgress, *, grids: bool
     ) -> TrainingScores:
-        self.__dict__.pop("_scorer", None)
         self.channels_ = self._draw_channels()
         pyramid = self._pyramid()
         room = self._room(pyramid, len(images))
@@ -371,22 +369,13 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
             found = distances(pyramid.take(self._network.split(pooled)))
             yield BatchScores(None, self._counting(found, batch.frames))
 
-    def _ready_scorer(self) -> Distances:
-        """Bring the Gaussians to the device, or take those that were brought before."""
-        device = resolve_device(self.device)
-        known = getattr(self, "_scorer", None)
-        if known is None or known[0] != device:
-            self._scorer = (device, self._distances(device))
-        return self._scorer[1]
-
-    def _distances(self, device: torch.device) -> Distances:
+    def _make_scorer(self, device: torch.device) -> Distances:
         """Return what maps taken channels (B, n_values) to distances (B, P_1), float64."""
         pyramid = self._pyramid()
         if [mean.shape for mean in self.means_] != pyramid.sizes:
             raise ValueError("means_ and channels_ do not belong to this backbone and image_size.")
-        # Copied where a worker sees a read-only memory map, of which torch warns.
         means, factors = (
-            [torch.from_numpy(_writable(one)).to(device) for one in several]
+            [torch.from_numpy(writable(one)).to(device) for one in several]
             for several in (self.means_, self.factors_)
         )
         gaussians = Gaussians(means, factors)
@@ -420,23 +409,8 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
         ]
         return float(np.sqrt(squares[0] * squares[1] / len(self.channels_)))
 
-    def _as_fitted(self) -> PaDiMDetector:
-        now = super()._as_fitted()
-        if now is not self:
-            now._ready_scorer()
-            self._scorer = now._scorer  # for the next prediction
-        return now
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_scorer"}
-
 
 def _padded(taken: torch.Tensor) -> torch.Tensor:
     """Repeat the last image up to the number that is always computed together."""
     missing = _TOGETHER - len(taken)
     return torch.cat([taken, taken[-1:].expand(missing, -1)]) if missing else taken
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    return array if array.flags.writeable else array.copy()

@@ -19,6 +19,7 @@ from skad import (
     PatchCoreDetector,
     ReConPatchDetector,
     ReContrastDetector,
+    SPADEDetector,
 )
 from skad._features._timm import import_timm
 from skad.utils.estimator_checks import defective_images, good_images
@@ -132,6 +133,18 @@ def make_padim(**params) -> PaDiMDetector:
         "random_state": 0,
     }
     return PaDiMDetector(**{**defaults, **params})
+
+
+def make_spade(**params) -> SPADEDetector:
+    """The nearest of a few images by the bundled backbone."""
+    defaults = {
+        "backbone": "skad_nano",
+        "image_size": 32,
+        "k": 5,
+        "target_false_alarm_rate": 0.2,
+        "random_state": 0,
+    }
+    return SPADEDetector(**{**defaults, **params})
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from conftest import (
     make_padim,
     make_reconpatch,
     make_recontrast,
+    make_spade,
 )
 
 from skad import PatchCoreDetector, ScoreFusionDetector
@@ -33,6 +34,8 @@ DETECTORS = [
     make_recontrast(max_iter=6),
     make_dinomaly(max_iter=6, lr=1e-2, image_size=32),
     make_padim(image_size=64),
+    make_spade(image_size=64),
+    make_spade(geometry="pad", image_score="map", kappa=2),
     make_padim(image_size=(64, 48), geometry="pad", image_score=0.01),
     ScoreFusionDetector(
         [("bank", make_detector()), ("deep", make_detector(layers=(2,), image_size=64))],

@@ -10,6 +10,7 @@ from conftest import (
     make_padim,
     make_reconpatch,
     make_recontrast,
+    make_spade,
 )
 from sklearn import config_context
 from sklearn.base import clone
@@ -27,6 +28,7 @@ MAKERS = {
     "recontrast": lambda: make_recontrast(max_iter=3),
     "dinomaly": lambda: make_dinomaly(max_iter=2),
     "padim": make_padim,
+    "spade": make_spade,
     "fusion": lambda: ScoreFusionDetector(
         [("a", make_detector()), ("b", make_detector(layers=(2,)))], target_false_alarm_rate=0.2
     ),

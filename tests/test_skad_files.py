@@ -15,6 +15,7 @@ from conftest import (
     make_padim,
     make_reconpatch,
     make_recontrast,
+    make_spade,
 )
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -36,6 +37,7 @@ MAKERS = {
     "recontrast": lambda: make_recontrast(max_iter=1, warm_start=True),
     "dinomaly": lambda: make_dinomaly(max_iter=1, warm_start=True),
     "padim": make_padim,
+    "spade": make_spade,
     "ensemble": make_ensemble,
 }
 

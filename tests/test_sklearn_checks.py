@@ -12,6 +12,7 @@ from conftest import (
     make_padim,
     make_reconpatch,
     make_recontrast,
+    make_spade,
 )
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -59,6 +60,7 @@ DETECTORS = [
         n_jobs=1,
     ),
     make_padim(**TINY, image_size=16, target_false_alarm_rate=0.45, n_jobs=1),
+    make_spade(**TINY, image_size=16, k=2, target_false_alarm_rate=0.45, n_jobs=1),
     ScoreFusionDetector(
         [
             ("a", make_detector(**TINY, image_size=16, coreset_size=0.05, n_jobs=1)),
@@ -131,6 +133,7 @@ def test_constraints_of_parameters_do_not_overlap(det):
         (make_recontrast(), 2),
         (make_dinomaly(), 2),
         (make_padim(), 2),
+        (make_spade(), 2),
         (ScoreFusionDetector([("a", make_detector()), ("b", make_detector())]), 2),
         (ScoreFusionDetector([("a", make_detector(random_state=None))], contamination=0.1), 1),
     ],

@@ -18,6 +18,7 @@ from conftest import (
     make_padim,
     make_reconpatch,
     make_recontrast,
+    make_spade,
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -39,6 +40,7 @@ MAKERS = {
     "recontrast": lambda **params: make_recontrast(max_iter=4, **params),
     "dinomaly": lambda **params: make_dinomaly(max_iter=2, image_size=32, **params),
     "padim": make_padim,
+    "spade": make_spade,
     "fusion": make_fusion,
 }
 
@@ -67,12 +69,14 @@ OTHER = {
     "gamma": 0.5,
     "geometry": "pad",
     "hard_mining": False,
+    "image_layer": 2,
     "image_score": 0.5,
     "image_shape": (40, 48, 3),
     "image_size": 64,
     "index": "Flat",
     "init": "uniform",
     "k": 3,
+    "kappa": 2,
     "level": "image",
     "layers": (1, 2),
     "loss": "regional",

@@ -32,6 +32,7 @@ SKOPS_TYPES: list[str] = [
     "skad._recontrast.ReContrastDetector",
     "skad._scoring.calibration.CalibrationLog",
     "skad._scoring.growing.Growth",
+    "skad._spade.SPADEDetector",
 ]
 """The classes that a detector is made of, for ``trusted=`` of ``skops.io.load``.
 

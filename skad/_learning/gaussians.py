@@ -63,7 +63,8 @@ def blocks_of(parents: Sequence[np.ndarray], n_coarsest: int, size: int) -> Iter
         roots.insert(0, roots[0][own])
     for start in range(0, n_coarsest, size):
         stop = min(start + size, n_coarsest)
-        positions, within = [np.arange(start, stop)], []
+        positions: list[np.ndarray] = [np.arange(start, stop)]
+        within: list[np.ndarray] = []
         place = np.empty(n_coarsest, dtype=np.int64)
         for root, own in zip(reversed(roots[:-1]), reversed(parents), strict=True):
             place[positions[0]] = np.arange(len(positions[0]))

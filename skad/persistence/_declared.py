@@ -25,11 +25,13 @@ from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.growing import Growth
+from skad._spade import SPADEDetector
 from skad.persistence._relations import (
     RELATED_BANKS,
     RELATED_GAUSSIANS,
     RELATED_MEMBERS,
     RELATED_NETWORK,
+    RELATED_PLACES,
     Relation,
     is_left_out,
 )
@@ -56,7 +58,7 @@ from skad.persistence._rules import (
 
 IMAGE_DETECTORS = (
     *(PatchCoreDetector, ReConPatchDetector, ReContrastDetector, DinomalyDetector),
-    PaDiMDetector,
+    *(PaDiMDetector, SPADEDetector),
 )
 DETECTORS = (*IMAGE_DETECTORS, ScoreFusionDetector)
 
@@ -338,6 +340,19 @@ DECLARED: Mapping[type, Declared] = {
         },
         (_REGIONS, _TILES, *_OF_ROWS),
         RELATED_GAUSSIANS,
+    ),
+    SPADEDetector: Declared(
+        {
+            **_OF_IMAGES,
+            "feature_spec_": instance(FeatureSpec),
+            "layers_": integers(0, 1000),
+            "image_layer_": integer(0, 1000),
+            "descriptors_": array("float32", "n_images", "n_values"),
+            "features_": array("float32", "n_images", "n_features"),
+            "counting_": array("bool", "n_images", "height", "width"),
+        },
+        (_REGIONS, _TILES, *_OF_ROWS),
+        RELATED_PLACES,
     ),
     ScoreFusionDetector: Declared(
         {

@@ -22,6 +22,7 @@ from conftest import (
     make_padim,
     make_reconpatch,
     make_recontrast,
+    make_spade,
 )
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -144,6 +145,7 @@ class TestTypesToTrust:
         "recontrast": lambda: make_small(warm_start=True),
         "dinomaly": lambda: make_dinomaly(max_iter=1),
         "padim": make_padim,
+        "spade": make_spade,
         "fusion": make_fusion,
     }
 
