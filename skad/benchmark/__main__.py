@@ -19,7 +19,7 @@ from skad.benchmark._runner import run
 from skad.benchmark._tables import write_tables
 from skad.datasets import DATASETS
 
-_METHODS = ("patchcore", "reconpatch", "recontrast", "dinomaly")
+_METHODS = ("patchcore", "reconpatch", "recontrast", "dinomaly", "padim", "spade")
 _EXAMPLES = """\
 examples:
   python -m skad.benchmark mvtec_ad --dataset mvtec_ad --preset patchcore-table-s1 --out tables
