@@ -119,8 +119,8 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     and Morrison). So each training image is scored exactly as by a fit without it.
 
     **Size.** Neighbours that share a position of a coarse layer share what concerns its channels
-    alone, which is kept once: 28 MB for 100 channels of ResNet-18 at 224 pixels where full covariances
-    take 125, and 0.85 GB in place of 3.8 for 550 of WideResNet-50.
+    alone, which is kept once: some 30 MB for 100 channels of ResNet-18 at 224 pixels, where full
+    covariances take 125, and 0.85 GB in place of 3.8 for 550 of WideResNet-50.
 
     **Places.** Positions mean the same in all images: there are no tiles, whose number may differ from
     image to image. A larger `image_size` shows more. With ``geometry="pad"`` a position is learned from
