@@ -275,9 +275,7 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     ) -> list[Frame]:
         frames: list[Frame] = []
         for batch in self._iter_batches(images):
-            pooled = self._network.pool(batch.pixels)
-            check_features(pooled, batch.start)
-            taken = pyramid.take(self._network.split(pooled))
+            taken = self._taken(batch, pyramid)
             held[batch.start : batch.start + len(taken)] = taken.cpu().numpy()
             frames += batch.frames
             advance(len(frames))
@@ -334,7 +332,7 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     ) -> TrainingScores:
         """Score the training images without themselves, and as new ones where that is asked for."""
         distances, in_sample = left_out, None
-        score, portions = self._ready_scorer(), torch.from_numpy(held)
+        (_, score), portions = self._ready_scorer(), torch.from_numpy(held)
         if distances is None or self.contamination != "auto":
             new = np.concatenate([score(some) for some in portions.split(int(self.batch_size))])
             in_sample = self._image_scores(self._counting(new, frames), frames)
@@ -362,15 +360,19 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     # ---------------------------------------------------------------- scoring
 
     def _score_batches(self, batches: Iterator[ImageBatch], maps: bool) -> Iterator[BatchScores]:
-        pyramid, distances = self._pyramid(), self._ready_scorer()
+        pyramid, distances = self._ready_scorer()
         for batch in batches:
-            pooled = self._network.pool(batch.pixels)
-            check_features(pooled, batch.start)
-            found = distances(pyramid.take(self._network.split(pooled)))
+            found = distances(self._taken(batch, pyramid))
             yield BatchScores(None, self._counting(found, batch.frames))
 
-    def _make_scorer(self, device: torch.device) -> Distances:
-        """Return what maps taken channels (B, n_values) to distances (B, P_1), float64."""
+    def _taken(self, batch: ImageBatch, pyramid: Pyramid) -> torch.Tensor:
+        """Take the channels that were drawn of a batch; others may be what they like."""
+        taken = pyramid.take(self._network.split(self._network.pool(batch.pixels)))
+        check_features(taken, batch.start)
+        return taken
+
+    def _make_scorer(self, device: torch.device) -> tuple[Pyramid, Distances]:
+        """Return what takes channels, and what maps them, (B, n_values), to distances (B, P_1)."""
         pyramid = self._pyramid()
         if [mean.shape for mean in self.means_] != pyramid.sizes:
             raise ValueError("means_ and channels_ do not belong to this backbone and image_size.")
@@ -393,7 +395,7 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
             found = [of_images(some)[0] for some in taken.to(device).split(_TOGETHER)]
             return torch.cat(found).double().sqrt().cpu().numpy()
 
-        return distances
+        return pyramid, distances
 
     def _rounding_of(self, anomaly: float) -> float:
         # Errors of features point nowhere in particular, and add to a distance as the other side of a
