@@ -251,8 +251,8 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
         """Tell how many bytes the features may take beside the Gaussians; None: as many as they do."""
         if self.max_memory is None:
             return None
-        lengths = np.cumsum([n for _, n in reversed(pyramid.sizes)])[::-1]
-        learned = sum(4 * p * n * k for (p, n), k in zip(pyramid.sizes, lengths, strict=True))
+        sizes = zip(pyramid.sizes, pyramid.lengths, strict=True)
+        learned = sum(4 * positions * n * length for (positions, n), length in sizes)
         least = learned + 8 * values_per_root(pyramid.sizes, n_images)
         limit = parse_bytes(self.max_memory)
         if limit < least:
@@ -286,10 +286,10 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     ) -> np.ndarray | None:
         """Fit the Gaussians, block by block; return distances of images to those of the others."""
         device, n, sizes = self._network.device, len(held), pyramid.sizes
-        lengths = np.cumsum([k for _, k in reversed(sizes)])[::-1]
         self.means_ = [np.empty(size, dtype=np.float32) for size in sizes]
         self.factors_ = [
-            np.empty((*size, k), np.float32) for size, k in zip(sizes, lengths, strict=True)
+            np.empty((*size, length), dtype=np.float32)
+            for size, length in zip(sizes, pyramid.lengths, strict=True)
         ]
         left_out = np.empty((n, sizes[0][0])) if n > 1 else None
         block_bytes = _BLOCK if room is None else min(_BLOCK, room // 2)
@@ -405,9 +405,10 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
 
     def _gain(self) -> float:
         """Tell what becomes of an error as long as the features, on the mean over positions."""
+        # Without a copy, since factors may be large.
         squares = [
-            sum(float(np.mean(np.square(one).sum(axis=axes))) for one in several)
-            for several, axes in ((self.means_, 1), (self.factors_, (1, 2)))
+            sum(float(np.vdot(one, one)) / len(one) for one in several)
+            for several in (self.means_, self.factors_)
         ]
         return float(np.sqrt(squares[0] * squares[1] / len(self.channels_)))
 

@@ -29,6 +29,8 @@ class Pyramid:
         Rows and columns (h, w) of the first layer.
     sizes : list of (P_j, c_j)
         Positions of each layer, and channels that are taken of it.
+    lengths : list of int
+        Channels that are taken of each layer and of all deeper ones together.
     n_values : int
         Numbers that are taken of an image.
     parents : list of ndarray of shape (P_j,), int64
@@ -51,6 +53,8 @@ class Pyramid:
             (shape[0] * shape[1], len(chosen))
             for shape, chosen in zip(shapes, self._chosen, strict=True)
         ]
+        # From the coarsest on.
+        self.lengths = np.cumsum([n for _, n in reversed(self.sizes)])[::-1].tolist()
         self.n_values = sum(positions * n for positions, n in self.sizes)
         grids = [shape[:2] for shape in shapes]
         self.parents = [_parents(fine, coarse) for fine, coarse in pairwise(grids)]

@@ -146,7 +146,9 @@ def fit_gaussians(
     count = max(n - 2, 1)
     q = _squares(deviations, _factors(scatter, parents, count, regularization), parents)
     weight = n / ((n - 1) * count)
-    return gaussians, (n / (n - 1)) ** 2 * q / (1 - weight * q)
+    # Above 0 but for rounding, where the regularization is next to nothing.
+    left = (1 - weight * q).clamp_min(torch.finfo(q.dtype).eps)
+    return gaussians, (n / (n - 1)) ** 2 * q / left
 
 
 def squared_distances(

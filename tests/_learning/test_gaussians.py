@@ -62,6 +62,13 @@ def test_an_image_is_scored_as_by_a_fit_without_it(n):
         np.testing.assert_allclose(found[i], expected, rtol=1e-9)
 
 
+def test_hardly_any_regularization_leaves_distances_finite():
+    case = Case(4)
+    _, found = fit_gaussians(case.levels, case.parents, 1e-15)
+    assert torch.isfinite(found).all()
+    assert (found > 1e6).all()
+
+
 def test_one_image_is_scored_by_no_other():
     case = Case(1)
     assert fit_gaussians(case.levels, case.parents, EPSILON)[1] is None
