@@ -3,8 +3,8 @@
 The vector of a place has the values of several layers, coarse ones brought to the finest grid by their
 nearest. So the squared distance of two places is a sum over layers, of which what concerns coarse ones
 is the same for all neighbours that share a cell. That part is computed for cells, and bounds the whole
-from below. Of each cell, the places in the most promising cells of the gallery are looked at; if a cell
-that was not could hold a nearer one, more of them.
+from below. Of each cell, the places in the most promising cells of the gallery are looked at; where a
+cell that was not could hold a nearer one, all of them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import torch
 
-# Cells of the gallery that are looked at first, and how many times as many where they do not suffice.
-_FIRST, _MORE = 32, 8
+# Cells of the gallery that are looked at first.
+_FIRST = 64
 # Cells of the image whose bounds are computed together.
 _CELLS = 128
-# Values of gallery vectors that are gathered at once.
-_GATHERED = 2**24
+# Values of gallery vectors, or distances, that are held at once.
+_HELD = 2**24
 
 
 class Gallery:
@@ -87,7 +87,8 @@ class Gallery:
             if above is not None:
                 bounds += above[self._parents[1][cells]][:, self._all_parents[1]]
             bounds.masked_fill_(self._empty, torch.inf)
-            self._search(query[0], cells, bounds, found)
+            unsure = self._look_at_promising(query[0], cells, bounds, found)
+            self._look_at_all(query[0], cells[unsure], bounds[unsure], found)
         return found
 
     def _above(self, query: list[torch.Tensor]) -> torch.Tensor | None:
@@ -100,29 +101,40 @@ class Gallery:
             total = own
         return total
 
-    def _search(
+    def _look_at_promising(
+        self, finest: torch.Tensor, cells: torch.Tensor, bounds: torch.Tensor, found: torch.Tensor
+    ) -> torch.Tensor:
+        """Find the nearest in the most promising cells; tell for which cells others may be nearer."""
+        n_cells = min(max(_FIRST, found.shape[1]), bounds.shape[1])
+        width = n_cells * self._children.shape[1] * max(1, finest.shape[1])
+        unsure = []
+        for rows in torch.arange(len(cells), device=cells.device).split(max(1, _HELD // width)):
+            least, chosen = bounds[rows].topk(n_cells, dim=1, largest=False)
+            numbers, squares, own = self._look(finest, cells[rows], least, chosen)
+            nearest, places = _nearest(squares, found.shape[1])
+            of_places = numbers[:, None].expand(-1, own.shape[1], -1).gather(2, places)
+            found[own[own >= 0]] = of_places[own >= 0]
+            farthest = nearest[..., -1].masked_fill(own < 0, -torch.inf).amax(dim=1)
+            unsure.append(rows[farthest > least[:, -1]])
+        if n_cells == bounds.shape[1]:
+            return cells.new_empty(0)
+        return torch.cat(unsure)
+
+    def _look_at_all(
         self, finest: torch.Tensor, cells: torch.Tensor, bounds: torch.Tensor, found: torch.Tensor
     ) -> None:
-        """Find the nearest of the places in some cells; write their numbers into `found`."""
-        n_places, n = self._children.shape[1], found.shape[1]
-        n_cells = min(max(_FIRST, n), bounds.shape[1])
-        width = finest.shape[1]
-        open_rows = torch.arange(len(cells), device=cells.device)
-        while len(open_rows):
-            at_once = max(1, _GATHERED // max(1, n_cells * n_places * max(1, width)))
-            unsure = []
-            for rows in open_rows.split(at_once):
-                least, chosen = bounds[rows].topk(n_cells, dim=1, largest=False)
-                numbers, squares, own = self._look(finest, cells[rows], least, chosen)
-                nearest, places = squares.topk(n, dim=2, largest=False)
-                of_places = numbers[:, None].expand(-1, n_places, -1).gather(2, places)
-                found[own[own >= 0]] = of_places[own >= 0]
-                farthest = nearest[..., -1].masked_fill(own < 0, -torch.inf).amax(dim=1)
-                unsure.append(rows[farthest > least[:, -1]])
-            open_rows = torch.cat(unsure)
-            if n_cells == bounds.shape[1]:
-                return
-            n_cells = min(_MORE * n_cells, bounds.shape[1])
+        """Find the nearest of all places of the gallery."""
+        n_places, n_all = self._children.shape[1], len(self._counting)
+        for rows in torch.arange(len(cells), device=cells.device).split(
+            max(1, _HELD // (n_places * n_all))
+        ):
+            own = self._children[cells[rows]]
+            mine = finest[own.clamp_min(0)].flatten(0, 1)
+            squares = _squared(mine, self._values[0]).unflatten(0, own.shape)
+            squares += bounds[rows][:, self._all_parents[0]][:, None]
+            squares.masked_fill_(~self._counting, torch.inf)
+            places = _nearest(squares, found.shape[1])[1]
+            found[own[own >= 0]] = places[own >= 0]
 
     def _look(
         self, finest: torch.Tensor, cells: torch.Tensor, least: torch.Tensor, chosen: torch.Tensor
@@ -159,6 +171,13 @@ class Gallery:
             if j < len(self._parents):
                 here, there = self._parents[j][here], self._all_parents[j][there]
         return total.sqrt()
+
+
+def _nearest(squares: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the n smallest of the last axis, and where they are."""
+    if n == 1:  # several times as fast
+        return squares.min(dim=-1, keepdim=True)
+    return squares.topk(n, dim=-1, largest=False)
 
 
 def _children(parents: torch.Tensor, n_cells: int) -> torch.Tensor:

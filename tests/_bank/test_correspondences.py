@@ -58,7 +58,7 @@ def test_portions_do_not_matter(monkeypatch):
     gallery = Gallery([layer[1:] for layer in levels], counting, parents)
     before = gallery.distances([layer[0] for layer in levels], 2)
     monkeypatch.setattr(correspondences, "_CELLS", 5)
-    monkeypatch.setattr(correspondences, "_GATHERED", 1)
+    monkeypatch.setattr(correspondences, "_HELD", 1)
     after = gallery.distances([layer[0] for layer in levels], 2)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
