@@ -311,10 +311,12 @@ def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def run(python: Path | str, library: str, job: dict, threads: int) -> dict[str, float]:
+def run(
+    python: Path | str, library: str, job: dict, threads: int, script: Path = HERE
+) -> dict[str, float]:
     """Run one library in a fresh process."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [python, HERE, "--run", library, "--job", json.dumps(job)]
+    command = [python, script, "--run", library, "--job", json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{library} failed:\n{done.stderr[-3000:]}")

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._loading import load
+    from skad._padim import PaDiMDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
     from skad._runtime.detector import ExportedDetector
     from skad._scoring.regions import Region, Regions
+    from skad._spade import SPADEDetector
     from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
     from skad.persistence import save
 
@@ -39,11 +41,13 @@ __all__ = [
     "FeatureError",
     "FeatureStore",
     "ImageFileWarning",
+    "PaDiMDetector",
     "PatchCoreDetector",
     "ReConPatchDetector",
     "ReContrastDetector",
     "Region",
     "Regions",
+    "SPADEDetector",
     "ScoreFusionDetector",
     "TabularDataWarning",
     "__version__",
@@ -61,10 +65,12 @@ _HOMES = {
     "ReConPatchDetector": "skad._reconpatch",
     "ReContrastDetector": "skad._recontrast",
     "DinomalyDetector": "skad._dinomaly",
+    "PaDiMDetector": "skad._padim",
     "ExportedDetector": "skad._runtime.detector",
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",
     "SKOPS_TYPES": "skad._common.pickles",
+    "SPADEDetector": "skad._spade",
     "ScoreFusionDetector": "skad._fusion",
     "TabularDataWarning": "skad.exceptions",
     "export_onnx": "skad._export.export",

@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from skad import DinomalyDetector, PatchCoreDetector, ReConPatchDetector, ReContrastDetector
+from skad import (
+    DinomalyDetector,
+    PaDiMDetector,
+    PatchCoreDetector,
+    ReConPatchDetector,
+    ReContrastDetector,
+    SPADEDetector,
+)
 from skad._features._timm import import_timm
 from skad.utils.estimator_checks import defective_images, good_images
 
@@ -114,6 +121,30 @@ def make_dinomaly(**params) -> DinomalyDetector:
         "random_state": 0,
     }
     return DinomalyDetector(**{**defaults, **params})
+
+
+def make_padim(**params) -> PaDiMDetector:
+    """Gaussians of a few channels of the bundled backbone."""
+    defaults = {
+        "backbone": "skad_nano",
+        "image_size": 32,
+        "n_features": 20,
+        "target_false_alarm_rate": 0.2,
+        "random_state": 0,
+    }
+    return PaDiMDetector(**{**defaults, **params})
+
+
+def make_spade(**params) -> SPADEDetector:
+    """The nearest of a few images by the bundled backbone."""
+    defaults = {
+        "backbone": "skad_nano",
+        "image_size": 32,
+        "k": 5,
+        "target_false_alarm_rate": 0.2,
+        "random_state": 0,
+    }
+    return SPADEDetector(**{**defaults, **params})
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ ESTIMATORS = {
     "_reconpatch.py": "ReConPatchDetector",
     "_register.py": "Register",
     "_dinomaly.py": "DinomalyDetector",
+    "_padim.py": "PaDiMDetector",
+    "_spade.py": "SPADEDetector",
     "_recontrast.py": "ReContrastDetector",
 }
 

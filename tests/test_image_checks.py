@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 
 from skad import PatchCoreDetector, ScoreFusionDetector
 from skad.utils.estimator_checks import (
@@ -26,6 +33,10 @@ DETECTORS = [
     make_reconpatch(image_size=64, epochs=1, train_batch_size=512),
     make_recontrast(max_iter=6),
     make_dinomaly(max_iter=6, lr=1e-2, image_size=32),
+    make_padim(image_size=64),
+    make_spade(image_size=64),
+    make_spade(geometry="pad", image_score="map", kappa=2),
+    make_padim(image_size=(64, 48), geometry="pad", image_score=0.01),
     ScoreFusionDetector(
         [("bank", make_detector()), ("deep", make_detector(layers=(2,), image_size=64))],
         target_false_alarm_rate=0.2,

@@ -6,7 +6,14 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -23,6 +30,8 @@ MAKERS = {
     "reconpatch": make_reconpatch,
     "recontrast": lambda: make_recontrast(max_iter=3),
     "dinomaly": lambda: make_dinomaly(max_iter=2),
+    "padim": make_padim,
+    "spade": make_spade,
     "fusion": lambda: ScoreFusionDetector(
         [("a", make_detector()), ("b", make_detector(layers=(2,)))], target_false_alarm_rate=0.2
     ),

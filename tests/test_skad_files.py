@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import rewriting
 import torch
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.exceptions import NotFittedError
@@ -29,6 +36,8 @@ MAKERS = {
     "reconpatch": make_reconpatch,
     "recontrast": lambda: make_recontrast(max_iter=1, warm_start=True),
     "dinomaly": lambda: make_dinomaly(max_iter=1, warm_start=True),
+    "padim": make_padim,
+    "spade": make_spade,
     "ensemble": make_ensemble,
 }
 

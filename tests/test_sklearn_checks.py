@@ -6,7 +6,14 @@ from functools import partial
 import numpy as np
 import pytest
 import tiny_resnet  # noqa: F401  registers the backbone
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
@@ -56,6 +63,8 @@ DETECTORS = [
         layers=(1, 2),
         n_jobs=1,
     ),
+    make_padim(**TINY, image_size=16, target_false_alarm_rate=0.45, n_jobs=1),
+    make_spade(**TINY, image_size=16, k=2, target_false_alarm_rate=0.45, n_jobs=1),
     ScoreFusionDetector(
         [
             ("a", make_detector(**TINY, image_size=16, coreset_size=0.05, n_jobs=1)),
@@ -140,6 +149,8 @@ def test_constraints_of_parameters_do_not_overlap(det):
         (make_detector(), 2),
         (make_recontrast(), 2),
         (make_dinomaly(), 2),
+        (make_padim(), 2),
+        (make_spade(), 2),
         (ScoreFusionDetector([("a", make_detector()), ("b", make_detector())]), 2),
         (ScoreFusionDetector([("a", make_detector(random_state=None))], contamination=0.1), 1),
         (DefectClassifier(make_detector(random_state=None), defect_label=1), 2 + OLD),

@@ -12,7 +12,14 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -32,6 +39,8 @@ MAKERS = {
     "reconpatch": make_reconpatch,
     "recontrast": lambda **params: make_recontrast(max_iter=4, **params),
     "dinomaly": lambda **params: make_dinomaly(max_iter=2, image_size=32, **params),
+    "padim": make_padim,
+    "spade": make_spade,
     "fusion": make_fusion,
 }
 
@@ -60,12 +69,14 @@ OTHER = {
     "gamma": 0.5,
     "geometry": "pad",
     "hard_mining": False,
+    "image_layer": 2,
     "image_score": 0.5,
     "image_shape": (40, 48, 3),
     "image_size": 64,
     "index": "Flat",
     "init": "uniform",
     "k": 3,
+    "kappa": 2,
     "level": "image",
     "layers": (1, 2),
     "loss": "regional",
@@ -75,6 +86,7 @@ OTHER = {
     "max_iter": 9,
     "max_memory": "2GB",
     "memory": "SET BELOW",
+    "n_features": 30,
     "n_groups": 1,
     "n_jobs": 2,
     "n_neighbors": 3,
@@ -86,6 +98,7 @@ OTHER = {
     "pretrain_dim": 64,
     "projection_dim": 8,
     "random_state": 7,
+    "regularization": 0.1,
     "resize": 48,
     "roi": [[1] * 48] * 40,
     "sigma": 2.0,

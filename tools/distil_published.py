@@ -64,6 +64,10 @@ def criteria() -> dict[str, Criteria]:
             found[key] = (pc, (f"{supp}S6",), {**config, "backbone": backbone})
         for n in SHOTS:
             found[f"patchcore-{share}-{n}shot"] = (pc, (f"{supp}S5",), {**config, "shots": n})
+    for name in ("SPADE", "PaDiM"):
+        found[name.lower()] = (name, (f"{supp}S1", f"{supp}S2", f"{supp}S3"), {})
+        for n in SHOTS:
+            found[f"{name.lower()}-{n}shot"] = (name, (f"{supp}S5",), {"shots": n})
     for layers in ([2, 3], [1, 2, 3]):
         key = f"patchcore-wrn101-{''.join(map(str, layers))}"
         found[key] = (pc, (f"{supp}S4",), {"levels": layers})

@@ -16,6 +16,7 @@ from skad._bank.coreset import (
     greedy_k_center,
     projection_matrix,
 )
+from skad._bank.correspondences import Gallery
 from skad._bank.memory_bank import LeaveOut, MemoryBank
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
@@ -24,6 +25,7 @@ from skad._bank.sizes import bank_size
 __all__ = [
     "Coreset",
     "Cover",
+    "Gallery",
     "LeaveOut",
     "MemoryBank",
     "bank_size",

@@ -27,6 +27,7 @@ SKOPS_TYPES: list[str] = [
     "skad._images.geometry.Geometry",
     "skad._images.roi.RegionOfInterest",
     "skad._images.tiling.Tiling",
+    "skad._padim.PaDiMDetector",
     "skad._patchcore.PatchCoreDetector",
     "skad._reconpatch.ReConPatchDetector",
     "skad._recontrast.ReContrastDetector",
@@ -34,6 +35,7 @@ SKOPS_TYPES: list[str] = [
     "skad._scoring.growing.Growth",
     "skad._scoring.probabilities.IsotonicMap",
     "skad._scoring.probabilities.SigmoidMap",
+    "skad._spade.SPADEDetector",
 ]
 """The classes that a detector is made of, for ``trusted=`` of ``skops.io.load``.
 

@@ -31,6 +31,7 @@ from skad._features.patches import (
     TrainingPatches,
 )
 from skad._features.precomputed import PRECOMPUTED, PrecomputedExtractor
+from skad._features.pyramid import Pyramid
 from skad._features.store import FeatureStore, StoredExtractor, as_feature_store, folder_of
 from skad._features.tiles import TILES_AT_ONCE, tile_footprint
 from skad._features.whitening import WhitenedExtractor, learn_whitening
@@ -53,6 +54,7 @@ __all__ = [
     "PatchesInMemory",
     "PatchesJoined",
     "PrecomputedExtractor",
+    "Pyramid",
     "StoredExtractor",
     "StreamedMaps",
     "TrainingPatches",

@@ -81,6 +81,8 @@ class ConcatEmbedding:
 
 def _mean_around(layer: torch.Tensor, size: int) -> torch.Tensor:
     """Average over size x size neighbourhoods, zeros around the map counted in."""
+    if size == 1:
+        return layer
     if not layer.is_cuda:
         return F.avg_pool2d(layer, size, 1, size // 2)
     # The same in float32, several times as fast as the pooling of channels that lie last.

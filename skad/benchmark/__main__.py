@@ -18,7 +18,7 @@ from skad.datasets import DATASETS
 if TYPE_CHECKING:
     from skad.benchmark._preset import Preset
 
-_METHODS = ("patchcore", "reconpatch", "recontrast", "dinomaly")
+_METHODS = ("patchcore", "reconpatch", "recontrast", "dinomaly", "padim", "spade")
 _EXAMPLES = """\
 examples:
   python -m skad.benchmark mvtec_ad --dataset mvtec_ad --preset patchcore-table-s1 --out tables

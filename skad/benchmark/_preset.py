@@ -8,9 +8,11 @@ from typing import Any
 
 from skad._dinomaly import DinomalyDetector
 from skad._fusion import ScoreFusionDetector
+from skad._padim import PaDiMDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
+from skad._spade import SPADEDetector
 
 Params = Mapping[str, Any]
 
@@ -19,6 +21,8 @@ METHODS: dict[str, Any] = {
     "reconpatch": ReConPatchDetector,
     "recontrast": ReContrastDetector,
     "dinomaly": DinomalyDetector,
+    "padim": PaDiMDetector,
+    "spade": SPADEDetector,
     "fusion": ScoreFusionDetector,
 }
 
@@ -31,7 +35,7 @@ class Preset:
     ----------
     title : str
         What tables call it.
-    method : {"patchcore", "reconpatch", "recontrast", "dinomaly", "fusion"}
+    method : {"patchcore", "reconpatch", "recontrast", "dinomaly", "padim", "spade", "fusion"}
     params : mapping
         Parameters of the detector. "fusion": ``estimators`` holds (name, method, params).
     by_category : mapping of str to mapping, default={}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skad.benchmark._compared import compared
 from skad.benchmark._figures import FIGURE_TABLES, figure_rows
 from skad.benchmark._preset import Params, Preset
 from skad.benchmark._training_free import TRAINING_FREE, TRAINING_FREE_TABLES
@@ -277,14 +278,19 @@ PRESETS: dict[str, Preset] = {
     **_RECONPATCH,
     **_RECONTRAST,
     **_DINOMALY,
+    **compared(SHOTS),
     **TRAINING_FREE,
 }
 
 # Whole tables, which ``--preset`` accepts like single rows.
 TABLES: dict[str, tuple[str, ...]] = {
-    "patchcore-table-s1": ("patchcore-25", "patchcore-10", "patchcore-1"),
+    "patchcore-table-s1": ("spade", "padim", "patchcore-25", "patchcore-10", "patchcore-1"),
     "patchcore-table-s4": ("patchcore-wrn101-23", "patchcore-wrn101-123"),
-    "patchcore-table-s5": tuple(f"patchcore-{s}-{n}shot" for s in (25, 10) for n in SHOTS),
+    "patchcore-table-s5": tuple(
+        f"{row}-{n}shot"
+        for row in ("spade", "padim", "patchcore-10", "patchcore-25")
+        for n in SHOTS
+    ),
     "patchcore-table-s6": tuple(f"patchcore-{b}-{s}" for b in _BACKBONES for s in (10, 1)),
     "reconpatch-table-1": tuple(f"reconpatch-1024-{s}" for s in (25, 10, 1)),
     "reconpatch-table-2": (

@@ -132,7 +132,7 @@ def with_defaults(method: str) -> Preset:
 
     Parameters
     ----------
-    method : {"patchcore", "reconpatch", "recontrast", "dinomaly"}
+    method : {"patchcore", "reconpatch", "recontrast", "dinomaly", "padim", "spade"}
 
     Returns
     -------

@@ -19,15 +19,19 @@ from skad._dinomaly import DinomalyDetector
 from skad._features import FeatureSpec
 from skad._fusion import Member, RobustScale, ScoreFusionDetector
 from skad._images import Geometry, RegionOfInterest, Tiling, as_tiles
+from skad._padim import PaDiMDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
 from skad._scoring.calibration import CalibrationLog
 from skad._scoring.growing import Growth
+from skad._spade import SPADEDetector
 from skad.persistence._relations import (
     RELATED_BANKS,
+    RELATED_GAUSSIANS,
     RELATED_MEMBERS,
     RELATED_NETWORK,
+    RELATED_PLACES,
     Relation,
     is_left_out,
 )
@@ -38,6 +42,7 @@ from skad.persistence._rules import (
     arrays,
     either,
     flag,
+    floats,
     instance,
     integer,
     integers,
@@ -51,7 +56,10 @@ from skad.persistence._rules import (
     texts,
 )
 
-IMAGE_DETECTORS = (PatchCoreDetector, ReConPatchDetector, ReContrastDetector, DinomalyDetector)
+IMAGE_DETECTORS = (
+    *(PatchCoreDetector, ReConPatchDetector, ReContrastDetector, DinomalyDetector),
+    *(PaDiMDetector, SPADEDetector),
+)
 DETECTORS = (*IMAGE_DETECTORS, ScoreFusionDetector)
 
 # What scikit-learn keeps on a detector, and what is built anew where it is needed.
@@ -321,6 +329,30 @@ DECLARED: Mapping[type, Declared] = {
             *(_REGIONS, _TILES, *_OF_ROWS),
         ),
         RELATED_NETWORK,
+    ),
+    PaDiMDetector: Declared(
+        {
+            **_OF_IMAGES,
+            "feature_spec_": instance(FeatureSpec),
+            "channels_": array("int64", "n_channels", low=0, ascending=True),
+            "means_": several(floats(2), 1, 1000, kinds=(list,)),
+            "factors_": several(floats(3), 1, 1000, kinds=(list,)),
+        },
+        (_REGIONS, _TILES, *_OF_ROWS),
+        RELATED_GAUSSIANS,
+    ),
+    SPADEDetector: Declared(
+        {
+            **_OF_IMAGES,
+            "feature_spec_": instance(FeatureSpec),
+            "layers_": integers(0, 1000),
+            "image_layer_": integer(0, 1000),
+            "descriptors_": array("float32", "n_images", "n_values"),
+            "features_": array("float32", "n_images", "n_features"),
+            "counting_": array("bool", "n_images", "height", "width"),
+        },
+        (_REGIONS, _TILES, *_OF_ROWS),
+        RELATED_PLACES,
     ),
     ScoreFusionDetector: Declared(
         {

@@ -60,10 +60,15 @@ def _is_spec_of(spec: FeatureSpec, s: SimpleNamespace) -> bool:
     params = {
         name: getattr(spec, name) if getattr(s.fit, name) == "auto" else getattr(s.fit, name)
         for name in vars(spec)
-        if name not in ("layers", "image_size")
+        if name not in ("layers", "image_size") and hasattr(s.fit, name)
     }
+    # What is no parameter of a pyramid.
+    params = {"patch_size": 1, "aggregation": "concat", "pretrain_dim": 1024} | params
+    params = {"target_dim": 1024, "normalize": False} | params
     layers = spec.layers
-    if not isinstance(s.fit.layers, str):  # of precomputed features, shapes
+    if hasattr(s.fit, "image_layer"):
+        layers = tuple(sorted({*s.layers_, s.image_layer_}))
+    elif not isinstance(s.fit.layers, str):  # of precomputed features, shapes
         layers = tuple(tuple(n) if isinstance(n, list) else n for n in s.fit.layers)
     return spec == FeatureSpec(**params, layers=layers, image_size=_input_size(s))
 
@@ -149,11 +154,12 @@ RELATED_IMAGES = (
     Relation("tiling_", "be that of the parameters", _has_tiles_of),
     Relation("geometry_", "be that of the parameters", lambda s: s.geometry_ == _geometry_of(s)),
 )
+_OF_SPEC = Relation(
+    "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s)
+)
 RELATED_BANKS = (
     *RELATED_IMAGES,
-    Relation(
-        "feature_spec_", "be that of the parameters", lambda s: _is_spec_of(s.feature_spec_, s)
-    ),
+    _OF_SPEC,
     Relation("bank_.sources", "be below n_images_", lambda s: s.bank_.sources.max() < s.n_images_),
     Relation(
         "trimmed_indices_",
@@ -188,6 +194,42 @@ RELATED_BANKS = (
         "_growth.log",
         "know a third of the images up to n_images_, with what contamination asks for",
         lambda s: not hasattr(s, "_growth") or _ends_now(s._growth.log, s),
+    ),
+)
+RELATED_GAUSSIANS = (
+    *RELATED_IMAGES,
+    _OF_SPEC,
+    Relation(
+        "channels_",
+        "be different ones, as many as n_features asks for",
+        lambda s: (
+            (np.diff(s.channels_) > 0).all() and s.fit.n_features in ("auto", len(s.channels_))
+        ),
+    ),
+    Relation(
+        "factors_",
+        "have rows for the channels of each layer, deeper layers' first, as means_ has values",
+        lambda s: _are_gaussians(s.means_, s.factors_, len(s.channels_)),
+    ),
+)
+RELATED_PLACES = (
+    *RELATED_IMAGES,
+    _OF_SPEC,
+    Relation(
+        "layers_",
+        "be those of layers, and image_layer_ that of image_layer",
+        lambda s: (
+            (isinstance(s.fit.layers, str) or tuple(s.fit.layers) == tuple(s.layers_))
+            and s.fit.image_layer in ("auto", s.image_layer_)
+        ),
+    ),
+    Relation(
+        "descriptors_",
+        "be of n_images_ images, at least as many as k, each with kappa places that count",
+        lambda s: (
+            len(s.descriptors_) == s.n_images_ >= s.fit.k
+            and (s.counting_.sum(axis=(1, 2)) >= s.fit.kappa).all()
+        ),
     ),
 )
 RELATED_NETWORK = (
@@ -245,6 +287,13 @@ RELATED_MEMBERS = (
         lambda s: not s._share_grid or len({d.geometry_ for d in s.estimators_}) == 1,
     ),
 )
+
+
+def _are_gaussians(means: list[np.ndarray], factors: list[np.ndarray], n_channels: int) -> bool:
+    lengths = np.cumsum([mean.shape[1] for mean in reversed(means)])[::-1].tolist()
+    return lengths[0] == n_channels and [one.shape for one in factors] == [
+        (*mean.shape, length) for mean, length in zip(means, lengths, strict=True)
+    ]
 
 
 def _is_network_of(network: dict[str, np.ndarray], fit: SimpleNamespace) -> bool:

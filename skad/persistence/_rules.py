@@ -203,6 +203,19 @@ def array(
     return Rule(says, holds)
 
 
+def floats(n_axes: int) -> Rule:
+    """Ask for a finite float32 array of so many axes, of any lengths."""
+    return Rule(
+        f"an array of float32 with {n_axes} axes, of size {_LARGEST_NUMBER:g} at most",
+        lambda value, _: (
+            isinstance(value, np.ndarray)
+            and value.dtype == np.float32
+            and value.ndim == n_axes
+            and is_bounded(value)
+        ),
+    )
+
+
 def squares(dtype: str) -> Rule:
     """Ask for a finite matrix that is symmetric."""
     return Rule(

@@ -16,7 +16,14 @@ import pytest
 import skops.io
 import tiny_resnet  # noqa: F401  (registers a backbone, whose ReContrast is small)
 import torch
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
@@ -137,6 +144,8 @@ class TestTypesToTrust:
         "reconpatch": lambda: make_reconpatch(epochs=1),
         "recontrast": lambda: make_small(warm_start=True),
         "dinomaly": lambda: make_dinomaly(max_iter=1),
+        "padim": make_padim,
+        "spade": make_spade,
         "fusion": make_fusion,
     }
 

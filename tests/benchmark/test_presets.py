@@ -38,6 +38,19 @@ def test_known_figures():
     assert published("unheard-of", "mvtec_ad") == {}
 
 
+def test_known_figures_of_spade_and_padim():
+    """As printed in PatchCore's supplement, S1 to S3 and S5."""
+    found = {name: published(name, "mvtec_ad") for name in ("spade", "padim")}
+    assert [figures["image_auroc"] for figures in found.values()] == [{"avg": 85.5}, {"avg": 95.3}]
+    assert [len(figures["pixel_auroc"]) for figures in found.values()] == [16, 16]
+    assert found["spade"]["aupro"]["tile"] == 75.6
+    assert found["padim"]["pixel_auroc"]["zipper"] == 98.5
+    assert published("spade-1shot", "mvtec_ad")["image_auroc"] == {"avg": 71.6}
+    assert published("padim-50shot", "mvtec_ad")["aupro"] == {"avg": 90.4}
+    detectors = [build_detector(PRESETS[f"spade-{n}shot"], "bottle", 0, {}) for n in (1, 20, 50)]
+    assert [detector.k for detector in detectors] == [1, 20, 50]
+
+
 @pytest.mark.parametrize("name", ["patchcore-1", "reconpatch", "patchcore-ensemble"])
 def test_papers_score_by_patches_and_keep_one_percent(name):
     detector = build_detector(PRESETS[name], "bottle", 0, {})
