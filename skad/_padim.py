@@ -31,7 +31,7 @@ from skad._torch.invariance import BatchInvariant
 _N_FEATURES = {"wide_resnet50_2": 550}
 _FEWEST = 100
 # Bytes of float64 that a block of positions may take in fit.
-_BLOCK = 128 * 2**20
+_BLOCK = 64 * 2**20
 # Images whose distances are computed together: kernels round by the shape, and this one is as fast for
 # one image as any.
 _TOGETHER = 2

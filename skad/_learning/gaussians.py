@@ -89,12 +89,14 @@ def values_per_root(sizes: Sequence[tuple[int, int]], n_images: int) -> int:
     -------
     int
     """
-    total, above = 0, 0
-    for positions, n in reversed(sizes):
-        length = above + n
-        values = 2 * n_images * (n + length) + 4 * n * length + 2 * length**2
+    total, length = 0, 0
+    for j in reversed(range(len(sizes))):
+        positions, n = sizes[j]
+        length += n
+        values = 4 * n_images * n + 4 * n * length
+        if j:  # kept for the next finer one
+            values += 2 * n_images * length + 3 * length**2
         total += -(-positions // sizes[-1][0]) * values
-        above = length
     return total
 
 
@@ -132,19 +134,18 @@ def fit_gaussians(
     """
     n = len(levels[0])
     means = [layer.mean(dim=0) for layer in levels]
-    deviations = _with_coarser(
-        [layer - mean for layer, mean in zip(levels, means, strict=True)], parents
-    )
-    scatter = [
-        # Own channels come last.
-        torch.bmm(v[..., v.shape[2] - mean.shape[1] :].permute(1, 2, 0), v.transpose(0, 1))
-        for v, mean in zip(deviations, means, strict=True)
+    # (P_j, c_j, n) from here on.
+    deviations = [
+        (layer - mean).permute(1, 2, 0).contiguous()
+        for layer, mean in zip(levels, means, strict=True)
     ]
-    gaussians = Gaussians(means, _factors(scatter, parents, max(n - 1, 1), regularization))
+    scatter = _Scatter.of(deviations, parents)
+    steps = _steps(scatter, parents, max(n - 1, 1), regularization)
+    gaussians = Gaussians(means, [step.rows() for step in steps][::-1])
     if n == 1:
         return gaussians, None
     count = max(n - 2, 1)
-    q = _squares(deviations, _factors(scatter, parents, count, regularization), parents)
+    q = _own_squares(deviations, _steps(scatter, parents, count, regularization), parents)
     weight = n / ((n - 1) * count)
     # Above 0 but for rounding, where the regularization is next to nothing.
     left = (1 - weight * q).clamp_min(torch.finfo(q.dtype).eps)
@@ -167,62 +168,104 @@ def squared_distances(
     torch.Tensor of shape (B, P_1)
     """
     deviations = [layer - mean for layer, mean in zip(levels, gaussians.means, strict=True)]
-    return _squares(_with_coarser(deviations, parents), gaussians.factors, parents)
-
-
-def _with_coarser(levels: Tensors, parents: Sequence[torch.Tensor]) -> Tensors:
-    """Put before the channels of each layer those of coarser ones at the same place."""
-    joined = [levels[-1]]
-    for layer, own in zip(reversed(levels[:-1]), reversed(parents), strict=True):
-        joined.insert(0, torch.cat([joined[0].index_select(1, own), layer], dim=2))
-    return joined
-
-
-def _squares(
-    deviations: Tensors, factors: Sequence[torch.Tensor], parents: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """Sum up the squares of all layers at the positions of the finest: (B, P_1)."""
+    joined = [deviations[-1]]
+    for layer, within in zip(reversed(deviations[:-1]), reversed(parents), strict=True):
+        joined.insert(0, torch.cat([joined[0].index_select(1, within), layer], dim=2))
     own = [
         torch.bmm(v.transpose(0, 1), rows.mT).square().sum(dim=2).T
-        for v, rows in zip(deviations, factors, strict=True)
+        for v, rows in zip(joined, gaussians.factors, strict=True)
     ]
+    return _added_up(own, parents)
+
+
+def _added_up(own: Tensors, parents: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Add up values of all layers, (B, P_j), at the positions of the finest: (B, P_1)."""
     total = own[-1]
     for layer, within in zip(reversed(own[:-1]), reversed(parents), strict=True):
         total = layer + total.index_select(1, within)
     return total
 
 
-def _factors(
-    scatter: Tensors, parents: Sequence[torch.Tensor], count: int, regularization: float
-) -> Tensors:
-    """Invert Cholesky factors of ``scatter / count + regularization * I``, the coarsest layer first.
+class _Scatter(NamedTuple):
+    """Sums of products of deviations; in both lists the finest layer comes first."""
 
-    With A the inverse factor of the coarser channels and C the covariances, ``R = C_above A'`` are their
-    columns of the layer's rows of the factor, and ``C_own - R R'`` is left for its own.
+    above: Tensors
+    """(P_j, c_j, a_j): of each layer's channels with those of coarser ones."""
+    own: Tensors
+    """(P_j, c_j, c_j): among themselves."""
+
+    @classmethod
+    def of(cls, deviations: Tensors, parents: Sequence[torch.Tensor]) -> _Scatter:
+        coarser = deviations[-1][:, :0]
+        above: Tensors = []
+        for layer, within in zip(reversed(deviations), _within(parents, coarser), strict=True):
+            above.insert(0, _times(layer, coarser.mT, within))
+            if len(above) < len(deviations):
+                coarser = torch.cat([coarser[within], layer], dim=1)
+        return cls(above, [layer @ layer.mT for layer in deviations])
+
+
+class _Step(NamedTuple):
+    """What a layer adds to Cholesky factors, of which A is the inverse for coarser layers.
+
+    Its rows of the factors are ``[R, L]``, and of the inverse ``[-L^-1 R A, L^-1]``.
     """
-    factors: Tensors = []
-    inverse = scatter[-1][:, :0, :0]
-    alone = torch.arange(len(inverse), device=inverse.device)
-    for layer, own_parents in zip(reversed(scatter), [alone, *reversed(parents)], strict=True):
-        n_own, n_above = layer.shape[1], inverse.shape[2]
-        of_above, own = (layer / count).split([n_above, n_own], dim=2)
-        identity = torch.eye(n_own, dtype=own.dtype, device=own.device)
-        R = _times(of_above, inverse.mT, own_parents)
-        L = torch.linalg.cholesky(own + regularization * identity - R @ R.mT)
-        L_inverse = torch.linalg.solve_triangular(L, identity, upper=False)
-        of_above = _times(-(L_inverse @ R), inverse, own_parents)
-        factors.insert(0, torch.cat([of_above, L_inverse], dim=2))
-        if len(factors) < len(scatter):
-            padded = torch.nn.functional.pad(inverse[own_parents], (0, n_own))
-            inverse = torch.cat([padded, factors[0]], dim=1)
-    return factors
+
+    R: torch.Tensor
+    L_inverse: torch.Tensor
+    A: torch.Tensor
+    within: torch.Tensor
+    """In which position of the next layer each position lies."""
+
+    def rows(self) -> torch.Tensor:
+        of_coarser = _times(-(self.L_inverse @ self.R), self.A, self.within)
+        return torch.cat([of_coarser, self.L_inverse], dim=2)
 
 
-def _times(rows: torch.Tensor, matrices: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-    """Multiply rows (P, c, a) by the matrices (Q, a, a) of their parents."""
-    n_parents, n_children = len(matrices), len(parents) // len(matrices)
-    in_turn = torch.arange(n_parents, device=parents.device).repeat_interleave(n_children)
-    if torch.equal(parents, in_turn):  # a product for each parent, without copies of its matrix
+def _steps(
+    scatter: _Scatter, parents: Sequence[torch.Tensor], count: int, regularization: float
+) -> Iterator[_Step]:
+    """Decompose ``scatter / count + regularization * I``, the coarsest layer first.
+
+    With C the covariances, ``R = C_above A'`` and ``L L' = C_own - R R'``.
+    """
+    A = scatter.above[-1].new_empty((len(scatter.above[-1]), 0, 0))
+    layers = zip(reversed(scatter.above), reversed(scatter.own), _within(parents, A), strict=True)
+    for n_coarser, (above, own, within) in enumerate(layers):
+        identity = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
+        R = _times(above / count, A.mT, within)
+        L = torch.linalg.cholesky(own / count + regularization * identity - R @ R.mT)
+        step = _Step(R, torch.linalg.solve_triangular(L, identity, upper=False), A, within)
+        yield step
+        if n_coarser < len(parents):
+            padded = torch.nn.functional.pad(A[within], (0, own.shape[1]))
+            A = torch.cat([padded, step.rows()], dim=1)
+
+
+def _own_squares(
+    deviations: Tensors, steps: Iterator[_Step], parents: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Squared distances of the images that the deviations are of, (n, P_1), without rows of inverses."""
+    coarser = deviations[-1][:, :0]
+    own: Tensors = []
+    for layer, step in zip(reversed(deviations), steps, strict=True):
+        z = step.L_inverse @ (layer - _times(step.R, coarser, step.within))
+        own.insert(0, z.square().sum(dim=1).T)
+        if len(own) < len(deviations):
+            coarser = torch.cat([coarser[step.within], z], dim=1)
+    return _added_up(own, parents)
+
+
+def _within(parents: Sequence[torch.Tensor], coarsest: torch.Tensor) -> Tensors:
+    """Parents of the positions of all layers, the coarsest first, whose positions are their own."""
+    return [torch.arange(len(coarsest), device=coarsest.device), *reversed(parents)]
+
+
+def _times(rows: torch.Tensor, matrices: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+    """Multiply rows (P, c, a) by the matrices (Q, a, b) of their parents: (P, c, b)."""
+    n_parents, n_children = len(matrices), len(within) // len(matrices)
+    in_turn = torch.arange(n_parents, device=within.device).repeat_interleave(n_children)
+    if torch.equal(within, in_turn):  # a product for each parent, without copies of its matrix
         together = rows.reshape(n_parents, n_children * rows.shape[1], rows.shape[2])
-        return (together @ matrices).reshape(rows.shape)
-    return rows @ matrices[parents]
+        return (together @ matrices).reshape(*rows.shape[:2], matrices.shape[2])
+    return rows @ matrices[within]

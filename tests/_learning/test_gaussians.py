@@ -105,3 +105,12 @@ def test_regularization_that_is_lost_is_an_error():
     case = Case(3, scale=1e15)
     with pytest.raises(torch.linalg.LinAlgError):
         fit_gaussians(case.levels, case.parents, EPSILON)
+
+
+def test_a_single_layer():
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5, 3)))
+    gaussians, left_out = fit_gaussians([values], [], EPSILON)
+    found = squared_distances([values], gaussians, [])
+    others = values[1:, 2].numpy()
+    np.testing.assert_allclose(found[0, 2], squared(values[0, 2].numpy(), values[:, 2].numpy()))
+    np.testing.assert_allclose(left_out[0, 2], squared(values[0, 2].numpy(), others))
