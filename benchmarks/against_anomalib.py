@@ -339,11 +339,14 @@ def compare(job: dict, python: Path, repeats: int, threads: int) -> None:
     for name in rows[0][0]:
         theirs, ours = ([row[i][name] for row in rows] for i in (0, 1))
         ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-        print(
-            f"| {name} | {statistics.median(theirs):.2f} | {statistics.median(ours):.2f} | {ratio:.2f} |"
-        )
+        medians = (statistics.median(one) for one in (theirs, ours))
+        print(f"| {name} | {' | '.join(map(shown, medians))} | {ratio:.2f} |")
     deviation = max(row[1]["deviation"] for row in rows)
     print(f"\nimage scores with anomalib's bank deviate by {deviation:.1e} at most")
+
+
+def shown(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1e}"
 
 
 def main() -> None:
