@@ -11,7 +11,7 @@ RECIPES_STAMP := $(RECIPES)/.installed
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
-OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles)
+OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles spade)
 
 .PHONY: demo test coverage test-oldest test-real test-gpu test-deploy test-recipes check format docs clean
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from skad._bank import Gallery
+from skad._bank import Gallery, PlainGallery
 from skad._base import BaseImageDetector
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress
@@ -23,6 +23,7 @@ from skad._pyramid_input import PyramidInput, writable
 from skad._scoring.plain import mean_of_nearest
 from skad._scoring.results import BatchScores, TrainingScores
 from skad._sklearn_compat import Interval, RealNotInt, StrOptions
+from skad._torch.devices import is_plain_mode
 
 # Length of a rounding error, as a fraction of a vector's: as for PatchCore.
 _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
@@ -363,7 +364,8 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
         pyramid, device = self._pyramid(), self._network.device
         features, parents = self._ready_scorer()
         with torch.inference_mode():
-            gallery = Gallery(
+            make = PlainGallery if is_plain_mode() else Gallery
+            gallery = make(
                 pyramid.split(features[torch.from_numpy(nearest).to(device)]),
                 torch.from_numpy(self.counting_[nearest]).flatten(1).to(device),
                 parents,

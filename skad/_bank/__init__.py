@@ -8,6 +8,8 @@ Knows tensors and arrays, nothing of estimators or images.
 - `search`: exact nearest neighbours in torch, others through faiss;
 - `neighbourhoods`: the bank vectors around each bank vector;
 - `memory_bank`: the vectors kept, together with their search;
+- `places`: the nearest places of some images, every place compared with all;
+- `correspondences`: the same, by bounds of coarse layers; for speed alone;
 - `bounds`: bounds of distances, for a fraction of a search; for speed alone (`_scoring.fast`).
 """
 
@@ -18,6 +20,7 @@ from skad._bank.coreset import (
 )
 from skad._bank.correspondences import Gallery
 from skad._bank.memory_bank import LeaveOut, MemoryBank
+from skad._bank.places import PlainGallery
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
 from skad._bank.sizes import bank_size
@@ -28,6 +31,7 @@ __all__ = [
     "Gallery",
     "LeaveOut",
     "MemoryBank",
+    "PlainGallery",
     "bank_size",
     "check_index",
     "covering_radius",

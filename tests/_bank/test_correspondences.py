@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skad._bank import Gallery, correspondences
+from skad._bank import Gallery, PlainGallery, correspondences, places
 from skad._features import Pyramid
 
 SHAPES = {
@@ -26,9 +26,11 @@ def whole(levels, parents):
 
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("n_neighbors", [1, 3])
-@pytest.mark.parametrize("first", [1, 32])
-def test_are_the_nearest_of_all(shapes, n_neighbors, first, monkeypatch):
-    monkeypatch.setattr(correspondences, "_FIRST", first)
+@pytest.mark.parametrize("way", [1, 32, "plain"])
+def test_are_the_nearest_of_all(shapes, n_neighbors, way, monkeypatch):
+    kind = PlainGallery if way == "plain" else Gallery
+    monkeypatch.setattr(correspondences, "_FIRST", way)
+    monkeypatch.setattr(places, "_HELD", 500)
     rng = np.random.default_rng(0)
     pyramid, n_images = Pyramid(shapes), 6
     parents = [torch.from_numpy(own) for own in pyramid.parents]
@@ -39,7 +41,7 @@ def test_are_the_nearest_of_all(shapes, n_neighbors, first, monkeypatch):
     levels = pyramid.split(pyramid.take(maps))
     query, others = [layer[0] for layer in levels], [layer[1:] for layer in levels]
     counting = torch.from_numpy(rng.random((n_images, pyramid.sizes[0][0])) < 0.6)
-    found = Gallery(others, counting, parents).distances(query, n_neighbors)
+    found = kind(others, counting, parents).distances(query, n_neighbors)
     expected = torch.cdist(
         whole(query, parents),
         whole(others, parents)[counting],
