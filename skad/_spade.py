@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from skad._bank import Gallery, PlainGallery
+from skad._bank import Gallery
 from skad._base import BaseImageDetector
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress
@@ -364,8 +364,7 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
         pyramid, device = self._pyramid(), self._network.device
         features, parents = self._ready_scorer()
         with torch.inference_mode():
-            make = PlainGallery if is_plain_mode() else Gallery
-            gallery = make(
+            gallery = _kind_of_gallery()(
                 pyramid.split(features[torch.from_numpy(nearest).to(device)]),
                 torch.from_numpy(self.counting_[nearest]).flatten(1).to(device),
                 parents,
@@ -405,3 +404,10 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
         if self.distance == "squared":
             return error**2
         return float(np.hypot(anomaly, error) - anomaly)
+
+
+def _kind_of_gallery() -> type:
+    kind: type = Gallery
+    if not is_plain_mode():
+        from skad._bank.correspondences import FastGallery as kind
+    return kind

@@ -14,6 +14,7 @@ PACKAGE = Path(skad.__file__).parent
 ACCELERATORS = (
     *("_scoring/fast.py", "_scoring/lazy_scores.py", "_scoring/gpu.py", "_scoring/several.py"),
     *("_bank/bounds.py", "_features/layers.py", "_learning/fast_losses.py"),
+    "_bank/correspondences.py",
     *("_torch/fusing.py", "_torch/cuda_graphs.py", "_torch/transfers.py"),
     "_torch/capturable_adamp.py",
 )
@@ -31,6 +32,8 @@ makers = {
     "patchcore": skad.PatchCoreDetector("skad_nano", b=3, image_score="patch", **bank),
     "reconpatch": skad.ReConPatchDetector("skad_nano", epochs=1, embedding_dim=16, **bank),
     "recontrast": skad.ReContrastDetector("skad_nano", max_iter=2, batch_size=4, **common),
+    "padim": skad.PaDiMDetector("skad_nano", n_features=10, **common),
+    "spade": skad.SPADEDetector("skad_nano", k=3, **common),
     "fusion": skad.ScoreFusionDetector(
         [("a", skad.PatchCoreDetector("skad_nano", **bank)),
          ("b", skad.PatchCoreDetector("skad_nano", layers=(2,), **bank))],

@@ -18,9 +18,8 @@ from skad._bank.coreset import (
     greedy_k_center,
     projection_matrix,
 )
-from skad._bank.correspondences import Gallery
 from skad._bank.memory_bank import LeaveOut, MemoryBank
-from skad._bank.places import PlainGallery
+from skad._bank.places import Gallery
 from skad._bank.search import check_index
 from skad._bank.selection import Coreset, Cover, grow_coreset, start_coreset
 from skad._bank.sizes import bank_size
@@ -31,7 +30,6 @@ __all__ = [
     "Gallery",
     "LeaveOut",
     "MemoryBank",
-    "PlainGallery",
     "bank_size",
     "check_index",
     "covering_radius",

@@ -23,8 +23,8 @@ _CELLS = 128
 _HELD = 2**24
 
 
-class Gallery:
-    """Places of some images, as :class:`skad._bank.PlainGallery`, most of which are never looked at.
+class FastGallery:
+    """Places of some images, as :class:`skad._bank.Gallery`, most of which are never looked at.
 
     Parameters
     ----------

@@ -10,10 +10,10 @@ import torch
 _HELD = 2**24
 
 
-class PlainGallery:
+class Gallery:
     """Places of some images, each with one vector of all layers; every place is compared with all.
 
-    What :class:`skad._bank.Gallery` finds in less time, with the same parameters.
+    `correspondences` finds the same in less time.
 
     Parameters
     ----------

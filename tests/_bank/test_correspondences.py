@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skad._bank import Gallery, PlainGallery, correspondences, places
+from skad._bank import Gallery, correspondences, places
+from skad._bank.correspondences import FastGallery
 from skad._features import Pyramid
 
 SHAPES = {
@@ -28,7 +29,7 @@ def whole(levels, parents):
 @pytest.mark.parametrize("n_neighbors", [1, 3])
 @pytest.mark.parametrize("way", [1, 32, "plain"])
 def test_are_the_nearest_of_all(shapes, n_neighbors, way, monkeypatch):
-    kind = PlainGallery if way == "plain" else Gallery
+    kind = Gallery if way == "plain" else FastGallery
     monkeypatch.setattr(correspondences, "_FIRST", way)
     monkeypatch.setattr(places, "_HELD", 500)
     rng = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def test_portions_do_not_matter(monkeypatch):
     parents = [torch.from_numpy(own) for own in pyramid.parents]
     levels = [torch.from_numpy(rng.normal(size=(5, *size))).float() for size in pyramid.sizes]
     counting = torch.ones((4, 48), dtype=torch.bool)
-    gallery = Gallery([layer[1:] for layer in levels], counting, parents)
+    gallery = FastGallery([layer[1:] for layer in levels], counting, parents)
     before = gallery.distances([layer[0] for layer in levels], 2)
     monkeypatch.setattr(correspondences, "_CELLS", 5)
     monkeypatch.setattr(correspondences, "_HELD", 1)
@@ -70,5 +71,5 @@ def test_a_place_of_the_gallery_is_its_own_nearest():
     pyramid = Pyramid(SHAPES["pyramid"])
     parents = [torch.from_numpy(own) for own in pyramid.parents]
     levels = [torch.from_numpy(rng.normal(size=(3, *size))).float() for size in pyramid.sizes]
-    gallery = Gallery(levels, torch.ones((3, 48), dtype=torch.bool), parents)
+    gallery = FastGallery(levels, torch.ones((3, 48), dtype=torch.bool), parents)
     assert (gallery.distances([layer[1] for layer in levels], 1) == 0).all()
