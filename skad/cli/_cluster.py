@@ -20,6 +20,8 @@ _AHEAD = 3
 _CONNECT_SECONDS, _LOOK_SECONDS = 30.0, 5.0
 # asyncio's is what dask raises; older versions raise the other.
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+# What is said of a task without a result.
+DIED = "every worker that had it has died, for want of memory perhaps: their logs tell more."
 
 
 class Died(NamedTuple):

@@ -16,6 +16,8 @@ CLASSES = {
     "reconpatch": "ReConPatchDetector",
     "recontrast": "ReContrastDetector",
     "dinomaly": "DinomalyDetector",
+    "padim": "PaDiMDetector",
+    "spade": "SPADEDetector",
 }
 DEFAULT = "patchcore"
 

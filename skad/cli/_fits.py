@@ -13,7 +13,7 @@ from typing import Any
 
 from skad._common.forks import LOADING
 from skad._common.version import __version__
-from skad.cli._cluster import Died, connect
+from skad.cli._cluster import DIED, Died, connect
 from skad.cli._detectors import expectation, make_detector, summary
 from skad.cli._messages import CommandError, UsageError, one_line, say
 from skad.cli._table import Line, read_lines
@@ -24,7 +24,6 @@ _NOTE = "fitted_from"
 _FREE = ("n_jobs", "verbose", "memory", "max_memory")
 # Files of this machine that a worker looks for in a folder of its own.
 _FILES = ("weights", "roi", "memory")
-_DIED = "every worker that had it has died, for want of memory perhaps: their logs tell more."
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ def _absolute(task: Task) -> Task:
 
 def _seen_here(task: Task, outcome: Outcome | Died) -> Outcome:
     if isinstance(outcome, Died):
-        return Outcome(_DIED, False)
+        return Outcome(DIED, False)
     if outcome.fitted and not os.path.exists(task.out):
         return Outcome(
             f"a worker has written {os.path.abspath(task.out)!r}, which is not here: workers must share "

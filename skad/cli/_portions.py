@@ -6,12 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from skad.cli._cluster import Cluster, Died
+from skad.cli._cluster import DIED, Cluster, Died
 from skad.cli._messages import CommandError
 from skad.cli._scores import PORTION, Failure, Finding
 from skad.cli._workers import Job, score_portion
-
-_DIED = "every worker that had it has died, for want of memory perhaps: their logs tell more."
 
 
 def score_on(
@@ -75,4 +73,4 @@ def _named(
 
 
 def _died(path: str) -> Failure:
-    return Failure(path, CommandError(_DIED))
+    return Failure(path, CommandError(DIED))

@@ -9,8 +9,9 @@ Names are loaded on first use: :class:`DriftMonitor` needs NumPy alone, and work
 does, without scikit-learn.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from skad._common.lazy import lazy_names
 
 if TYPE_CHECKING:
     from skad.metrics._drift import DriftMonitor
@@ -72,16 +73,4 @@ _HOMES = {
     "threshold_at_full_recall": "_thresholds",
     "threshold_report": "_thresholds",
 }
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'skad.metrics' has no attribute {name!r}")
-    from skad._common.forks import LOADING
-
-    with LOADING:
-        return getattr(import_module(f"skad.metrics.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
