@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,8 +14,8 @@ from sklearn.utils import Bunch
 from skad._base import BaseDetector, BaseImageDetector
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
-from skad._images import Frame, Geometry, ImageSource, as_size, one_call
-from skad._scoring.large_maps import FusedMap, held_if_small, summarise_map
+from skad._images import Frame, ImageSource, one_call
+from skad._scoring.fusing import Fusing, RobustScale, Scored, View, robust_scale
 from skad._scoring.results import MappedImage, TrainingScores
 from skad._sklearn_compat import (
     Interval,
@@ -30,53 +30,6 @@ from skad._sklearn_compat import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-BETA = 1.4826  # 1 / Phi^-1(3/4): beta MAD estimates a standard deviation
-
-
-class RobustScale(NamedTuple):
-    """Centre and spread of one member's scores on good images."""
-
-    median: float
-    spread: float
-
-    def z(self, scores: Any) -> Any:
-        """Return modified z-scores (Eq. 11)."""
-        return (scores - self.median) / self.spread
-
-
-def robust_scale(scores: np.ndarray) -> RobustScale:
-    """Measure the median of scores and beta times their median absolute deviation.
-
-    Parameters
-    ----------
-    scores : ndarray of any shape
-        Out-of-sample scores of good images or patches; NaN are left out.
-
-    Returns
-    -------
-    RobustScale
-        The spread is never 0. Where more than half of the scores are equal, the mean absolute deviation
-        takes the place of the median one (times sqrt(pi / 2), which also estimates a standard
-        deviation); where all are equal, the median itself does, or 1 if that is 0.
-
-    References
-    ----------
-    Hyun et al., "ReConPatch", WACV 2024, Eq. 11; Iglewicz and Hoaglin, "How to Detect and Handle
-    Outliers", 1993, for the case of many equal scores.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    scores = scores[~np.isnan(scores)]
-    median = float(np.median(scores))
-    deviations = np.abs(scores - median)
-    # A deviation that is only rounding would make a z-score of any size.
-    smallest = 1e-9 * max(abs(median), float(deviations.max()))
-    candidates = (
-        BETA * float(np.median(deviations)),
-        (np.pi / 2) ** 0.5 * float(deviations.mean()),
-        abs(median),
-    )
-    return RobustScale(median, next((c for c in candidates if c > smallest), 1.0))
-
 
 class Member(NamedTuple):
     """A fitted detector and the scale of its scores."""
@@ -84,15 +37,6 @@ class Member(NamedTuple):
     detector: BaseImageDetector
     patch: RobustScale
     image: RobustScale
-
-
-class Scored(NamedTuple):
-    """One image as the members score it."""
-
-    frame: Frame
-    images: list[float]
-    grids: list[np.ndarray]
-    """None in place of each where only image scores were asked for."""
 
 
 class ScoreFusionDetector(BaseDetector, _BaseComposition):
@@ -392,7 +336,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             np.arange(len(rows)) if scores.rows is None else scores.rows for scores in training
         ]
         common = reduce(np.intersect1d, lefts)
-        held_out, peaks = np.empty(len(common)), np.empty(len(common))
+        held_out, peaks, fusing = np.empty(len(common)), np.empty(len(common)), self._fusing()
         for n, i in enumerate(common):
             at = [int(np.searchsorted(left, i)) for left in lefts]
             scored = Scored(
@@ -400,7 +344,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
                 [s.out_of_sample[j] for s, j in zip(training, at, strict=True)],  # type: ignore[index]
                 [s.grids[j] for s, j in zip(training, at, strict=True)],
             )
-            mapped = self._mapped(scored)
+            mapped = fusing.mapped(scored)
             held_out[n], peaks[n] = mapped.score, mapped.peak
         in_sample = None
         if self.contamination != "auto":
@@ -451,7 +395,7 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         if now.level == "map":
             return -np.array([mapped.score for mapped in now._iter_maps(X)])
         scored = now._iter_scored(X, maps=False)
-        return -np.array([now._mean_score(image.images) for image in scored])
+        return -np.array([now._fusing().mean_score(image.images) for image in scored])
 
     def _iter_scored(self, X: Any, maps: bool) -> Iterator[Scored]:
         """Score image after image by all members; only a batch of each is held."""
@@ -461,39 +405,15 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
             yield Scored(frames[0], list(scores), list(grids))
 
     def _iter_maps(self, X: Any) -> Iterator[MappedImage]:
-        return map(self._mapped, self._iter_scored(X, maps=True))
+        return map(self._fusing().mapped, self._iter_scored(X, maps=True))
 
-    def _mapped(self, scored: Scored) -> MappedImage:
-        """Score an image, and render its fused map."""
-        canvas = held_if_small(self._overlay(scored))
-        if self.level == "image":
-            score = self._mean_score(scored.images)
-        elif self.image_score != "patch":
-            score = summarise_map(canvas, self.image_score)
-        elif self._share_grid:
-            score = float(np.nanmax(np.mean(self._z(scored), axis=0)))
-        else:
-            score = summarise_map(self._overlay(scored, smooth=False), "map")
-        geometry, peak = self._geometry_of(scored.frame), summarise_map(canvas, "map")
-        return MappedImage(canvas, geometry, scored.frame, score, peak)
-
-    def _mean_score(self, images: list[float]) -> float:
-        """Average the members' image scores (Eq. 11)."""
-        return float(np.mean([m.image.z(s) for m, s in zip(self._members, images, strict=True)]))
-
-    def _z(self, scored: Scored) -> list[np.ndarray]:
-        return [m.patch.z(grid) for m, grid in zip(self._members, scored.grids, strict=True)]
-
-    def _overlay(self, scored: Scored, *, smooth: bool = True) -> FusedMap:
-        """Average the members' maps: on their common canvas, else on one that shows the whole image."""
-        shape, whole = scored.frame.shape, self._geometry_of(scored.frame)
-        canvas, windows = whole.canvas_of(*shape), []
-        for member, grid in zip(self._members, self._z(scored), strict=True):
-            window = member.detector._window_of(grid, smooth=smooth)
-            if not self._share_grid:
-                window = partial(member.detector.geometry_.restore_block, window, shape, canvas)
-            windows.append(window)
-        return FusedMap(windows, canvas, whole.pixels(*scored.frame))
+    def _fusing(self) -> Fusing:
+        """Return how scores become one."""
+        views = [
+            View(m.detector.geometry_, m.detector._window_of, m.patch, m.image)
+            for m in self._members
+        ]
+        return Fusing(views, self._share_grid, self.level, self.image_score)
 
     def _frame(self, images: ImageSource, i: int) -> Frame:
         """Tell what is known of a training image beside its pixels."""
@@ -502,13 +422,6 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         if roi is not None and mask is None:
             mask = roi.of(images.load(i), images.describe(i))
         return Frame(images.shape(i), mask)
-
-    def _geometry_of(self, frame: Frame) -> Geometry:
-        """How an image lies on the canvas of its fused map."""
-        if self._share_grid:
-            return self.estimators_[0].geometry_
-        sizes = [member.geometry_.canvas_of(*frame.shape) for member in self.estimators_]
-        return Geometry("squash", as_size(np.max(sizes, axis=0)))
 
     def _sk_visual_block_(self) -> _VisualBlock:
         names, members = zip(*self.estimators, strict=True)

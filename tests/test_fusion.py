@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skad import PatchCoreDetector, ReConPatchDetector, ScoreFusionDetector
-from skad._fusion import robust_scale
+from skad._scoring.fusing import robust_scale
 from skad.utils.estimator_checks import modules_in_pickle
 
 RATE = 0.2

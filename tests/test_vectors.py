@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 
 from skad._bank import MemoryBank, greedy_k_center
 from skad._features.embedding import AdaptiveEmbedding, ConcatEmbedding, pooling_bins
-from skad._fusion import robust_scale
 from skad._learning.linear_embedding import follow
 from skad._learning.losses import (
     cosine_distances,
@@ -30,6 +29,7 @@ from skad._learning.similarity import (
     squared_distances,
 )
 from skad._learning.stable_norm import StableBatchNorm2d
+from skad._scoring.fusing import robust_scale
 from skad._scoring.heatmaps import render
 from skad._scoring.maps import summarise
 from skad._scoring.plain import mean_of_nearest, reweight

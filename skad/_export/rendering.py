@@ -117,8 +117,8 @@ class Rendering(nn.Module):
     def __init__(self, heatmap: Heatmap, grid: tuple[int, int]) -> None:
         super().__init__()
         down, across = heatmap.operators(grid)
-        self.register_buffer("down", down.float())
-        self.register_buffer("across", across.float().T.contiguous())
+        self.register_buffer("down", torch.from_numpy(down).float())
+        self.register_buffer("across", torch.from_numpy(across.T).float().contiguous())
 
     def forward(self, grids: torch.Tensor, seen: Seen) -> torch.Tensor:
         """Turn grids (B, h, w) into maps (B, H, W)."""

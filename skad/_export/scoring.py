@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from skad._export.rendering import Rendering, Seen, summed_up
-from skad._fusion import RobustScale
+from skad._scoring.fusing import RobustScale
 from skad._scoring.maps import ImageScore
 
 

@@ -2,17 +2,17 @@
 
 Bilinear up-sampling and Gaussian smoothing are both linear and separable, so the whole way from the
 (h, w) grid to the (H, W) canvas is ``rows @ grid @ columns.T`` with two small matrices that are
-computed once.
+computed once. NumPy alone: exported detectors render without torch.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter1d
 
 from skad._images import Pixels, Size, height_and_width
@@ -59,7 +59,7 @@ class Heatmap(NamedTuple):
         """Tell which patches of a grid weigh on some pixels; see :func:`patches_under`."""
         return patches_under(pixels, shape, self.size_of(shape), self.sigma, self.align_corners)
 
-    def operators(self, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def operators(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the matrices ``(H, h)`` and ``(W, w)`` of a whole map, float64."""
         size = height_and_width(self.size_of(shape))
         down, across = (
@@ -70,8 +70,8 @@ class Heatmap(NamedTuple):
 
     def window(self, grid: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Render some rows and columns of the map of a grid without NaN."""
-        values, size = torch.from_numpy(grid), height_and_width(self.size_of(grid.shape))
-        return _window(values, size, float(self.sigma), self.align_corners, rows, columns)
+        size = height_and_width(self.size_of(grid.shape))
+        return _window(grid, size, float(self.sigma), self.align_corners, rows, columns)
 
 
 def render(grid: np.ndarray, size: Size, sigma: float, align_corners: bool = False) -> np.ndarray:
@@ -122,7 +122,7 @@ def render_blocks(
     ------
     Block
     """
-    values = torch.from_numpy(np.asarray(fill_padding(grid), dtype=np.float64))
+    values = np.asarray(fill_padding(grid), dtype=np.float64)
     size = height_and_width(size)
     for rows, columns in blocks_of(size, wanted):
         rendered = _window(values, size, float(sigma), align_corners, rows, columns)
@@ -130,7 +130,7 @@ def render_blocks(
 
 
 def _window(
-    values: torch.Tensor,
+    values: np.ndarray,
     size: tuple[int, int],
     sigma: float,
     align_corners: bool,
@@ -142,9 +142,20 @@ def _window(
         _operator(n, side, sigma, align_corners, some.start, some.stop) for n, side, some in sides
     )
     some = values[row : row + from_rows.shape[1], column : column + from_columns.shape[1]]
-    # torch, not NumPy: two pools of BLAS threads that wait for each other's cores make the network
-    # and the search three times slower.
-    return (from_rows @ some @ from_columns.T).numpy()
+    return _chained(from_rows, some, from_columns.T)
+
+
+def _chained(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> np.ndarray:
+    """Multiply three matrices; by torch where a process works with it.
+
+    Two pools of BLAS threads that wait for each other's cores make the network and the search three
+    times slower.
+    """
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "from_numpy"):
+        return first @ second @ third
+    left, middle, right = map(torch.from_numpy, (first, second, third))
+    return (left @ middle @ right).numpy()
 
 
 def patches_under(
@@ -176,8 +187,8 @@ def patches_under(
                 _operator(n, side, sigma, align_corners, part.start, part.stop)
                 for n, side, part in zip(shape, pixels.shape, (down, across), strict=True)
             )
-            rows, columns = (rows > 0).double(), (columns > 0).double()
-            found = (rows.T @ torch.from_numpy(some).double() @ columns > 0).numpy()
+            weighs = ((matrix > 0).astype(np.float64) for matrix in (rows.T, some, columns))
+            found = _chained(*weighs) > 0
             under[row : row + len(found), column : column + found.shape[1]] |= found
     return under
 
@@ -185,7 +196,7 @@ def patches_under(
 @lru_cache(maxsize=64)
 def _operator(
     n_patches: int, size: int, sigma: float, align_corners: bool, start: int, stop: int
-) -> tuple[int, torch.Tensor]:
+) -> tuple[int, np.ndarray]:
     """Matrix of one axis, (stop - start, k): pixels start to stop, k patches; and the first of them.
 
     Up-sampling, then smoothing, of each unit vector.
@@ -202,7 +213,7 @@ def _operator(
     up[pixels, below - lowest] += 1 - fraction
     up[pixels, above - lowest] += fraction
     smooth = gaussian_filter1d(up, sigma, axis=0) if sigma > 0 else up
-    return lowest, torch.from_numpy(smooth[start - first : stop - first])
+    return lowest, smooth[start - first : stop - first]
 
 
 def _bilinear(

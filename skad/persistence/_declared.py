@@ -17,13 +17,14 @@ import numpy as np
 from skad._bank import Cover, MemoryBank
 from skad._dinomaly import DinomalyDetector
 from skad._features import FeatureSpec
-from skad._fusion import Member, RobustScale, ScoreFusionDetector
+from skad._fusion import Member, ScoreFusionDetector
 from skad._images import Geometry, RegionOfInterest, Tiling, as_tiles
 from skad._padim import PaDiMDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconpatch import ReConPatchDetector
 from skad._recontrast import ReContrastDetector
 from skad._scoring.calibration import CalibrationLog
+from skad._scoring.fusing import RobustScale
 from skad._scoring.growing import Growth
 from skad._spade import SPADEDetector
 from skad.persistence._relations import (
