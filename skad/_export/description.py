@@ -10,6 +10,7 @@ from torch import nn
 
 from skad._common.pickles import versions
 from skad._export.detectors import first_member, grid_of, members_of, rounding_of
+from skad._export.parts import needs_parts, parts_of
 from skad._runtime.content import Content, Thresholds
 
 
@@ -43,6 +44,9 @@ def describe(detector: Any) -> Content:
         rounding=rounding_of(detector),
         versions=versions(),
         verified={},
+        parts=parts_of(detector) if needs_parts(detector) else (),
+        level=getattr(detector, "level", "map"),
+        shares_grid=getattr(detector, "_share_grid", True),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from skad._export.banks import BankDistances, BankGrids, PatchEmbedding
-from skad._export.reconstructions import ReconstructionGrids
+from skad._export.reconstructions import ReconstructionGrids, ReconstructionLayers
 from skad._export.rendering import ContentSeen, Everything, RegionSeen, Rendering
 from skad._export.scoring import Fused, Judged, Scoring
 from skad._export.tiles import Tiles
@@ -55,14 +55,14 @@ def network_of(detector: Any) -> Judged:
     if isinstance(detector, ScoreFusionDetector):
         members = detector._members
         scoring = Fused(
-            [_scoring(member.detector) for member in members],
+            [scoring_of(member.detector) for member in members],
             [member.patch for member in members],
             [member.image for member in members],
             detector.level,
             detector.image_score,
         )
     else:
-        scoring = _scoring(detector)
+        scoring = scoring_of(detector)
     scores = detector.calibration_scores_
     return Judged(scoring, float(detector.offset_), float(detector._margin), scores)
 
@@ -95,24 +95,32 @@ def rounding_of(detector: Any) -> Rounding:
     return Rounding("distance" if is_distance else "constant", detector._rounding_of(0.0))
 
 
-def _scoring(detector: Any) -> Scoring:
+def scoring_of(detector: Any) -> Scoring:
+    """Make the network that scores canvases by a detector that is no ensemble."""
     grid = grid_of(detector)
     rendering = Rendering(detector._heatmap(), grid)
     return Scoring(_grids(detector), _seen(detector, grid), rendering, detector.image_score)
+
+
+def embedding_of(detector: Any) -> tuple[PatchEmbedding, BankDistances]:
+    """Make the networks that embed patches, and measure their distances to the bank."""
+    f = getattr(detector, "components_", None)
+    embedding = PatchEmbedding(detector._network, detector._matrices(), f)
+    return embedding, BankDistances(detector.bank_, detector._scorer().rule)
+
+
+def layers_of(detector: Any, tiles: Tiles | None = None) -> ReconstructionLayers:
+    """Make the network that compares features with their reconstructions."""
+    network = detector._trained_network().eval()
+    return ReconstructionLayers(network, detector._network.net, detector._distances, tiles)
 
 
 def _grids(detector: Any) -> nn.Module:
     tiling, canvas = detector._tiling(), detector.geometry_.canvas
     tiles = None if tiling is None else Tiles(tiling)
     if isinstance(detector, BaseReconstructionDetector):
-        network = detector._trained_network().eval()
-        return ReconstructionGrids(
-            network, detector._network.net, detector._distances, grid_of(detector), canvas, tiles
-        )
-    f = getattr(detector, "components_", None)
-    embedding = PatchEmbedding(detector._network, detector._matrices(), f)
-    distances = BankDistances(detector.bank_, detector._scorer().rule)
-    return BankGrids(embedding, distances, canvas, tiles)
+        return ReconstructionGrids(layers_of(detector, tiles), grid_of(detector), canvas)
+    return BankGrids(*embedding_of(detector), canvas, tiles)
 
 
 def _seen(detector: Any, grid: tuple[int, int]) -> nn.Module:

@@ -13,8 +13,9 @@ from skad._common.forks import LOADING
 from skad._common.warn import warn_user
 from skad._export.description import describe, verified_on
 from skad._export.detectors import first_member, network_of, on_cpu
-from skad._export.graph import to_onnx
+from skad._export.graph import of_canvas, to_onnx
 from skad._export.int8 import quantised
+from skad._export.parts import Parts, needs_parts
 from skad._export.refusals import refuse
 from skad._export.verification import compare, probe
 from skad._runtime.content import Content
@@ -24,6 +25,8 @@ from skad._verdicts import BaseDetector
 
 # Largest differences allowed of a file, and of one whose convolutions are in integers.
 _TOLERANCE, _OF_INT8 = 1e-5, 0.2
+# Of a graph that ends at verdicts; the last is missing where there are no calibration scores.
+_OUTPUTS = ("score", "verdict", "map", "p_value")
 
 
 def export_onnx(
@@ -112,13 +115,12 @@ def export_onnx(
     _import_libraries()
     fitted = on_cpu(detector)
     member = first_member(fitted)
-    takes_content = member.geometry_.mode == "pad" and member._roi() is None
     images = _probe_of(member) if X is None else X
     with replacing(path) as unfinished:
-        model, content = _graph_of(fitted, takes_content), describe(fitted)
+        model, content = _graph_of(fitted), describe(fitted)
         unfinished.write_bytes(_with_header(model, content))
         if is_int8:
-            model, content = _in_int8(fitted, takes_content, unfinished, int8_from)
+            model, content = _in_int8(fitted, unfinished, int8_from)
             unfinished.write_bytes(_with_header(model, content))
         file = ExportedDetector(unfinished)
         found = compare(fitted, file, images, tolerance, verdicts=not is_int8)
@@ -138,20 +140,25 @@ def export_onnx(
         )
 
 
-def _graph_of(fitted: Any, takes_content: bool) -> Any:
-    return to_onnx(network_of(fitted), first_member(fitted).geometry_.canvas, takes_content)
+def _graph_of(fitted: Any) -> Any:
+    if needs_parts(fitted):
+        parts = Parts(fitted)
+        return to_onnx(parts, parts.arguments, parts.outputs)
+    member = first_member(fitted)
+    takes_content = member.geometry_.mode == "pad" and member._roi() is None
+    return to_onnx(network_of(fitted), of_canvas(member.geometry_.canvas, takes_content), _OUTPUTS)
 
 
-def _in_int8(fitted: Any, takes_content: bool, unfinished: Path, good: Any) -> tuple[Any, Content]:
+def _in_int8(fitted: Any, unfinished: Path, good: Any) -> tuple[Any, Content]:
     """Make a model in integers of the file that was written, with thresholds of its own."""
     exported = ExportedDetector(unfinished)
-    model = quantised(_graph_of(fitted, takes_content), exported, good)
+    model = quantised(_graph_of(fitted), exported, good)
     unfinished.write_bytes(_with_header(model, describe(fitted)))
     scores, peaks = ExportedDetector(unfinished)._measure_fresh(good)
     # Another detector by its thresholds alone, which the graph holds: it is made again.
     moved = on_cpu(fitted)
     moved._calibrate(scores, scores, peaks)
-    return quantised(_graph_of(moved, takes_content), exported, good), describe(moved)
+    return quantised(_graph_of(moved), exported, good), describe(moved)
 
 
 def _probe_of(detector: Any) -> list:

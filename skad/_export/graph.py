@@ -6,8 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,50 +21,74 @@ _OPSET = 18
 _LARGEST = 2**31 - 1
 
 
-def to_onnx(network: nn.Module, canvas: tuple[int, int], takes_content: bool) -> Any:
+class Argument(NamedTuple):
+    """What a network takes."""
+
+    name: str
+    """"pixels", of which the model takes bytes, or another; perhaps with a number: ``pixels_1``."""
+    example: torch.Tensor
+    """Of two images; their number is free."""
+    counts: str
+    """What the first axis counts: arguments of the same have the same number of them."""
+
+    def numbered(self, number: int) -> Argument:
+        """Name it as that of one of several networks."""
+        return Argument(f"{self.name}_{number}", self.example, f"{self.counts}_{number}")
+
+
+def of_canvas(canvas: tuple[int, int], takes_content: bool) -> list[Argument]:
+    """Return what a network takes that sees a canvas, and perhaps where on it images lie."""
+    arguments = [Argument("pixels", torch.zeros((2, *canvas, 3)), "batch")]
+    if takes_content:
+        places = torch.tensor([[0, canvas[0], 0, canvas[1]]] * 2)
+        arguments.append(Argument("content", places, "batch"))
+    return arguments
+
+
+def to_onnx(network: nn.Module, arguments: Sequence[Argument], outputs: Sequence[str]) -> Any:
     """Make an ONNX model of a network that scores images.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps pixels (B, H, W, 3), float32 in 0..1, and, if `takes_content`, the (B, 4) places of the
-        images to scores, verdicts, maps and perhaps p-values.
-    canvas : tuple of two ints
-    takes_content : bool
+        Takes pixels (B, H, W, 3), float32 in 0..1, and what else there is.
+    arguments : sequence of Argument
+    outputs : sequence of str
+        Names of what it returns; the last may be missing.
 
     Returns
     -------
     onnx.ModelProto
-        Takes ``canvas`` (B, H, W, 3), uint8, any B; ``content`` (B, 4), int64, if `takes_content`; and
-        ``fractions``, float32 in 0..1, which is added: images of more than 8 bits go there, beside a
-        black canvas. Left out, it is 0.
+        In place of ``pixels`` it takes ``canvas`` (B, H, W, 3), uint8, any B; and ``fractions``, float32
+        in 0..1, which is added: images of more than 8 bits go there, beside a black canvas. Left out,
+        it is 0.
 
     Raises
     ------
     ValueError
         If an exporter does not know what the network does, or the model is too large for ONNX.
     """
-    pixels = torch.zeros((2, *canvas, 3))
-    inputs: tuple[torch.Tensor, ...] = (pixels,)
-    if takes_content:
-        inputs = (pixels, torch.tensor([[0, canvas[0], 0, canvas[1]]] * 2))
     n_bytes = sum(t.numel() * t.element_size() for t in _tensors(network))
     if n_bytes > 0.95 * _LARGEST:
         raise ValueError(
             f"network and memory bank take {n_bytes / 1e9:.2f} GB, and a file of ONNX holds 2 GB at "
             "most: fit with a smaller coreset_size."
         )
-    batch = torch.export.Dim("batch", min=1, max=2**16)
+    free = {
+        argument.counts: torch.export.Dim(argument.counts, min=1, max=2**16)
+        for argument in arguments
+    }
+    shapes: Any = tuple({0: free[argument.counts]} for argument in arguments)
     with LOADING, quiet():
         try:
             program: Any = torch.onnx.export(
-                network.eval(),
-                inputs,
+                _Spread(network).eval(),
+                (tuple(argument.example for argument in arguments),),
                 dynamo=True,
                 opset_version=_OPSET,
-                dynamic_shapes=tuple({0: batch} for _ in inputs),
-                input_names=["pixels", "content"][: len(inputs)],
-                output_names=["score", "verdict", "map", "p_value"],
+                dynamic_shapes=(shapes,),
+                input_names=[argument.name for argument in arguments],
+                output_names=list(outputs),
                 external_data=False,
                 verbose=False,
             )
@@ -73,7 +97,18 @@ def to_onnx(network: nn.Module, canvas: tuple[int, int], takes_content: bool) ->
                 "this network cannot be written as ONNX: "
                 f"{type(error).__name__}: {shortened(' '.join(str(error).split()), 400)}"
             ) from error
-    return _taking_bytes(program.model_proto, canvas)
+    return _taking_bytes(program.model_proto, arguments)
+
+
+class _Spread(nn.Module):
+    """Takes all arguments as one: exporters ask for the shapes of each that a function names."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return self.network(*given)
 
 
 def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
@@ -98,30 +133,36 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _taking_bytes(model: Any, canvas: tuple[int, int]) -> Any:
+def _taking_bytes(model: Any, arguments: Sequence[Argument]) -> Any:
     """Put before a model what makes numbers of bytes."""
     with LOADING:
         import onnx
         from onnx import TensorProto, helper
 
     graph = model.graph
-    shape: list[Any] = ["batch", *canvas, 3]
-    graph.input.remove(next(one for one in graph.input if one.name == "pixels"))
-    graph.input.insert(0, helper.make_tensor_value_info("canvas", TensorProto.UINT8, shape))
-    # A default value makes an input optional.
-    fractions = helper.make_tensor_value_info("fractions", TensorProto.FLOAT, ["b", "h", "w", "c"])
-    graph.input.append(fractions)
-    graph.initializer.extend(
-        [
-            helper.make_tensor("fractions", TensorProto.FLOAT, [1, 1, 1, 1], [0.0]),
-            helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+    graph.initializer.append(helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]))
+    taken = {one.name: one for one in graph.input}
+    del graph.input[:]
+    optional, nodes = [], []
+    for name, example, counts in arguments:
+        if not name.startswith("pixels"):
+            graph.input.append(taken[name])
+            continue
+        suffix = name.removeprefix("pixels")
+        canvas, levels, fractions = f"canvas{suffix}", f"levels{suffix}", f"fractions{suffix}"
+        shape: list[Any] = [counts, *example.shape[1:]]
+        graph.input.append(helper.make_tensor_value_info(canvas, TensorProto.UINT8, shape))
+        # A default value makes an input optional.
+        axes = [f"{axis}{suffix}" for axis in "bhwc"]
+        optional.append(helper.make_tensor_value_info(fractions, TensorProto.FLOAT, axes))
+        nothing = helper.make_tensor(fractions, TensorProto.FLOAT, [1, 1, 1, 1], [0.0])
+        graph.initializer.append(nothing)
+        nodes += [
+            helper.make_node("Cast", [canvas], [levels], to=TensorProto.FLOAT),
+            helper.make_node("Div", [levels, "white"], [f"of_bytes{suffix}"]),
+            helper.make_node("Add", [f"of_bytes{suffix}", fractions], [name]),
         ]
-    )
-    nodes = [
-        helper.make_node("Cast", ["canvas"], ["levels"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["levels", "white"], ["of_bytes"]),
-        helper.make_node("Add", ["of_bytes", "fractions"], ["pixels"]),
-    ]
+    graph.input.extend(optional)
     for node in reversed(nodes):
         graph.node.insert(0, node)
     for one in [*graph.node, *graph.value_info]:  # names of files and lines of this machine

@@ -19,8 +19,8 @@ from skad._torch.invariance import unpinned
 Compare = Callable[[Any, Any], tuple[torch.Tensor, ...]]
 
 
-class ReconstructionGrids(nn.Module):
-    """Scores a canvas by the distances of features to their reconstructions.
+class ReconstructionLayers(nn.Module):
+    """Measures distances of features to their reconstructions, layer by layer.
 
     Parameters
     ----------
@@ -29,21 +29,12 @@ class ReconstructionGrids(nn.Module):
     frozen : FeatureNet
         Its encoder.
     distances : callable
-    grid : tuple of two ints
-        On which layers meet, corner to corner: the canvas; of tiles, the positions of the first layer.
-    canvas : tuple of two ints
     tiles : Tiles or None
         What the network sees at once; None: the canvas.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        frozen: Any,
-        distances: Compare,
-        grid: tuple[int, int],
-        canvas: tuple[int, int],
-        tiles: Tiles | None,
+        self, network: nn.Module, frozen: Any, distances: Compare, tiles: Tiles | None
     ) -> None:
         super().__init__()
         self.frozen = exportable(frozen)
@@ -54,23 +45,41 @@ class ReconstructionGrids(nn.Module):
         elif isinstance(network, DinomalyNetwork):
             network._encode = self.frozen.tokens
         self.distances, self.tiles = distances, tiles
+
+    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Return the distances (B, h_j, w_j) of each layer."""
+        if self.tiles is None:
+            return list(self.distances(*self.network(pixels)))
+        found = self.distances(*self.network(self.tiles.cut(pixels)))
+        return [self.tiles.join(one[:, None])[:, 0] for one in found]
+
+
+class ReconstructionGrids(nn.Module):
+    """Scores a canvas by the distances of features to their reconstructions.
+
+    Parameters
+    ----------
+    layers : ReconstructionLayers
+    grid : tuple of two ints
+        On which layers meet, corner to corner: the canvas; of tiles, the positions of the first layer.
+    canvas : tuple of two ints
+    """
+
+    def __init__(
+        self, layers: ReconstructionLayers, grid: tuple[int, int], canvas: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.layers = layers
         with torch.inference_mode():
-            layers = self._layers(torch.zeros((1, *canvas, 3)))
+            examples = layers(torch.zeros((1, *canvas, 3)))
         bring = Heatmap(grid, 0.0, align_corners=True)
         self.brought = nn.ModuleList(
-            Rendering(bring, (layer.shape[1], layer.shape[2])) for layer in layers
+            Rendering(bring, (layer.shape[1], layer.shape[2])) for layer in examples
         )
 
     def forward(self, pixels: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return grids (B, h, w), not smoothed; scores follow from their maps."""
         everything = Seen(None, None, None)
-        pairs = zip(self.brought, self._layers(pixels), strict=True)
+        pairs = zip(self.brought, self.layers(pixels), strict=True)
         maps = [bring(one, everything) for bring, one in pairs]
         return sum(maps[1:], start=maps[0]), None
-
-    def _layers(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Measure the distances (B, h_j, w_j) of each layer."""
-        if self.tiles is None:
-            return list(self.distances(*self.network(pixels)))
-        found = self.distances(*self.network(self.tiles.cut(pixels)))
-        return [self.tiles.join(one[:, None])[:, 0] for one in found]

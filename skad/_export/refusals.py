@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from skad._export.parts import needs_parts
 from skad._fusion import ScoreFusionDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconstruction import BaseReconstructionDetector
-from skad._scoring.maps import is_large
 from skad._verdicts import BaseDetector
 
 
@@ -33,6 +33,11 @@ def refuse(detector: BaseDetector, *, int8: bool = False) -> None:
     problem = _problem(detector)
     if problem is None and int8 and not isinstance(detector, PatchCoreDetector):
         problem = "int8_from is for detectors with a memory bank: leave it out."
+    if problem is None and int8 and needs_parts(detector):
+        problem = (
+            "int8_from is for images on a canvas of one size, without tiles='native' and without a "
+            "region of interest on more than 1024 x 1024 pixels: leave it out."
+        )
     if problem is not None:
         raise NotExportableError(f"{name}: {problem}")
 
@@ -45,26 +50,6 @@ def _problem(detector: Any) -> str | None:
         problem = _problem_of_one(member)
         if problem is not None:
             return f"member {name!r}: {problem}"
-    return _problem_of_members(detector)
-
-
-def _problem_of_members(ensemble: ScoreFusionDetector) -> str | None:
-    """Say why an ensemble cannot be exported, each of whose members can."""
-    geometries = [member.geometry_ for member in ensemble.estimators_]
-    if any(geometry != geometries[0] for geometry in geometries):
-        return (
-            "its members see different canvases, which cannot be exported so far: give them one "
-            "image_size and geometry, or export them one by one."
-        )
-    if ensemble._share_grid:
-        return None
-    if geometries[0].mode != "squash":
-        return (
-            "its members have different grids of patches, which can be exported with "
-            f"geometry='squash' only so far, not {geometries[0].mode!r}."
-        )
-    if ensemble.level == "map" and ensemble.image_score == "patch":
-        return "image_score='patch' needs members with one grid of patches: use image_score='map'."
     return None
 
 
@@ -72,18 +57,11 @@ def _problem_of_one(detector: Any) -> str | None:
     if not isinstance(detector, PatchCoreDetector | BaseReconstructionDetector):
         return "only skad's own detectors can be exported; pickle others, or write their graph yourself."
     index, roi = getattr(detector, "index", "auto"), detector._roi()
-    if detector.geometry_.tiling is not None:
-        return (
-            "tiles='native' has as many tiles as each image needs, and a graph has always the same: "
-            "fit with tiles=(rows, columns), or use skad.save for this one."
-        )
     if roi is not None and roi.mask is None:
         return (
             "roi is a function, and a file holds no code: fit with a mask, or find the region before "
             "and pass images that are cut out."
         )
-    if roi is not None and is_large(detector.geometry_.canvas):
-        return "a region of interest needs a canvas of at most 1024 x 1024 pixels."
     if index not in ("auto", "Flat"):
         return (
             f"index={index!r} searches by faiss in its own way: fit with index='auto', which searches "

@@ -13,9 +13,11 @@ import numpy as np
 
 from skad._common.text import shortened
 from skad._common.version import __version__
-from skad._images import Geometry, RegionOfInterest, Size
+from skad._images import Geometry, RegionOfInterest, Size, Tiling
+from skad._scoring.fusing import RobustScale
 
-FORMAT = 1
+# Of files whose graph gives scores and maps, and of those whose graph gives grids of patch scores.
+_WHOLE, _IN_PARTS = 1, 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,44 @@ class Rounding:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the networks of a file, where the graph ends at grids of patch scores."""
+
+    kind: str
+    """"whole": it scores a canvas. "patches": it embeds the patches of a tile, and scores patches.
+    "layers": it scores a tile, layer by layer."""
+    geometry: Geometry
+    grid: tuple[int, int]
+    """Rows and columns of what is scored on a canvas, or on a tile."""
+    smoothing: float
+    align_corners: bool
+    image_score: str | float
+    patch: RobustScale | None
+    """Scales of the scores of patches and images; None: the file holds one detector."""
+    image: RobustScale | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it as a part of the header."""
+        return {**vars(self), "geometry": _of_geometry(self.geometry)}
+
+    @classmethod
+    def of_json(cls, content: dict[str, Any]) -> Part:
+        """Read what `to_json` has written."""
+        if content["kind"] not in ("whole", "patches", "layers"):
+            raise ValueError(f"there are no parts of kind {shortened(repr(content['kind']), 60)}")
+        return cls(
+            kind=content["kind"],
+            geometry=_geometry(content["geometry"]),
+            grid=_pair(content["grid"]),
+            smoothing=_number(content["smoothing"]),
+            align_corners=bool(content["align_corners"]),
+            image_score=content["image_score"],
+            patch=_scale(content["patch"]),
+            image=_scale(content["image"]),
+        )
+
+
+@dataclass(frozen=True)
 class Content:
     """All that is known of an exported detector beside its graph."""
 
@@ -85,19 +125,27 @@ class Content:
     """Of skad and the libraries that it was written with."""
     verified: dict[str, Any]
     """On what it was compared with the detector, and how far both differ."""
+    parts: tuple[Part, ...] = ()
+    """Networks that give grids of patch scores; none: the graph itself gives scores and maps."""
+    level: str = "map"
+    """Of an ensemble in parts: what is averaged, "map" or "image"."""
+    shares_grid: bool = False
+    """Whether a patch is the same piece of an image to all parts."""
 
     def to_json(self) -> str:
         """Write the header of a file."""
-        roi = None if self.roi is None else _pack(self.roi.mask)
-        geometry = self.geometry
-        placed = {
-            "mode": geometry.mode,
-            "image_size": geometry.image_size,
-            "resize": geometry.resize,
+        given = {
+            **vars(self),
+            "geometry": _of_geometry(self.geometry),
+            "roi": None if self.roi is None else _pack(self.roi.mask),
+            "thresholds": asdict(self.thresholds),
+            "rounding": asdict(self.rounding),
+            "parts": [part.to_json() for part in self.parts],
         }
-        own = {name: value for name, value in vars(self).items() if name not in ("geometry", "roi")}
-        own.update(thresholds=asdict(self.thresholds), rounding=asdict(self.rounding))
-        return json.dumps({"format": FORMAT, **own, "geometry": placed, "roi": roi})
+        # Files without parts are as they were before there were any: older versions read them.
+        if not self.parts:
+            given = {name: given[name] for name in given if name not in _OF_PARTS}
+        return json.dumps({"format": _IN_PARTS if self.parts else _WHOLE, **given})
 
     @classmethod
     def of_json(cls, text: str) -> Content:
@@ -110,7 +158,7 @@ class Content:
         """
         try:
             content = json.loads(text)
-            if content["format"] == FORMAT:
+            if content["format"] in (_WHOLE, _IN_PARTS):
                 return cls._of(content)
             version = content["versions"]["skad"]
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
@@ -120,18 +168,19 @@ class Content:
             ) from error
         raise ValueError(
             f"it has format {shortened(repr(content['format']), 20)}, and this skad ({__version__}) "
-            f"reads {FORMAT}: install the version it was written with, {shortened(str(version), 20)}"
+            f"reads {_WHOLE} and {_IN_PARTS}: install the version it was written with, "
+            f"{shortened(str(version), 20)}"
         )
 
     @classmethod
     def _of(cls, content: dict[str, Any]) -> Content:
-        placed, rounding = content["geometry"], content["rounding"]
-        shape = content["image_shape"]
+        rounding, shape = content["rounding"], content["image_shape"]
+        parts = content.get("parts", [])
         return cls(
             detector=str(content["detector"]),
             backbone=str(content["backbone"]),
-            geometry=Geometry(placed["mode"], _size(placed["image_size"]), placed["resize"]),
-            grid=(int(content["grid"][0]), int(content["grid"][1])),
+            geometry=_geometry(content["geometry"]),
+            grid=_pair(content["grid"]),
             smallest_side=int(content["smallest_side"]),
             image_shape=None if shape is None else tuple(int(side) for side in shape),
             roi=None if content["roi"] is None else RegionOfInterest(_unpack(content["roi"])),
@@ -142,7 +191,14 @@ class Content:
             rounding=Rounding(str(rounding["kind"]), _number(rounding["size"])),
             versions={str(name): str(version) for name, version in content["versions"].items()},
             verified=dict(content["verified"]),
+            parts=tuple(map(Part.of_json, parts)),
+            level=str(content.get("level", "map")),
+            shares_grid=bool(content.get("shares_grid", False)),
         )
+
+
+# What a header holds beside, where there are parts.
+_OF_PARTS = ("parts", "level", "shares_grid")
 
 
 def _number(value: Any) -> float:
@@ -153,6 +209,31 @@ def _number(value: Any) -> float:
 
 def _size(size: Any) -> Size:
     return (int(size[0]), int(size[1])) if isinstance(size, list) else int(size)
+
+
+def _pair(given: Any) -> tuple[int, int]:
+    first, second = given
+    return int(first), int(second)
+
+
+def _scale(given: Any) -> RobustScale | None:
+    return None if given is None else RobustScale(*map(_number, given))
+
+
+def _of_geometry(geometry: Geometry) -> dict[str, Any]:
+    tiling = geometry.tiling
+    placed = {"mode": geometry.mode, "image_size": geometry.image_size, "resize": geometry.resize}
+    if tiling is None:
+        return placed
+    return {**placed, "tiling": {"margin": tiling.margin, "stride": tiling.stride}}
+
+
+def _geometry(placed: dict[str, Any]) -> Geometry:
+    size, given = _size(placed["image_size"]), placed.get("tiling")
+    tiling = None
+    if given is not None:
+        tiling = Tiling(size, None, None, _pair(given["margin"]), int(given["stride"]))
+    return Geometry(placed["mode"], size, placed["resize"], tiling)
 
 
 def _pack(mask: np.ndarray | None) -> dict[str, Any]:

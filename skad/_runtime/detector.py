@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,16 @@ from skad._common.text import shortened
 from skad._common.version import __version__
 from skad._common.warn import warn_user
 from skad._images import (
-    ImageBatch,
     ImageSource,
     as_image_source,
     is_rows,
-    iter_batches,
     one_call,
     refuse_other_kind,
 )
 from skad._runtime.content import Content, Thresholds
 from skad._runtime.file import CONTENT_KEY, check_file
+from skad._runtime.graphs import Graph, WholeGraph
+from skad._runtime.parts import GraphInParts
 from skad._runtime.thresholds_file import read_thresholds, write_thresholds
 from skad._scoring.judging import Judge
 from skad._scoring.results import MappedImage
@@ -73,9 +73,11 @@ class ExportedDetector(Judge):
         self._arguments = (os.fspath(path), providers, n_threads)
         self._path = Path(path)
         self._checksum = check_file(self._path)
-        self._session = _session(self._path, providers, n_threads)
-        self.content_ = _content(self._session, self._path)
-        self.providers_: list[str] = self._session.get_providers()
+        session = _session(self._path, providers, n_threads)
+        self.content_ = _content(session, self._path)
+        self.providers_: list[str] = session.get_providers()
+        kind = GraphInParts if self.content_.parts else WholeGraph
+        self._graph: Graph = kind(session, self.content_)
         own = self.content_.thresholds
         self._take(read_thresholds(self._path, self._checksum) or own)
 
@@ -136,37 +138,10 @@ class ExportedDetector(Judge):
         ndarray of shape (n,), float64
             Higher = more normal; no score depends on the other images of X.
         """
-        found = [score for _, _, (score,) in self._run(X, ["score"])]
-        return np.array([float(score[0]) for score in found])
+        return -np.array(list(self._graph.scores(self._open(X))))
 
     def _iter_maps(self, X: Any) -> Iterator[MappedImage]:
-        geometry = self.content_.geometry
-        for batch, _, (score, canvas) in self._run(X, ["score", "map"]):
-            heatmap = canvas[0].astype(np.float64)
-            yield MappedImage.of(heatmap, geometry, batch.frames[0], -float(score[0]))
-
-    def _run(
-        self, X: Any, outputs: list[str]
-    ) -> Generator[tuple[ImageBatch, int, list[np.ndarray]], None, None]:
-        """Run the graph on image after image: none depends on how many are run together."""
-        images = self._open(X)
-        for i, batch in enumerate(self._batches(images)):
-            found = self._computed(outputs, batch, images.describe(i))
-            if not np.isfinite(found[0]).all():
-                raise ValueError(
-                    f"{images.describe(i)}: its score is not finite. Leave it out, or export the "
-                    "detector again."
-                )
-            yield batch, i, found
-
-    def _computed(self, outputs: list[str], batch: ImageBatch, name: str) -> list[np.ndarray]:
-        try:
-            return self._session.run(outputs, self._inputs(batch))
-        except Exception as error:  # its errors have no common class of their own
-            raise RuntimeError(
-                f"{name}: ONNX Runtime cannot run the graph on it: "
-                f"{shortened(' '.join(str(error).split()))}"
-            ) from error
+        return self._graph.maps(self._open(X))
 
     def _open(self, X: Any) -> ImageSource:
         """Take what the user holds, and check all images before any work starts."""
@@ -183,24 +158,10 @@ class ExportedDetector(Judge):
                 roi.check_shape(size, images.describe(i))
         return images
 
-    def _batches(self, images: ImageSource) -> Generator[ImageBatch, None, None]:
-        n_workers = 0 if len(images) == 1 else None
-        content = self.content_
-        return iter_batches(images, content.geometry, 1, n_workers=n_workers, roi=content.roi)
-
     def _iter_inputs(self, X: Any) -> Iterator[dict[str, np.ndarray]]:
-        """Yield what the graph takes of image after image."""
-        return map(self._inputs, self._batches(self._open(X)))
-
-    def _inputs(self, batch: ImageBatch) -> dict[str, np.ndarray]:
-        pixels = batch.pixels
-        inputs = {"canvas": pixels}
-        if pixels.dtype != np.uint8:
-            inputs = {"canvas": np.zeros(pixels.shape, np.uint8), "fractions": pixels}
-        if self.content_.geometry.mode == "pad" and self.content_.roi is None:
-            places = [self.content_.geometry.content(*shape) for shape in batch.shapes]
-            inputs["content"] = np.array(places, dtype=np.int64)
-        return inputs
+        """Yield what a whole graph takes of image after image."""
+        assert isinstance(self._graph, WholeGraph)
+        return self._graph.inputs(self._open(X))
 
     # ------------------------------------------------------------------ thresholds
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from skad._common.files import write_text
 from skad._common.text import shortened
 from skad._common.warn import warn_user
-from skad._runtime.content import FORMAT, Thresholds
+from skad._runtime.content import Thresholds
 
+_FORMAT = 1
 _SUFFIX = ".calibration.json"
 
 
@@ -31,7 +32,7 @@ def write_thresholds(path: Path, checksum: str, thresholds: Thresholds) -> None:
         Of that file: to no other do the thresholds belong.
     thresholds : Thresholds
     """
-    content = {"format": FORMAT, "belongs_to": checksum, **asdict(thresholds)}
+    content = {"format": _FORMAT, "belongs_to": checksum, **asdict(thresholds)}
     write_text(thresholds_path(path), json.dumps(content, indent=1) + "\n")
 
 
@@ -66,7 +67,7 @@ def read_thresholds(path: Path, checksum: str) -> Thresholds | None:
         return None
     try:
         content = json.loads(text)
-        belongs = content["format"] == FORMAT and content["belongs_to"] == checksum
+        belongs = content["format"] == _FORMAT and content["belongs_to"] == checksum
         thresholds = Thresholds.of_json(content) if belongs else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(

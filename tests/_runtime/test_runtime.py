@@ -215,7 +215,7 @@ def rewritten(file, **changes):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"format": 2}, "it has format 2, and this skad"),
+        ({"format": 3}, "it has format 3, and this skad"),
         ({"format": 2, "versions": None}, "header is not what skad writes"),
         ({"thresholds": {}}, "header is not what skad writes"),
         (
