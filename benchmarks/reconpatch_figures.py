@@ -118,7 +118,6 @@ def embedding(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(args.seed)
     chosen = rng.permutation(n * height * width)[: args.patches]
     places = np.divmod(chosen % (height * width), width)
-    # Red grows downwards, green to the right.
     colours = np.stack([places[0] / height, places[1] / width, np.full(len(chosen), 0.5)], axis=1)
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
     for panel, name, g in (
@@ -131,6 +130,9 @@ def embedding(args: argparse.Namespace) -> None:
         learned = patches.reshape(-1, dim)[chosen] @ detector.components_.T
         panel.scatter(*project(learned).T, c=colours, s=3)
         panel.set(title=f"f, trained {name}", xticks=[], yticks=[])
+    figure.supxlabel(
+        "place in the image: red grows downwards, green to the right", fontsize="small"
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"reconpatch-{args.projection}-{data.category}.png"
     figure.savefig(path, dpi=80)
@@ -147,7 +149,8 @@ def projection(args: argparse.Namespace) -> Any:
         from umap import UMAP
     except ImportError:
         sys.exit("this figure needs umap-learn: pip install umap-learn, or --projection pca.")
-    return UMAP(n_components=2, random_state=args.seed).fit_transform
+    # One thread: with a seed there are no more, and UMAP warns where they are asked for.
+    return UMAP(n_components=2, random_state=args.seed, n_jobs=1).fit_transform
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from skad._common.docstrings import with_inherited_texts
 from skad._common.progress import FitProgress
 from skad._image_input import ImageInput, naming
 from skad._images import (
@@ -53,11 +54,12 @@ OTHER_WEIGHTS = (
 )
 
 
+@with_inherited_texts
 class BaseImageDetector(ImageInput, BaseDetector):
     """Base of the detectors that see images; derive from it to make one of your own.
 
     A detector takes its parameters in ``__init__``, as every estimator of scikit-learn does: those that
-    the base reads (see Parameters) and its own, whose constraints it adds to
+    the base knows (see Parameters) and its own, whose constraints it adds to
     ``_parameter_constraints``. Then it fills in two hooks, `_fit_images` and `_score_batches`;
     the others have defaults:
 
@@ -95,12 +97,15 @@ class BaseImageDetector(ImageInput, BaseDetector):
 
     Parameters
     ----------
-    image_size, geometry, resize, tiles, image_shape, roi, image_score, smoothing, batch_size, device
-        As in :class:`skad.PatchCoreDetector`.
-    precision
-        As in :class:`skad.PatchCoreDetector`.
-    n_jobs, contamination, target_false_alarm_rate, random_state, verbose
-        As in :class:`skad.PatchCoreDetector`.
+    image_score : "map" or float
+        What the score of an image is. "map": the highest value of its smoothed heat map; an image is
+        defective exactly if something in it is outlined. A float in (0, 1]: the mean of this fraction of
+        the map, the most anomalous.
+    smoothing : float
+        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square. A change
+        takes effect at the next fit.
+    random_state : int, RandomState instance or None
+        For what ``fit`` draws.
 
     Examples
     --------

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skad._common.docstrings import with_inherited_texts
 from skad._features import check_tokens, is_plain_transformer, layer_strides, middle_layers
 from skad._images import ImageSource, Size, as_size, height_and_width
 from skad._learning import (
@@ -28,6 +29,7 @@ _PATCHES = 28
 _OWN_STRIDE = 14
 
 
+@with_inherited_texts
 class DinomalyDetector(BaseReconstructionDetector):
     """Dinomaly: reconstruction of a vision transformer's features by a decoder that cannot focus.
 
@@ -41,8 +43,6 @@ class DinomalyDetector(BaseReconstructionDetector):
     backbone : str or torch.nn.Module, default="vit_base_patch14_reg4_dinov2.lvd142m"
         A plain vision transformer of timm's by its name and tag (ViT, DeiT, DINOv2, DINOv3, ...); or a
         network of your own whose forward pass returns feature maps of one shape.
-    weights : "pretrained", path-like or None, default="pretrained"
-        As in :class:`PatchCoreDetector`.
     layers : tuple of int or "auto", default="auto"
         The transformer's blocks that are reconstructed, counted from 0, shallow to deep; the decoder has
         as many blocks. "auto": the middle eight of twelve, (2, ..., 9), and of deeper transformers eight
@@ -50,10 +50,6 @@ class DinomalyDetector(BaseReconstructionDetector):
     n_groups : int, default=2
         Groups of neighbouring layers whose means are reconstructed. Fewer groups constrain the decoder
         less; as many as there are layers: each of them.
-    max_iter : int, default=10000
-        Training steps. 0: the decoder stays as initialised.
-    batch_size : int, default=16
-        Images per training step, and per forward pass later on; scores do not depend on the latter.
     lr : float, default=2e-3
         Learning rate of StableAdamW, after a rise over 100 steps (a tenth of `max_iter` at most).
     final_lr : float, default=2e-4
@@ -66,45 +62,22 @@ class DinomalyDetector(BaseReconstructionDetector):
         Share of the positions, those reconstructed best, whose gradients are divided by ten, in [0, 1).
     discard_iter : int, default=1000
         Steps over which that share rises from 0.
-    geometry, resize, tiles, image_shape, roi, smoothing
-        As in :class:`PatchCoreDetector`. The authors smooth maps of 256 pixels by a window of 5 x 5,
-        which is as wide as a Gaussian of 2 pixels here (`smoothing`, default=2.0).
     image_size : int, tuple of two ints or "auto", default="auto"
         Side of the square canvas, or its height and width, in pixels: multiples of the transformer's
         patch. "auto": 28 patches, which are 392 pixels for patches of 14.
-    image_score : "map" or float, default="map"
-        What the score of an image is. "map": the highest value of its smoothed heat map; an image is
-        defective exactly if something in it is outlined. A float in (0, 1]: the mean of this fraction of
-        the map, the most anomalous; 0.01 in the paper.
-    validation_fraction : float, default=0.2
-        Fraction of the good images that are not trained on, in [0, 1): threshold and p-values come from
-        their scores. The choice does not depend on `random_state`. 0.0: none, which needs a
-        `contamination`.
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the last one: from ``n_iter_`` to `max_iter` steps, with the moments
-        of the optimiser.
-    max_memory : int, str or None, default="1GB"
-        Bytes (or "4GB") that resized images may take during ``fit``; the others are read anew in every
-        epoch. None: no limit.
-    contamination : "auto" or float, default="auto"
-        "auto": the threshold keeps `target_false_alarm_rate` on the held-out images. A float
-        in (0, 0.5]: scikit-learn's percentile of the scores of all good images.
-    target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1).
-    device : str, default="auto"
-        "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
+    image_score
+        0.01 in the paper.
+    smoothing
+        The authors smooth maps of 256 pixels by a window of 5 x 5, which is as wide as a Gaussian of 2
+        pixels here.
     train_precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of products in training. "auto": bfloat16 where the hardware has units for it;
         parameters, sums over tokens and losses stay float32.
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of products in scoring.
-    n_jobs : int or None, default=None
-        Threads that read and resize images, as in :class:`PatchCoreDetector`.
     random_state : int, RandomState instance or None, default=None
         For the initial decoder, the order of the images, and the noise. On the CPU equal seeds give
         bitwise equal detectors.
-    verbose : int, default=0
-        As in :class:`PatchCoreDetector`.
 
     Attributes
     ----------

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from skad._base import BaseDetector, BaseImageDetector
+from skad._common.docstrings import with_inherited_texts
 from skad._common.labels import good_images
 from skad._common.progress import FitProgress
 from skad._images import Frame, ImageSource, one_call
@@ -39,6 +40,7 @@ class Member(NamedTuple):
     image: RobustScale
 
 
+@with_inherited_texts
 class ScoreFusionDetector(BaseDetector, _BaseComposition):
     """Average of several detectors' modified z-scores.
 
@@ -56,16 +58,13 @@ class ScoreFusionDetector(BaseDetector, _BaseComposition):
         "image": image scores are normalised and averaged. Heat maps are averages of normalised maps in
         either case.
     image_score : {"map", "patch"} or float, default="map"
-        With ``level="map"``: what the score of an image is, as in :class:`PatchCoreDetector`. "map": the
-        highest value of the fused map; an image is defective exactly if something in it is outlined.
-        "patch": the highest value before smoothing.
+        With ``level="map"``: what the score of an image is. "map": the highest value of the fused map;
+        an image is defective exactly if something in it is outlined. "patch": the highest value before
+        smoothing. A float in (0, 1]: the mean of this fraction of the map, the most anomalous.
     contamination : "auto" or float, default="auto"
         "auto": the threshold keeps `target_false_alarm_rate`, from the fused out-of-sample scores. A
         float in (0, 0.5]: scikit-learn's percentile of the training scores. The thresholds of the
         members have no influence.
-    target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1). Setting it on a fitted ensemble
-        by ``set_params`` moves the threshold, as :meth:`calibrate` does.
     verbose : int, default=0
         1: one line per member; the members print what their own ``verbose`` says.
 

@@ -44,6 +44,46 @@ class ImageInput:
     A mixin for estimators with the parameters `geometry`, `image_size`, `resize`, `image_shape`,
     `batch_size` and `n_jobs`; `tiles`, `roi` and `max_memory` may be absent. ``fit`` sets `geometry_` by
     :meth:`_make_geometry`, and `roi_`.
+
+    Parameters
+    ----------
+    weights : "pretrained", path-like or None
+        "pretrained": from the local cache of the Hugging Face hub, downloaded on first use
+        ("skad_nano": from the package; "efficientnet_lite0": from the one that the extra ``lite``
+        installs). A path: a .safetensors or .pth file; it may hold just the stages in use. None: random
+        weights, always the same (for tests). Ignored for a network of your own.
+    geometry : {"squash", "pad", "crop"}
+        How an image meets the network: "squash" resizes it to a square; "pad" keeps the aspect
+        and never scores the padding; "crop" is the papers' centre crop, which does not see the rim.
+    image_size : int or tuple of two ints
+        What the network sees, in pixels: the side of a square, or (height, width).
+    resize : int or None
+        Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
+        by ``geometry="crop"`` alone.
+    tiles : tuple (rows, columns), "native" or None
+        For images that have more to show than the network takes: the canvas is cut into so many
+        overlapping tiles of `image_size` each, which the network sees one by one; one map comes of them.
+        What of a tile its neighbour shows better is cut off, so that there are no seams. "native":
+        images are not resized, and each has as many tiles as its own size asks for; `geometry` is not
+        used. None: the network sees the canvas at once. See ``docs/tiles.md``.
+    image_shape : tuple (H, W) or (H, W, C)
+        Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
+        pixel high, of its numbers as they are.
+    roi : array-like of shape (H, W), path-like, callable or None
+        Region of interest, in the coordinates of the images. What lies outside is made grey before the
+        network sees it, is never learned and never scored, and is NaN in heat maps. A mask, zero
+        outside, for images of its own size; a file of one (an image, or JSON with polygons and boxes as
+        LabelMe or COCO write them), which ``fit`` reads; or a function that maps an image, (H, W, 3)
+        uint8 or float32 in 0..1, to its mask. The function is called from several threads, and must be
+        one that can be pickled. A patch counts if half of it lies inside.
+    batch_size : int
+        Images per forward pass. Changes no result.
+    device : str
+        "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
+    precision : {"float32", "bfloat16"}
+        Precision of the backbone.
+    n_jobs : int or None
+        Threads that read and resize images; None and -1: as many as the CPUs allow, at most 8.
     """
 
     geometry: str

@@ -11,6 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 
 from skad._base import BaseImageDetector
+from skad._common.docstrings import with_inherited_texts
 from skad._common.memory import parse_bytes, temporary_array
 from skad._common.progress import Advance, FitProgress
 from skad._features import Pyramid, check_features
@@ -42,6 +43,7 @@ _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 Distances = Callable[[torch.Tensor], np.ndarray]
 
 
+@with_inherited_texts
 class PaDiMDetector(PyramidInput, BaseImageDetector):
     """PaDiM: Mahalanobis distance to a Gaussian of the good images at every place.
 
@@ -54,10 +56,6 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="resnet18.tv_in1k"
-        As in :class:`PatchCoreDetector`; features computed before are not taken.
-    weights : "pretrained", path-like or None, default="pretrained"
-        As in :class:`PatchCoreDetector`.
     layers : tuple of int or "auto", default="auto"
         Layers of the backbone by their numbers, shallow to deep. The first fixes the grid of positions;
         the others are brought to it by their nearest values. "auto": those of strides 4, 8 and 16, which
@@ -69,25 +67,14 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     regularization : float, default=0.01
         What is added to the diagonals of the covariances (the paper's epsilon), above 0. It lets fewer
         images than channels do.
-    geometry, image_size, resize, image_shape, roi, smoothing
-        As in :class:`PatchCoreDetector`; `image_size` is 224 by default. There are no tiles: see Notes.
-    image_score : "map" or float, default="map"
-        What the score of an image is. "map": the highest value of its smoothed heat map, as in the
-        paper. A float in (0, 1]: the mean of this fraction of the map, the most anomalous.
     max_memory : int, str or None, default=None
         Bytes (or "4GB") that features and Gaussians may take during ``fit``. Where the features would
         take more, they lie in a temporary file; positions are worked on a block at a time. The result
         is the same. None: features are held in memory.
-    memory : path-like, FeatureStore, joblib.Memory or None, default=None
-        As in :class:`PatchCoreDetector`.
     contamination : "auto" or float, default="auto"
         "auto": the threshold keeps `target_false_alarm_rate`, by the score of each training image
         among Gaussians of all others. A float in (0, 0.5]: scikit-learn's percentile of the
         training scores.
-    target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1).
-    batch_size, device, precision, n_jobs, verbose
-        As in :class:`PatchCoreDetector`.
     random_state : int, RandomState instance or None, default=None
         For the choice of the channels.
 
@@ -152,6 +139,8 @@ class PaDiMDetector(PyramidInput, BaseImageDetector):
     >>> [factors.shape for factors in det.factors_]
     [(256, 3, 30), (64, 7, 27), (16, 20, 20)]
     """
+
+    _doc_link_template = "https://arxiv.org/abs/2011.08785"
 
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,

@@ -39,6 +39,42 @@ class PatchInput(ImageInput):
     A mixin for estimators with the parameters of :class:`ImageInput`, and `backbone`, `weights`,
     `layers`, `patch_size`, `normalize`, `aggregation`, `pretrain_dim`, `target_dim`, `precision`,
     `memory`, `device` and `verbose`. ``fit`` sets `feature_spec_` by :meth:`_make_spec`.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module
+        A model of timm's by its name and tag; "skad_nano", the small backbone whose weights come with
+        skad and need no download; or a network of your own whose forward pass takes (B, 3, S, S)
+        images (ImageNet mean and standard deviation) and returns feature maps, shallow to deep.
+    layers : tuple of int or "auto"
+        Layers of the backbone by their numbers, shallow to deep. The first fixes the patch grid, the
+        forward pass stops at the last. "auto": those of strides 8 and 16, which are (2, 3) of a ResNet
+        as in PatchCore's paper; of a transformer, blocks at a quarter, a half, three quarters and the
+        whole of its depth. ``feature_spec_.layers`` is what became of it. Ignored for a network of your
+        own.
+    patch_size : int or "auto"
+        Side p of the neighbourhood that a patch is the mean of, odd. "auto": 3, as in PatchCore's paper;
+        1 for a transformer.
+    normalize : "auto" or bool
+        Bring the vectors of every layer to length 1, after the network's final norm if it is a
+        transformer: distances become those of angles (cosine). "auto": for transformers alone.
+    aggregation : {"concat", "adaptive"}
+        "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
+        adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values
+        per layer, then to `target_dim` in all.
+    pretrain_dim : int
+        P of the official code; used by ``aggregation="adaptive"`` alone.
+    target_dim : int
+        T of the official code; used by ``aggregation="adaptive"`` alone.
+    image_size : "auto", int or tuple of two ints
+        What the network sees, in pixels: the side of a square, or (height, width). "auto": the square
+        that the backbone is made for, as timm tells (224 for most); 320 where that is less and the
+        images are larger (the median of their shorter sides), unless the backbone takes one size alone.
+        224 for a network of your own. ``image_size_`` is what became of it.
+    memory : path-like, FeatureStore, joblib.Memory or None
+        Folder in which features are kept, so that searches, later fits and scores need not
+        run the backbone on images that it has seen; see :class:`skad.FeatureStore`. Does not change the
+        scores. May be changed after ``fit``; set it to None for what goes to another machine.
     """
 
     _patch_constraints: dict = {

@@ -21,6 +21,7 @@ from skad._bank import (
     start_coreset,
 )
 from skad._base import BaseImageDetector
+from skad._common.docstrings import with_inherited_texts
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress
 from skad._features import (
@@ -64,6 +65,7 @@ _ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 _N_MEASURED = 1024
 
 
+@with_inherited_texts
 class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
     """PatchCore: nearest-neighbour distance to a coreset of good patches.
 
@@ -73,38 +75,6 @@ class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        A model of timm's by its name and tag; "skad_nano", the small backbone whose weights come with
-        skad and need no download; or a network of your own whose forward pass takes (B, 3, S, S)
-        images (ImageNet mean and standard deviation) and returns feature maps, shallow to deep.
-        "precomputed": X holds features in place of images, an array of shape (n, h, w, d) of floats, in
-        memory or mapped, as ``PatchEmbedder(pooling=None)`` returns; see Notes.
-    weights : "pretrained", path-like or None, default="pretrained"
-        "pretrained": from the local cache of the Hugging Face hub, downloaded on first use
-        ("skad_nano": from the package; "efficientnet_lite0": from the one that the extra ``lite``
-        installs). A path: a .safetensors or .pth file; it may hold just the stages in use. None: random
-        weights, always the same (for tests). Ignored for a network of your own.
-    layers : tuple of int or "auto", default="auto"
-        Layers of the backbone by their numbers, shallow to deep. The first fixes the patch grid, the
-        forward pass stops at the last. "auto": those of strides 8 and 16, which are (2, 3) of a ResNet
-        as in the paper; of a transformer, blocks at a quarter, a half, three quarters and the whole of
-        its depth. ``feature_spec_.layers`` is what became of it. Ignored for a network of your own. Of
-        precomputed features: the shapes (h_j, w_j, C_j) of the feature maps of which they were made;
-        "auto": one layer.
-    patch_size : int or "auto", default="auto"
-        Side p of the neighbourhood that a patch is the mean of, odd. "auto": 3, as in the paper; 1 for a
-        transformer.
-    normalize : "auto" or bool, default="auto"
-        Bring the vectors of every layer to length 1, after the network's final norm if it is a
-        transformer: distances become those of angles (cosine). "auto": for transformers alone.
-    aggregation : {"concat", "adaptive"}, default="concat"
-        "concat": mean over the neighbourhood, layers concatenated. "adaptive": the official code's
-        adaptive average pooling along the flattened (channel, y, x) axis, to `pretrain_dim` values
-        per layer, then to `target_dim` in all.
-    pretrain_dim : int, default=1024
-        P of the official code; used by ``aggregation="adaptive"`` alone.
-    target_dim : int, default=1024
-        T of the official code; used by ``aggregation="adaptive"`` alone.
     whitening : float, default=0.25
         Strength p of whitening, in [0, 0.5]: every layer is mapped by C^-p, with C the covariance of its
         values over the good patches, before the coreset is chosen. 0: off, as in the papers. 0.5:
@@ -112,7 +82,7 @@ class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
     coreset_size : "auto", float or int, default="auto"
         Size of the memory bank. "auto": 5,000 vectors; 1 % of the patches where that is more, and all
         of them where there are fewer. A float: a fraction of all patches in (0, 1]; 0.01, 0.1 and 0.25
-        are the paper's. An int: a number of vectors.
+        are those of PatchCore's paper. An int: a number of vectors.
     coreset_method : {"greedy", "approximate", "random"}, default="greedy"
         "greedy": exact greedy k-centre from a random first patch. "approximate": the rule of the
         official code, whose distances are capped by the mean distance to `n_starts` random patches.
@@ -134,44 +104,12 @@ class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
         Re-weight the image score by the neighbourhood of `b` bank vectors around the matched one
         (Eq. 7 of the paper, the matched vector counted in), at least 2; only with
         ``image_score="patch"``. None: no re-weighting, as in the official code.
-    geometry : {"squash", "pad", "crop"}, default="squash"
-        How an image meets the network: "squash" resizes it to a square; "pad" keeps the aspect
-        and never scores the padding; "crop" is the papers' centre crop, which does not see the rim.
-    image_size : "auto", int or tuple of two ints, default="auto"
-        What the network sees, in pixels: the side of a square, or (height, width). "auto": the square
-        that the backbone is made for, as timm tells (224 for most); 320 where that is less and the
-        images are larger (the median of their shorter sides), unless the backbone takes one size alone.
-        224 for a network of your own. Of precomputed features: the pixels that their grid covers;
-        "auto": 8 for each row and column of it.
-        ``image_size_`` is what became of it.
-    resize : int or None, default=None
-        Shorter side before the crop, in pixels; None: image_size / 0.875, the papers' ratio. Used
-        by ``geometry="crop"`` alone.
-    tiles : tuple (rows, columns), "native" or None, default=None
-        For images that have more to show than the network takes: the canvas is cut into so many
-        overlapping tiles of `image_size` each, whose patches fill one bank, and one map comes of them.
-        What of a tile its neighbour shows better is cut off, so that there are no seams. "native":
-        images are not resized, and each has as many tiles as its own size asks for; `geometry` is not
-        used. None: the network sees the canvas at once. See ``docs/tiles.md``.
-    image_shape : tuple (H, W) or (H, W, C), default=None
-        Shape of the images when X holds them as flattened rows. None: a row is a grey strip one
-        pixel high, of its numbers as they are.
-    roi : array-like of shape (H, W), path-like, callable or None, default=None
-        Region of interest, in the coordinates of the images. What lies outside is made grey before the
-        network sees it, is never learned and never scored, and is NaN in heat maps. A mask, zero
-        outside, for images of its own size; a file of one (an image, or JSON with polygons and boxes as
-        LabelMe or COCO write them), which ``fit`` reads; or a function that maps an image, (H, W, 3)
-        uint8 or float32 in 0..1, to its mask. The function is called from several threads, and must be
-        one that can be pickled. A patch counts if half of it lies inside.
     image_score : {"map", "patch"} or float, default="map"
         What the score of an image is. "map": the highest value of its smoothed heat map; an image is
         defective exactly if something in it is outlined. "patch": the score of its most anomalous patch,
         as in the paper (Eq. 6). A float in (0, 1]: the mean of this fraction of the map, the most
         anomalous. With the last two, outlines have a threshold of their own, which can disagree with the
         verdict.
-    smoothing : float, default=4.0
-        Standard deviation of the Gaussian that smooths heat maps, in pixels of the square. A change
-        takes effect at the next fit.
     index : str, default="auto"
         Nearest-neighbour search. "auto": exact; "Flat": exact, by faiss; any other faiss factory
         string, e.g. ``"IVF256,Flat"`` or ``"HNSW32"``, for large banks.
@@ -180,30 +118,12 @@ class PatchCoreDetector(PrecomputedInput, BaseImageDetector):
         projections are kept and the images are embedded three times, or four with whitening; the result
         is the same. Also what heat maps may take, and with `tiles` an image that can only be decoded as
         a whole.
-    memory : path-like, FeatureStore, joblib.Memory or None, default=None
-        Folder in which features are kept, so that searches, later fits and scores need not
-        run the backbone on images that it has seen; see :class:`FeatureStore`. Does not change the
-        scores. May be changed after ``fit``; set it to None for a detector that goes to another machine.
     contamination : "auto" or float, default="auto"
         "auto": the threshold keeps `target_false_alarm_rate`, by scores of the training images from
         banks that do not know them (three folds). A float in (0, 0.5]: scikit-learn's percentile of
         the training scores.
-    target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1). Setting it on a fitted detector
-        by ``set_params`` moves the threshold, as :meth:`calibrate` does.
-    batch_size : int, default=8
-        Images per forward pass. Does not change the scores.
-    device : str, default="auto"
-        "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
-    precision : {"float32", "bfloat16"}, default="float32"
-        Precision of the backbone.
-    n_jobs : int or None, default=None
-        Threads that read and resize images; None and -1: as many as the CPUs allow, at most 8.
     random_state : int, RandomState instance or None, default=None
         For the projection and the first patch of the coreset.
-    verbose : int, default=0
-        1: one line per stage of ``fit``; 2: also its progress. scikit-learn's callbacks
-        (``set_callbacks``, from scikit-learn 1.9) report progress as well.
 
     Attributes
     ----------

@@ -48,6 +48,18 @@ class PrecomputedInput(PatchInput):
 
     A mixin in place of :class:`PatchInput`. What follows sees a network that makes of each feature map
     what it is, and images of the size of the canvas that the maps cover.
+
+    Parameters
+    ----------
+    backbone
+        "precomputed": X holds features in place of images, an array of shape (n, h, w, d) of floats, in
+        memory or mapped, as ``PatchEmbedder(pooling=None)`` returns; see Notes.
+    layers
+        Of precomputed features: the shapes (h_j, w_j, C_j) of the feature maps of which they were made;
+        "auto": one layer.
+    image_size
+        Of precomputed features: the pixels that their grid covers; "auto": 8 for each row and column of
+        it.
     """
 
     def _takes_features(self) -> bool:

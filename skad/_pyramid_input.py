@@ -31,6 +31,12 @@ class PyramidInput(PatchInput):
 
     A mixin in place of :class:`PatchInput`, for detectors with its parameters but those that are
     attributes here. What they learn is brought to the device once, not for every prediction.
+
+    Parameters
+    ----------
+    image_size : int or tuple of two ints
+        What the network sees, in pixels: the side of a square, or (height, width).
+        There are no tiles.
     """
 
     _pyramid_constraints: dict = {

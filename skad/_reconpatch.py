@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
+from skad._common.docstrings import with_inherited_texts
 from skad._common.progress import FitProgress
 from skad._features import (
     Canvases,
@@ -20,6 +21,7 @@ from skad._sklearn_compat import Interval, StrOptions
 from skad._torch.devices import resolve_device
 
 
+@with_inherited_texts
 class ReConPatchDetector(PatchCoreDetector):
     """ReConPatch: nearest-neighbour distance to good patches in a learned embedding.
 
@@ -30,8 +32,6 @@ class ReConPatchDetector(PatchCoreDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        As in :class:`PatchCoreDetector`; "precomputed" as well.
     embedding_dim : int, default=512
         Output dimension of f: length of the vectors in the bank.
     projection_dim : int or None, default=512
@@ -64,33 +64,19 @@ class ReConPatchDetector(PatchCoreDetector):
         of a step grow with its square.
     tol : float or None, default=None
         Stop after five epochs whose loss is not lower by `tol` than before; None: never.
-    weights, layers, patch_size, normalize, aggregation, pretrain_dim, target_dim, whitening
-        What f is applied to: patch features as in :class:`PatchCoreDetector`.
-    coreset_size, coreset_method, coreset_projection_dim, n_starts, trim_fraction
-        Memory bank as in :class:`PatchCoreDetector`.
-    n_neighbors, distance
-        Score of a patch as in :class:`PatchCoreDetector`.
     b : int or None, default=None
         Re-weight the score of every patch by the neighbourhood of `b` bank vectors around the
         matched one (Eq. 10, the matched vector counted in), at least 2. None: no re-weighting.
-    geometry, image_size, resize, tiles, image_shape, roi, smoothing
-        Images and heat maps as in :class:`PatchCoreDetector`.
-    index : str, default="auto"
-        Nearest-neighbour search as in :class:`PatchCoreDetector`.
     max_memory : int, str or None, default=None
         Bytes (or "4GB") that patch features may take during ``fit``. Where they would take more,
         they are kept in a temporary file (the environment variable TMPDIR says where); the result is
         the same.
-    memory : path-like, FeatureStore, joblib.Memory or None, default=None
-        As in :class:`PatchCoreDetector`: a search over k, alpha or m runs the backbone once per image.
-    contamination, target_false_alarm_rate
-        Threshold as in :class:`PatchCoreDetector`. f has seen the patches of every good image; only
-        the bank leaves them out.
-    batch_size : int, default=8
-        Images per forward pass of the backbone. Does not change the scores.
-    device, precision, n_jobs, random_state, verbose
-        As in :class:`PatchCoreDetector`; `random_state` also draws f, g and the order of the patches.
-        On the CPU equal seeds give bitwise equal detectors.
+    memory
+        A search over k, alpha or m runs the backbone once per image.
+    contamination
+        f has seen the patches of every good image; only the bank leaves them out.
+    random_state
+        Also for f, g and the order of the patches. On the CPU equal seeds give bitwise equal detectors.
 
     Attributes
     ----------
@@ -120,6 +106,9 @@ class ReConPatchDetector(PatchCoreDetector):
     f of the trained network, not its average and not g(f). Settings that the paper leaves open
     (sigma, gamma, batch, size of g, initial maps, b) were chosen by ``python -m skad.benchmark``; the
     tables are in ``docs/reconpatch.md``.
+
+    Whitening, training sets that are not clean and precomputed features: see the Notes of
+    :class:`PatchCoreDetector`.
 
     The bank takes embedding_dim * h * w * n_images * coreset_size floats (Eq. S1).
 

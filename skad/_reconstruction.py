@@ -57,6 +57,26 @@ class BaseReconstructionDetector(BaseImageDetector):
 
     Subclasses build the network (`_build`), say how it is trained (`_training`) and what its answers
     to an image are worth (`_distances`).
+
+    Parameters
+    ----------
+    max_iter : int
+        Training steps. 0: the decoder stays as initialised.
+    batch_size : int
+        Images per training step, and per forward pass later on; scores do not depend on the latter.
+    validation_fraction : float
+        Fraction of the good images that are not trained on, in [0, 1): threshold and p-values come from
+        their scores. The choice does not depend on `random_state`. 0.0: none, which needs a
+        `contamination`.
+    warm_start : bool
+        Whether ``fit`` goes on from the last one: from ``n_iter_`` to `max_iter` steps, with the moments
+        of the optimiser.
+    max_memory : int, str or None
+        Bytes (or "4GB") that resized images may take during ``fit``; the others are read anew in every
+        epoch. None: no limit.
+    contamination : "auto" or float
+        "auto": the threshold keeps `target_false_alarm_rate` on the held-out images. A float
+        in (0, 0.5]: scikit-learn's percentile of the scores of all good images.
     """
 
     _absent_means = {"roi": None, "tiles": None}

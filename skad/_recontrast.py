@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skad._common.docstrings import with_inherited_texts
 from skad._common.text import shortened
 from skad._features import layer_strides, layers_of_strides
 from skad._images import as_size, height_and_width
@@ -34,6 +35,7 @@ _REMEDY = (
 )
 
 
+@with_inherited_texts
 class ReContrastDetector(BaseReconstructionDetector):
     """ReContrast: contrastive reconstruction of features between a frozen and an adapting encoder.
 
@@ -50,12 +52,6 @@ class ReContrastDetector(BaseReconstructionDetector):
         EfficientNet, MobileNet, DenseNet, ...) it has two generic residual blocks per stage, of which no
         figures have been published. A network of your own returns three feature maps (B, C, h, w), at
         these strides; it is mirrored if it has a ResNet's stages ``layer1`` to ``layer3``.
-    weights : "pretrained", path-like or None, default="pretrained"
-        As in :class:`PatchCoreDetector`.
-    max_iter : int, default=2000
-        Training steps. 0: the decoder stays as initialised.
-    batch_size : int, default=16
-        Images per training step, and per forward pass later on; scores do not depend on the latter.
     lr : float, default=2e-3
         Learning rate of AdamW for bottleneck, decoder and heads.
     encoder_lr : float, default=1e-5
@@ -88,42 +84,20 @@ class ReContrastDetector(BaseReconstructionDetector):
     maps : {"both", "frozen", "trained"}, default="both"
         Which features' distances make up the heat map: those of the frozen encoder, of the adapting one,
         or all six. Used by ``pairs="cross"`` alone.
-    geometry, image_size, resize, tiles, image_shape, roi, smoothing
-        As in :class:`PatchCoreDetector`; here `image_size` (default=256), or each of its two numbers, is
-        a multiple of 32.
+    image_size
+        Each number is a multiple of 32.
     image_score : "map" or float, default="map"
         What the score of an image is. "map": the highest value of its smoothed heat map, as in the
         paper; an image is defective exactly if something in it is outlined. A float in (0, 1]: the mean
         of this fraction of the map, the most anomalous; 1.0: its mean (the paper for ISIC 2018).
-    validation_fraction : float, default=0.2
-        Fraction of the good images that are not trained on, in [0, 1): threshold and p-values come from
-        their scores. The choice does not depend on `random_state`. 0.0: none, which needs a
-        `contamination`.
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the last one: from ``n_iter_`` to `max_iter` steps, with the moments
-        of the optimiser.
-    max_memory : int, str or None, default="1GB"
-        Bytes (or "4GB") that resized images may take during ``fit``; the others are read anew in every
-        epoch. None: no limit.
-    contamination : "auto" or float, default="auto"
-        "auto": the threshold keeps `target_false_alarm_rate` on the held-out images. A float
-        in (0, 0.5]: scikit-learn's percentile of the scores of all good images.
-    target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1).
-    device : str, default="auto"
-        "auto" (CUDA where present), "cpu", "cuda", "cuda:1", ... May be changed after ``fit``.
     train_precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the convolutions in training. "auto": bfloat16 where the hardware has units for it,
         about twice as fast; parameters, statistics and losses stay float32.
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of the convolutions in scoring.
-    n_jobs : int or None, default=None
-        Threads that read and resize images, as in :class:`PatchCoreDetector`.
     random_state : int, RandomState instance or None, default=None
         For the initial decoder and the order of the images. On the CPU equal seeds give bitwise equal
         detectors.
-    verbose : int, default=0
-        As in :class:`PatchCoreDetector`.
 
     Attributes
     ----------

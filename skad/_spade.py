@@ -11,6 +11,7 @@ import torch
 
 from skad._bank import Gallery
 from skad._base import BaseImageDetector
+from skad._common.docstrings import with_inherited_texts
 from skad._common.memory import parse_bytes
 from skad._common.progress import FitProgress
 from skad._features import (
@@ -40,6 +41,7 @@ class Described(NamedTuple):
     """(h, w) bool, places of the finest layer that count."""
 
 
+@with_inherited_texts
 class SPADEDetector(PyramidInput, BaseImageDetector):
     """SPADE: distances to the most similar good images, and to the nearest of their pixels.
 
@@ -53,10 +55,6 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="wide_resnet50_2.tv_in1k"
-        As in :class:`PatchCoreDetector`; features computed before are not taken.
-    weights : "pretrained", path-like or None, default="pretrained"
-        As in :class:`PatchCoreDetector`.
     layers : tuple of int or "auto", default="auto"
         Layers of the backbone that make the pyramid, shallow to deep; the first fixes the grid of
         pixels, to which the others are brought by their nearest values. "auto": those of strides 4, 8
@@ -72,8 +70,6 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
         A pixel's score is the mean distance to this many nearest pixels.
     distance : {"euclidean", "squared"}, default="euclidean"
         What is averaged: distances, or their squares.
-    geometry, image_size, resize, image_shape, roi, smoothing
-        As in :class:`PatchCoreDetector`; `image_size` is 224 by default. There are no tiles.
     image_score : {"images", "map"} or float, default="images"
         What the score of an image is. "images": the mean distance to its k nearest, as in the paper;
         outlines have a threshold of their own then, which can disagree with the verdict. "map": the
@@ -82,15 +78,9 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
     max_memory : int, str or None, default=None
         Bytes (or "4GB") that features may take. All of them are kept: where they would take more,
         ``fit`` refuses to begin. None: no limit.
-    memory : path-like, FeatureStore, joblib.Memory or None, default=None
-        As in :class:`PatchCoreDetector`.
     contamination : "auto" or float, default="auto"
         "auto": the threshold keeps `target_false_alarm_rate`, by the score of each training image
         among all others. A float in (0, 0.5]: scikit-learn's percentile of the training scores.
-    target_false_alarm_rate : float, default=0.05
-        Fraction of good images that may be called defective, in (0, 1).
-    batch_size, device, precision, n_jobs, verbose
-        As in :class:`PatchCoreDetector`.
     random_state : int, RandomState instance or None, default=None
         Has no influence: nothing is drawn.
 
@@ -149,6 +139,8 @@ class SPADEDetector(PyramidInput, BaseImageDetector):
     >>> det.descriptors_.shape
     (10, 128)
     """
+
+    _doc_link_template = "https://arxiv.org/abs/2005.02357"
 
     _parameter_constraints: dict = {
         **BaseImageDetector._parameter_constraints,

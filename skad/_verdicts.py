@@ -39,7 +39,20 @@ _OF_SNAPSHOTS = frozenset({"_is_snapshot", "_network"})
 
 
 class BaseDetector(CallbackSupportMixin, OutlierMixin, Judge, BaseEstimator):
-    """What follows from scores: state, thresholds that move, AUROC; verdicts are a `Judge`'s."""
+    """What follows from scores: state, thresholds that move, AUROC; verdicts are a `Judge`'s.
+
+    Parameters
+    ----------
+    contamination : "auto" or float
+        "auto": the threshold keeps `target_false_alarm_rate`, by the scores of training images that were
+        held out. A float in (0, 0.5]: scikit-learn's percentile of the training scores.
+    target_false_alarm_rate : float
+        Fraction of good images that may be called defective, in (0, 1). Setting it on a fitted detector
+        by ``set_params`` moves the threshold, as :meth:`calibrate` does.
+    verbose : int
+        1: one line per stage of ``fit``; 2: also its progress. scikit-learn's callbacks
+        (``set_callbacks``, from scikit-learn 1.9) report progress as well.
+    """
 
     # scikit-learn's HTML shows what a docstring says of parameters where it has an address
     # of documentation: the paper's, as long as the project has none of its own.

@@ -128,6 +128,23 @@ def test_f_with_and_without_g(parts, tmp_path, monkeypatch):
     result = run(*command)
     assert result.returncode == 1
     assert "pip install umap-learn" in result.stderr
+    seen = []
+
+    class UMAP:
+        def __init__(self, n_components, random_state, n_jobs):
+            assert (n_components, random_state, n_jobs) == (2, 0, 1)
+
+        def fit_transform(self, X):
+            seen.append(X)
+            return X[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
+    result = run(*command)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "reconpatch-umap-bottle.png").stat().st_size > 5000
+    with_g, without = seen
+    assert with_g.shape == without.shape == (200, 512)
+    assert not np.allclose(with_g, without)
     result = run(*command, "--projection", "pca")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "reconpatch-pca-bottle.png").stat().st_size > 5000

@@ -116,10 +116,8 @@ def test_cached_transformers(good, defective, tmp_path):
 
 
 @pytest.mark.skipif(SKLEARN_VERSION < (1, 9), reason="texts of parameters since scikit-learn 1.9")
-def test_html_tells_what_parameters_mean():
+def test_html_shows_types_and_what_was_set():
     page = estimator_html_repr(PatchCoreDetector("skad_nano"))
-    for name in PatchCoreDetector().get_params():
-        assert f"{name}: " in page, name
     assert (
         "{&#x27;squash&#x27;, &#x27;pad&#x27;, &#x27;crop&#x27;}, default=&#x27;squash&#x27;"
         in (page.replace("&quot;", "&#x27;"))

@@ -5,6 +5,8 @@ image_size and config. Which of them belong to which preset is said here; what t
 methods that skad does not have goes to published_others.csv::
 
     python tools/distil_published.py reference_results.json
+
+Both files are made anew; with ``--out`` elsewhere, to be compared.
 """
 
 from __future__ import annotations
@@ -18,8 +20,7 @@ from typing import Any
 
 from skad.benchmark._presets import PRESETS, SHOTS
 
-OUT = Path(__file__).parents[1] / "skad" / "benchmark" / "published.csv"
-OTHERS = OUT.with_name("published_others.csv")
+OUT = Path(__file__).parents[1] / "skad" / "benchmark"
 DATASETS = {
     "MVTecAD": "mvtec_ad",
     "MVTecLOCO": "mvtec_loco",
@@ -185,14 +186,15 @@ def rows_of_others(records: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
+    parser.add_argument("--out", type=Path, default=OUT, help="folder, default: the package's")
     args = parser.parse_args()
     records = json.loads(args.records.read_text())["records"]
     found = sorted(rows(records))
     head = ["preset", "dataset", "metric", "category", "value", "source"]
-    write(OUT, head, found)
+    write(args.out / "published.csv", head, found)
     others = list(rows_of_others(records))
     head = ["method", "dataset", "metric", "category", "value", "shots", "source"]
-    write(OTHERS, head, others)
+    write(args.out / "published_others.csv", head, others)
     without = sorted(set(PRESETS) - {row[0] for row in found})
     print(f"{len(found)} figures for {len(PRESETS) - len(without)} presets; none for {without}")
     print(f"{len(others)} figures of {len({row[0] for row in others})} other methods")

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skad._common.docstrings import with_inherited_texts
 from skad._features import (
     PRECOMPUTED,
     PatchExtractor,
@@ -32,6 +33,7 @@ _kept_networks: WeakKeyDictionary[PatchEmbedder, Any] = WeakKeyDictionary()
 _FREE = frozenset({"weights", "memory", "batch_size", "device", "n_jobs", "verbose"})
 
 
+@with_inherited_texts
 class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
     """Embed images by a frozen backbone, as PatchCore sees them, for any model of scikit-learn.
 
@@ -40,15 +42,11 @@ class PatchEmbedder(PatchInput, TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    backbone, weights, layers, patch_size, normalize, aggregation, pretrain_dim, target_dim
-        As for :class:`skad.PatchCoreDetector`.
     pooling : {"mean", "max"} or None, default="mean"
         What becomes of the patches of an image: their mean or highest value in each feature; None: all
         are returned. Patches in padding and outside a region of interest do not count.
-    geometry, image_size, resize, image_shape, roi
-        As for :class:`skad.PatchCoreDetector`.
-    memory, batch_size, device, precision, n_jobs, verbose
-        As for :class:`skad.PatchCoreDetector`.
+    verbose : int, default=0
+        1: say who is waited for where another process makes features of the same images.
 
     Attributes
     ----------

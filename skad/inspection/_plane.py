@@ -36,7 +36,9 @@ def as_transformer(reducer: Any, random_state: Any) -> Any:
                 'reducer="umap" needs the package umap-learn, which is not installed: '
                 'pip install umap-learn, or use reducer="pca".'
             ) from error
-        return UMAP(n_components=2, random_state=random_state)
+        # With a seed UMAP works in one thread, and warns where another number is asked for.
+        n_jobs = -1 if random_state is None else 1
+        return UMAP(n_components=2, random_state=random_state, n_jobs=n_jobs)
     if not hasattr(reducer, "fit_transform"):
         raise ValueError(
             f'reducer={reducer!r} must be "pca", "umap" or a transformer with fit_transform.'

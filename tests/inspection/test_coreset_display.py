@@ -86,8 +86,8 @@ def test_umap_where_it_is_installed(monkeypatch):
     made = []
 
     class UMAP:
-        def __init__(self, n_components, random_state):
-            made.append((n_components, random_state))
+        def __init__(self, n_components, random_state, n_jobs):
+            made.append((n_components, random_state, n_jobs))
 
         def fit_transform(self, X):
             return X[:, :2] + 1
@@ -97,7 +97,8 @@ def test_umap_where_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", umap)
     patches = np.random.default_rng(0).normal(size=(30, 8))
     display = CoresetDisplay.from_predictions(patches, patches[:4], reducer="umap", random_state=3)
-    assert made == [(2, 3)]
+    CoresetDisplay.from_predictions(patches, patches[:4], reducer="umap")
+    assert made == [(2, 3, 1), (2, None, -1)]  # UMAP warns of threads that a seed rules out
     np.testing.assert_array_equal(display.bank, patches[:4, :2] + 1)
 
 
