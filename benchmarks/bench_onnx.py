@@ -1,12 +1,13 @@
 """An exported file beside the detector that it was made of: time per image, start, memory.
 
-One thread, one image at a time, score and map; once more with its convolutions in 8-bit integers, whose
-ranges come from the images of the folder behind those that are learned from. All are timed in turn,
-image by image, so that what else the machine does falls on all alike. Start and memory are those of
-fresh processes.
+One thread, one image at a time, score and map; without tiles once more with its convolutions in 8-bit
+integers, whose ranges come from the images of the folder behind those that are learned from. All are
+timed in turn, image by image, so that what else the machine does falls on all alike. Start and memory are
+those of fresh processes.
 
     python benchmarks/bench_onnx.py parts/good --backbone skad_nano
     python benchmarks/bench_onnx.py parts/good --backbone resnet18.tv_in1k --weights resnet18.safetensors
+    python benchmarks/bench_onnx.py parts/good --tiles native
 """
 
 import argparse
@@ -34,6 +35,7 @@ usage = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([first, usage.ru_utime + usage.ru_stime, memory]))
 """
 FILES = (".onnx", "-int8.onnx", ".skad")
+COLUMNS = ("skad with torch", "the file", "the file, int8")
 
 
 def size(text):
@@ -52,6 +54,7 @@ def fit(files, args):
     return PatchCoreDetector(
         args.backbone,
         image_size=args.image_size,
+        tiles=args.tiles,
         coreset_size=args.coreset_size,
         random_state=0,
         n_jobs=1,
@@ -90,6 +93,7 @@ def main():
     parser.add_argument("--weights")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--coreset-size", type=size, default="auto")
+    parser.add_argument("--tiles", choices=["native"], help="images at their own resolution")
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -102,24 +106,38 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         exported, integers, saved = (Path(folder) / f"line{end}" for end in FILES)
         skad.export_onnx(det, exported, files[:4], tolerance=1e-4)
-        skad.export_onnx(det, integers, files[:4], int8_from=fresh, tolerance=0.9)
+        if args.tiles is None:
+            skad.export_onnx(det, integers, files[:4], int8_from=fresh, tolerance=0.9)
         skad.save(det, saved)
-        judges = [det, *(skad.load(file, n_threads=1) for file in (exported, integers))]
-        shown = [det.geometry_.apply(np.asarray(Image.open(f).convert("RGB"))) for f in files[:10]]
+        kept = [file for file in (exported, integers) if file.exists()]
+        judges = [det, *(skad.load(file, n_threads=1) for file in kept)]
+        shown = [np.asarray(Image.open(file).convert("RGB")) for file in files[:10]]
+        if args.tiles is None:
+            shown = [det.geometry_.apply(image) for image in shown]
         timed(judges, shown, 1)
         times = timed(judges, shown, args.rounds)
         ratios = np.median(times / times[:, :1], axis=0)
-        of_processes = [process(file, files[0], 3) for file in (saved, exported, integers)]
+        of_processes = [process(file, files[0], 3) for file in (saved, *kept)]
         print(f"{args.backbone}, {args.image_size} px, bank of {len(det.bank_)} vectors")
-        print("| | skad with torch | the file | the file, int8 |\n|---|---|---|---|")
+        print(
+            "| "
+            + " | ".join(["", *COLUMNS[: len(judges)]])
+            + " |\n|---"
+            + "|---" * len(judges)
+            + "|"
+        )
         print(line_of("score and map, ms an image (median)", np.median(times, axis=0), ".1f"))
         print(line_of("the same (best)", times.min(axis=0), ".1f"))
         print(line_of("ratio (median of pairs)", ratios, ".2f"))
         names = ("start to first verdict, s", "the same, s of CPU", "memory of the process, MB")
         for name, values in zip(names, np.transpose(of_processes), strict=True):
             print(line_of(name, values, ".2f"))
-        sizes = [file.stat().st_size / 1e6 for file in (saved, exported, integers)]
+        sizes = [file.stat().st_size / 1e6 for file in (saved, *kept)]
         print(line_of("size of the file, MB", sizes, ".1f"))
+        noted = [judge.content_.verified for judge in judges[1:]]
+        for what in ("scores", "maps"):
+            differences = [0.0, *(one[f"largest_difference_of_{what}"] for one in noted)]
+            print(line_of(f"largest difference of {what} (of the threshold)", differences, ".1g"))
 
 
 def line_of(name, values, form):

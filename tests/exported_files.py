@@ -12,6 +12,17 @@ import skad
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 
+# What a process runs first that is to have only what an exported file needs.
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "timm", "sklearn", "faiss", "torchvision", "joblib",
+                                      "safetensors", "adamp", "jinja2", "pandas", "onnx", "onnxscript"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Blocked())
+"""
+
 
 def need_libraries():
     for name in LIBRARIES:

@@ -49,7 +49,7 @@ def export_onnx(
     Parameters
     ----------
     detector : detector
-        Fitted; of an ensemble, the members see one canvas.
+        Fitted.
     path : path-like
         Ends in ``.onnx``. An older file of that name is replaced when the new one is complete.
     X : images, default=None
@@ -63,7 +63,7 @@ def export_onnx(
         Good images from which the detector has not learned. The convolutions are written in 8-bit
         integers, whose ranges, and the thresholds of the file, come from these images. Scores and
         verdicts are others than the detector's: ``docs/deploy.md`` says what that costs and when it
-        pays. Only of detectors with a memory bank. None: float32.
+        pays. Only of detectors with a memory bank, whose images have one canvas. None: float32.
 
     Raises
     ------
@@ -96,6 +96,10 @@ def export_onnx(
     right. Outputs: ``score`` (B,), higher = more normal; ``verdict`` (B,), +1 good, -1 defective;
     ``map`` (B, H, W), higher = more anomalous; ``p_value`` (B,). Verdicts and p-values of the graph are
     those of the export, whatever is calibrated later.
+
+    With ``tiles="native"``, of ensembles whose members see different canvases, and with a region of
+    interest on more than 1024 x 1024 pixels, the graph ends at grids of patch scores, of which
+    :func:`skad.load` makes maps and scores.
 
     Examples
     --------

@@ -1,5 +1,7 @@
 """Graphs that end at grids of patch scores: tiles of an image's own number, several canvases."""
 
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
-from exported_files import need_libraries, of_several_sizes, region_mask, varied_images
+from exported_files import (
+    WITHOUT_TORCH,
+    need_libraries,
+    of_several_sizes,
+    region_mask,
+    varied_images,
+)
 
 import skad
 from skad import ScoreFusionDetector
@@ -196,15 +204,35 @@ def test_one_canvas_needs_no_parts():
 def test_parts_are_written_to_a_file_and_read(tmp_path):
     need_libraries()
     det = ENSEMBLES["whole and tiles"]().fit(large_images())
-    images = images_for(det)
-    export_onnx(det, tmp_path / "line3.onnx", images)
-    line = skad.load(tmp_path / "line3.onnx")
+    images, file = images_for(det), tmp_path / "line3.onnx"
+    export_onnx(det, file, images)
+    line = skad.load(file)
     assert line.content_.verified["largest_difference_of_maps"] <= 1e-5
     np.testing.assert_array_equal(line.predict(images), det.predict(images))
     assert [part.kind for part in line.content_.parts] == ["whole", "patches"]
+    check_without_torch(det, file, images[:5])
     line.calibrate(large_images(6, seed=5))
-    again = skad.load(tmp_path / "line3.onnx")
+    again = skad.load(file)
     assert again.offset_ == line.offset_ != det.offset_
+
+
+def check_without_torch(det, file, images):
+    np.savez(file.with_suffix(".npz"), *images)
+    code = WITHOUT_TORCH + (
+        "import numpy as np, skad\n"
+        f"images = list(np.load({str(file.with_suffix('.npz'))!r}).values())\n"
+        f"line = skad.load({str(file)!r})\n"
+        "maps = line.predict_heatmap(images)\n"
+        "print(*line.predict(images), *(float(one.max()) for one in maps))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    found = np.array(run.stdout.split(), dtype=float)
+    peaks = [one.max() for one in det.predict_heatmap(images)]
+    np.testing.assert_array_equal(found[:5], det.predict(images))
+    np.testing.assert_allclose(found[5:], peaks, rtol=1e-5, atol=1e-5 * abs(det.offset_))
 
 
 def test_integers_are_for_one_canvas(tmp_path):

@@ -9,21 +9,17 @@ from itertools import chain
 import numpy as np
 import pytest
 from conftest import make_detector
-from exported_files import need_libraries, of_several_sizes, varied_defects, varied_images
+from exported_files import (
+    WITHOUT_TORCH,
+    need_libraries,
+    of_several_sizes,
+    varied_defects,
+    varied_images,
+)
 from PIL import Image
 
 import skad
 from skad._runtime.file import with_checksum
-
-WITHOUT = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "timm", "sklearn", "faiss", "torchvision", "joblib",
-                                      "safetensors", "adamp", "jinja2", "pandas", "onnx", "onnxscript"):
-            raise ImportError(f"{name} is not installed here")
-sys.meta_path.insert(0, Blocked())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +99,7 @@ def test_what_cannot_be_used_is_named(line, tmp_path):
 
 def test_it_needs_neither_torch_nor_scikit_learn(fitted, file, tmp_path):
     np.save(tmp_path / "images.npy", varied_defects())
-    code = WITHOUT + (
+    code = WITHOUT_TORCH + (
         "import numpy as np, skad\n"
         f"images = np.load({str(tmp_path / 'images.npy')!r})\n"
         f"line = skad.load({str(file)!r})\n"

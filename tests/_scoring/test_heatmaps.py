@@ -1,5 +1,7 @@
 """Heat maps against SciPy's own smoothing and hand-made numbers."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,17 @@ def test_equals_up_sampling_then_smoothing(shape, size, align_corners):
     found = render(grid, size, 4.0, align_corners)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_needs_no_torch(monkeypatch):
+    grid = np.random.default_rng(0).uniform(size=(5, 7))
+    wanted = render(grid, (40, 56), 4.0)
+    pixels = np.zeros((40, 56), dtype=bool)
+    pixels[3:9, 20:30] = True
+    under = patches_under(pixels, grid.shape, (40, 56), 4.0)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    np.testing.assert_allclose(render(grid, (40, 56), 4.0), wanted, rtol=1e-12)
+    np.testing.assert_array_equal(patches_under(pixels, grid.shape, (40, 56), 4.0), under)
 
 
 def test_hand_made_numbers():
