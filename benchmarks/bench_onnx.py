@@ -2,8 +2,8 @@
 
 One thread, one image at a time, score and map; without tiles once more with its convolutions in 8-bit
 integers, whose ranges come from the images of the folder behind those that are learned from. All are
-timed in turn, image by image, so that what else the machine does falls on all alike. Start and memory are
-those of fresh processes.
+timed in turn, image by image, so that what else the machine does falls on all alike. Start and memory
+are those of fresh processes.
 
     python benchmarks/bench_onnx.py parts/good --backbone skad_nano
     python benchmarks/bench_onnx.py parts/good --backbone resnet18.tv_in1k --weights resnet18.safetensors
