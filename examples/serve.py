@@ -52,10 +52,7 @@ from starlette.requests import ClientDisconnect
 
 import skad
 from skad._images import as_image_source
-
-# What `skad predict` uses: an image is judged in one pass, and a picture drawn as there.
-from skad.cli._overlay import Scale, draw_overlay
-from skad.cli._scores import Failure, Finding, score_images
+from skad.cli._overlay import Scale, draw_overlay  # pictures are those of `skad predict`
 from skad.metrics import DriftMonitor
 
 ENVIRONMENT = "SKAD_SERVE_"
@@ -168,37 +165,37 @@ class Inspector:
 
     def judge(self, body: bytes, heatmap: bool = False) -> dict[str, Any]:
         """Judge an image: what the service answers."""
-        found = self._score(body, heatmap)
-        regions = json.loads(found.regions.to_json_lines(contours=heatmap))
+        found = self._inspect(body)
+        listed = skad.Regions([found.regions], [found.shape])
+        regions = json.loads(listed.to_json_lines(contours=heatmap))
         answer = {
-            "verdict": found.verdict,
-            "score": found.score,
+            "verdict": _named(found),
+            "score": found.score + 0.0,  # the best score is minus zero
             "offset": float(self.model.offset_),
             "p_value": found.p_value,
             **{name: regions[name] for name in ("height", "width", "regions")},
         }
         if heatmap:
-            layer = _png(self._layer(found.heatmap))
+            layer = _png(self._layer(found.heatmap()))
             answer["heatmap"] = f"data:image/png;base64,{base64.b64encode(layer).decode()}"
         return answer
 
     def draw(self, body: bytes) -> tuple[bytes, dict[str, Any]]:
         """Draw an image with its heat map over it, as PNG; also return what was found."""
-        found = self._score(body, True)
-        contours = [line for region in found.regions[0] for line in region.contour]
+        found = self._inspect(body)
+        contours = [line for region in found.regions for line in region.contour]
         pixels = as_image_source([body]).load(0)
-        picture = draw_overlay(pixels, found.heatmap, contours, self._scale)
-        return _png(picture), {"verdict": found.verdict, "score": found.score}
+        picture = draw_overlay(pixels, found.heatmap(), contours, self._scale)
+        return _png(picture), {"verdict": _named(found), "score": found.score + 0.0}
 
-    def _score(self, body: bytes, heatmap: bool) -> Finding:
+    def _inspect(self, body: bytes) -> skad.Inspection:
         _check(body, self._max_pixels)
-        (found,) = score_images(self.model, [body], regions=True, heatmaps=heatmap)
-        if not isinstance(found, Failure):
-            return found
-        if isinstance(found.error, (ValueError, TypeError)):
-            reason = " ".join(str(found.error).split())
-            raise HTTPException(422, f"the image {reason.partition('): ')[2] or reason}")
-        raise found.error
+        try:
+            (found,) = self.model.inspect([body])
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise HTTPException(422, f"the image {reason.partition('): ')[2] or reason}") from error
+        return found
 
     def _layer(self, heatmap: np.ndarray) -> Image.Image:
         """Colour a map, transparent where the image is as good images are."""
@@ -207,6 +204,10 @@ class Inspector:
         layer = np.zeros((*shares.shape, 4))
         layer[..., 0], layer[..., 1], layer[..., 3] = 255, 230 * (1 - shares), 180 * shares**1.2
         return Image.fromarray(np.round(layer).astype(np.uint8))
+
+
+def _named(found: skad.Inspection) -> str:
+    return "good" if found.verdict > 0 else "defective"
 
 
 def _check(body: bytes, max_pixels: int) -> None:

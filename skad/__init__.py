@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from skad._reconpatch import ReConPatchDetector
     from skad._recontrast import ReContrastDetector
     from skad._runtime.detector import ExportedDetector
+    from skad._scoring.judging import Inspection
     from skad._scoring.regions import Region, Regions
     from skad._spade import SPADEDetector
     from skad.exceptions import FeatureError, ImageFileWarning, TabularDataWarning
@@ -41,6 +42,7 @@ __all__ = [
     "FeatureError",
     "FeatureStore",
     "ImageFileWarning",
+    "Inspection",
     "PaDiMDetector",
     "PatchCoreDetector",
     "ReConPatchDetector",
@@ -67,6 +69,7 @@ _HOMES = {
     "DinomalyDetector": "skad._dinomaly",
     "PaDiMDetector": "skad._padim",
     "ExportedDetector": "skad._runtime.detector",
+    "Inspection": "skad._scoring.judging",
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",
     "SKOPS_TYPES": "skad._common.pickles",

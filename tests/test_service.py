@@ -163,13 +163,13 @@ def test_too_many_at_once_are_refused(client_for):
     assert answer.headers["retry-after"] == "1"
 
 
-def test_an_error_ends_its_own_request_alone(client, serve, monkeypatch, caplog):
+def test_an_error_ends_its_own_request_alone(client, monkeypatch, caplog):
     def broken(*_, **__):
         raise RuntimeError("out of\nsomething")
 
     body = encoded(varied_images()[0])
     with monkeypatch.context() as patched:
-        patched.setattr(serve, "score_images", broken)
+        patched.setattr("skad._scoring.judging.Judge.inspect", broken)
         refused(client.post("/predict", content=body), 500, "the log of the service says why")
     assert "out of\nsomething" in caplog.text
     assert client.post("/predict", content=body).status_code == 200

@@ -15,7 +15,7 @@ from .feature_maps import FeatureSource, as_feature_maps
 from .footprints import Footprint, Frame, Pixels
 from .geometry import Geometry
 from .items import describe, is_encoded
-from .notes import one_call
+from .notes import in_one_call, one_call
 from .remarks import say_remarks
 from .roi import RegionOfInterest, read_roi
 from .sizes import Size, as_size, height_and_width, is_side
@@ -46,6 +46,7 @@ __all__ = [
     "describe",
     "height_and_width",
     "image_numbers",
+    "in_one_call",
     "is_encoded",
     "is_rows",
     "is_side",

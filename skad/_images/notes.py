@@ -14,9 +14,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from skad._common.warn import warn_user
+
+Item = TypeVar("Item")
 
 
 class _Thread(threading.local):
@@ -88,6 +90,30 @@ def one_call() -> Iterator[None]:
         yield
     finally:
         _said.reset(token)
+
+
+def in_one_call(items: Iterator[Item]) -> Iterator[Item]:
+    """Make each kind of remark once while items are made; whoever takes them makes remarks of his own.
+
+    Parameters
+    ----------
+    items : iterator
+
+    Yields
+    ------
+    object
+        The items.
+    """
+    said = _said.get() or set()
+    while True:
+        token = _said.set(said)
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        finally:
+            _said.reset(token)
+        yield item
 
 
 def say(kind: str, message: str, category: type[Warning]) -> None:

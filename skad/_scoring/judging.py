@@ -7,18 +7,40 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from skad._images import one_call
+from skad._images import in_one_call, one_call
 from skad._scoring.regions import Region, Regions, regions_of
 from skad._scoring.results import MappedImage
 from skad._scoring.thresholds import margin_at_ties, threshold_for_rate, warn_if_too_few
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that a detector finds on one image, from a single pass over it; :meth:`inspect` yields it."""
+
+    verdict: int
+    """+1 good, -1 defective, as :meth:`predict` says."""
+    score: float
+    """Higher = more normal, as :meth:`score_samples` gives it."""
+    p_value: float | None
+    """As of :meth:`anomaly_p_value`; None where the detector has no calibration scores."""
+    regions: list[Region]
+    """As of :meth:`predict_regions`, highest peak first."""
+    shape: tuple[int, int]
+    """Height and width of the image."""
+    _mapped: MappedImage = field(repr=False, compare=False)
+
+    def heatmap(self) -> np.ndarray:
+        """Return the map, as :meth:`predict_heatmap` does: (H, W) float32. Made anew at each call."""
+        return self._mapped.heatmap()
 
 
 class Judge:
@@ -266,6 +288,53 @@ class Judge:
             found.append(now._regions_of(image, min_area))
             shapes.append(image.frame.shape)
         return Regions(found, shapes)
+
+    def inspect(self, X: Any, *, min_area: float = 0) -> Iterator[Inspection]:
+        """Find all there is to know of image after image: verdict, score, p-value, regions and map.
+
+        What a line needs of an image takes one pass here, and one for each of :meth:`predict`,
+        :meth:`anomaly_p_value`, :meth:`predict_regions` and :meth:`predict_heatmap`.
+
+        Parameters
+        ----------
+        X : images
+            As in ``fit``; n images.
+        min_area : float, default=0
+            Leave out regions of fewer pixels of the image, as in :meth:`predict_regions`.
+
+        Yields
+        ------
+        Inspection
+            Of each image, as soon as it is scored; the thresholds are those of the call. Only what is
+            kept of them takes memory: maps are brought to the image when they are asked for.
+
+        Notes
+        -----
+        Nothing is opened before the first one is asked for. An image that cannot be used is an error
+        then, which names it.
+
+        Examples
+        --------
+        >>> for found in det.inspect(paths):  # doctest: +SKIP
+        ...     if found.verdict < 0:
+        ...         print(found.score, [region.box for region in found.regions])
+        """
+        now = self._as_fitted()
+        return in_one_call(map(partial(now._inspected, min_area=min_area), now._iter_maps(X)))
+
+    def _inspected(self, image: MappedImage, min_area: float) -> Inspection:
+        """Judge an image that was scored."""
+        score, p_value = -image.score, None
+        if self.calibration_scores_ is not None:
+            p_value = float(self._p_values_of(np.array([score]))[0])
+        return Inspection(
+            verdict=1 if score - self.offset_ >= 0 else -1,
+            score=score,
+            p_value=p_value,
+            regions=self._regions_of(image, min_area),
+            shape=image.frame.shape,
+            _mapped=image,
+        )
 
     def _regions_of(self, image: MappedImage, min_area: float = 0) -> list[Region]:
         """Find the regions of an image that was scored."""

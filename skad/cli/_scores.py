@@ -89,75 +89,34 @@ def _score_portion(
 
 
 def _findings(model: Any, paths: Sequence[str], regions: bool, heatmaps: bool) -> Iterator[Finding]:
-    if not (regions or heatmaps):
-        scores = model.score_samples(list(paths))
-        for path, score, p_value in zip(
-            paths, scores, _p_values(model, paths, scores), strict=True
-        ):
-            yield _finding(model, path, score, p_value)
-    elif hasattr(model, "_iter_maps"):
+    if regions or heatmaps:
         yield from _in_one_pass(model, paths, heatmaps)
-    else:
-        # One at a time: maps are as large as their images.
-        for path in paths:
-            yield _by_public_methods(model, path, heatmaps)
-
-
-def _p_values(model: Any, paths: Sequence[str], scores: np.ndarray) -> Sequence[float | None]:
-    """P-values of images that were scored; an exported detector has to score them once more."""
-    if model.calibration_scores_ is None:
-        return [None] * len(paths)
-    if hasattr(model, "_p_values_of"):
-        return model._p_values_of(scores)
-    return model.anomaly_p_value(list(paths))
-
-
-def _finding(model: Any, path: str, score: float, p_value: float | None, **of_map: Any) -> Finding:
-    good = bool(score - model.offset_ >= 0)
-    known = None if p_value is None else float(p_value)
-    # 0.0 is added because the best score is minus zero.
-    return Finding(path, float(score) + 0.0, known, good, **of_map)
+        return
+    now = model._as_fitted()
+    scores = now.score_samples(list(paths))
+    p_values = [None] * len(paths)
+    if now.calibration_scores_ is not None:
+        p_values = now._p_values_of(scores).tolist()
+    for path, score, p_value in zip(paths, scores.tolist(), p_values, strict=True):
+        # 0.0 is added because the best score is minus zero.
+        yield Finding(path, score + 0.0, p_value, score - now.offset_ >= 0)
 
 
 def _in_one_pass(model: Any, paths: Sequence[str], heatmaps: bool) -> Iterator[Finding]:
     """Find scores, regions and maps together, and hold one map at a time."""
     with LOADING:
-        import numpy as np
-
         from skad._scoring.regions import Regions
 
-    now = model._as_fitted()
-    for path, found in zip(paths, now._iter_maps(list(paths)), strict=True):
-        score = np.array([-found.score])
-        shape = found.frame.shape
-        yield _finding(
-            now,
+    for path, found in zip(paths, model.inspect(list(paths)), strict=True):
+        yield Finding(
             path,
-            score[0],
-            _p_values(now, [path], score)[0],
-            shape=shape,
-            regions=Regions([now._regions_of(found)], [shape]),
+            found.score + 0.0,
+            found.p_value,
+            found.verdict > 0,
+            shape=found.shape,
+            regions=Regions([found.regions], [found.shape]),
             heatmap=found.heatmap() if heatmaps else None,
         )
-
-
-def _by_public_methods(model: Any, path: str, heatmaps: bool) -> Finding:
-    """Ask an exported detector, which has the public methods alone."""
-    regions = model.predict_regions([path])
-    heatmap = None
-    if heatmaps:
-        (heatmap,), scores = model.predict_heatmap([path], return_scores=True)
-    else:
-        scores = model.score_samples([path])
-    return _finding(
-        model,
-        path,
-        scores[0],
-        _p_values(model, [path], scores)[0],
-        shape=tuple(regions.shapes[0]),
-        regions=regions,
-        heatmap=heatmap,
-    )
 
 
 def reason(failure: Failure) -> str:

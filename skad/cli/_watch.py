@@ -243,8 +243,7 @@ def run(args: Namespace) -> int:
     """Score what arrives until somebody ends it, or once."""
     _check(args)
     model = load_model(args.model)
-    if hasattr(model, "_as_fitted"):
-        model._as_fitted()  # weights that are missing are no fault of any image
+    model._as_fitted()  # weights that are missing are no fault of any image
     arrivals = Arrivals(args.folder, args.settle)
     with closing(Log(args.jsonl)) as log:
         watcher = Watcher(model, log, args.heatmaps, Count())

@@ -178,33 +178,6 @@ def test_names_that_are_no_text(capsys, workshop):
     assert b"\ncaf\xe9.png," in (workshop / "again.csv").read_bytes()
 
 
-def test_an_exported_detector_is_asked_by_its_public_methods(capsys, monkeypatch):
-    class Exported:
-        def __init__(self, detector):
-            for name in ("score_samples", "anomaly_p_value", "predict_regions", "predict_heatmap",
-                         "offset_", "calibration_scores_", "heatmap_threshold_"):  # fmt: skip
-                setattr(self, name, getattr(detector, name))
-
-    arguments = (
-        "line3.skad",
-        "parts/new",
-        "--csv",
-        "v.csv",
-        "--jsonl",
-        "r.jsonl",
-        "--heatmaps",
-        "out",
-    )
-    run(capsys, "predict", *arguments)
-    wanted = rows(), lines()
-    load = skad.load
-    monkeypatch.setattr(skad, "load", lambda path: Exported(load(path)), raising=False)
-    assert run(capsys, "predict", *arguments).code == 3
-    assert (rows(), lines()) == wanted
-    run(capsys, "predict", *arguments[:4])
-    assert rows() == wanted[0]
-
-
 def test_a_detector_without_calibration_scores_has_no_p_values(capsys):
     one = PatchCoreDetector("skad_nano", image_size=32, contamination=0.2, random_state=0)
     skad.save(one.fit(["parts/good/00.png"]), "one.skad")
