@@ -10,8 +10,9 @@ docs/recontrast.md:
         --recipe image_size=224,batch_size=8,bn=eval --steps 100 200
 
 Each point is a line of the file; points that are there already are not repeated, and with ``--store`` a
-training is taken up where it was. PatchCore's rows come from ``--recipe patchcore``. ``--show`` only
-prints the table of such a file.
+training is taken up where it was. With ``--finish 100``, trainings that were kept get so many further
+steps at a tenth of the rate. PatchCore's rows come from ``--recipe patchcore``. ``--show`` only prints the
+table of such a file.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", action="extend", default=[], help="name=value,...")
     parser.add_argument("--steps", nargs="+", type=int, default=[100, 200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument(
+        "--finish",
+        type=int,
+        help="go on from what --store keeps, so many steps at a tenth of the rate",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--store", type=Path, help="folder in which detectors are kept")
     parser.add_argument("--out", type=Path, help="the file of results")
@@ -65,6 +71,9 @@ def main() -> None:
 def study(args: argparse.Namespace, name: str, recipe: str, seed: int) -> None:
     """Train one detector, and measure it after each of the steps that the file does not hold."""
     done = {tuple(row[k] for k in KEY) for row in read(args.out)}
+    if args.finish:
+        finish(args, name, recipe, seed, done)
+        return
     point = dict(zip(KEY, (name, args.backbone, recipe, seed), strict=False))
     is_trained = recipe != "patchcore"
     wanted = [
@@ -82,12 +91,37 @@ def study(args: argparse.Namespace, name: str, recipe: str, seed: int) -> None:
         start = time.process_time()
         detector.fit(data.X_train)
         seconds += time.process_time() - start
-        row = {**point, "steps": steps, "cpu_s": round(seconds), **measure(detector, data)}
-        with args.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(row, flush=True)
+        note(args, {**point, "steps": steps, "cpu_s": round(seconds)}, detector, data)
         if args.store and is_trained:
             stored(args, point).write_bytes(pickle.dumps((detector, seconds)))
+
+
+def finish(
+    args: argparse.Namespace, name: str, recipe: str, seed: int, done: set[tuple[Any, ...]]
+) -> None:
+    """Go on from a training that was kept, at a tenth of the rate: a schedule of one step."""
+    values = (name, args.backbone, recipe, seed)
+    kept = dict(zip(KEY, values, strict=False))
+    point = {**kept, "recipe": f"{recipe}, then {args.finish} at a tenth of the rate"}
+    if not stored(args, kept).exists():
+        raise FileNotFoundError(f"{stored(args, kept)}: train it first, with --store.")
+    detector, seconds = resume(args, kept)
+    n_iter = detector.n_iter_
+    if (*point.values(), n_iter + args.finish) in done:
+        return
+    rates = {"lr": detector.lr / 10, "encoder_lr": detector.encoder_lr / 10}
+    data = load_folder(args.data / name)
+    start = time.process_time()
+    detector.set_params(max_iter=n_iter + args.finish, **rates).fit(data.X_train)
+    seconds += time.process_time() - start
+    note(args, {**point, "steps": detector.n_iter_, "cpu_s": round(seconds)}, detector, data)
+
+
+def note(args: argparse.Namespace, row: dict[str, Any], detector: Any, data: Any) -> None:
+    row = {**row, **measure(detector, data)}
+    with args.out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
 
 
 def resume(args: argparse.Namespace, point: dict[str, Any]) -> tuple[Any, float]:
