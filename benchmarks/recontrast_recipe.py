@@ -11,8 +11,8 @@ docs/recontrast.md:
 
 Each point is a line of the file; points that are there already are not repeated, and with ``--store`` a
 training is taken up where it was. With ``--finish 100``, trainings that were kept get so many further
-steps at a tenth of the rate. PatchCore's rows come from ``--recipe patchcore``. ``--show`` only prints the
-table of such a file.
+steps at a tenth of the rate. PatchCore's rows come from ``--recipe patchcore``. ``--show`` only prints
+the table of such a file.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 """What the tests of the command line share: a detector in a file, images, and a way to run commands."""
 
+import logging
 import shutil
 import tempfile
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from conftest import make_detector
 from PIL import Image
 
@@ -45,3 +48,15 @@ def run(capsys, *arguments):
         code = stop.code
     out, err = capsys.readouterr()
     return SimpleNamespace(code=code, out=out, err=err, lines=err.splitlines())
+
+
+@contextmanager
+def scheduler_here(n_threads=1):
+    """A cluster of dask with one worker, all in this process; yields its address.
+
+    Of a busy machine dask tells on stderr, where tests look for what skad says.
+    """
+    distributed = pytest.importorskip("distributed")
+    settings = {"dashboard_address": ":0", "silence_logs": logging.ERROR, "processes": False}
+    with distributed.LocalCluster(1, threads_per_worker=n_threads, **settings) as cluster:
+        yield cluster.scheduler_address

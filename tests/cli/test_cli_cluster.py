@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from command_line import plant, run
+from command_line import plant, run, scheduler_here
 
 from skad import PatchCoreDetector
 from skad.cli import _cluster, _portions, _workers
@@ -25,9 +25,8 @@ TABLES = ("--csv", "v.csv", "--jsonl", "r.jsonl")
 @pytest.fixture(scope="module")
 def scheduler():
     """The address of a scheduler with one worker, both in this process."""
-    settings = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
-    with distributed.LocalCluster(processes=False, **settings) as cluster:
-        yield cluster.scheduler_address
+    with scheduler_here(2) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from command_line import plant, run
+from command_line import plant, run, scheduler_here
 
 from skad import PatchCoreDetector
 
@@ -46,10 +46,8 @@ def workshop(tmp_path, parts, monkeypatch):
 @pytest.fixture
 def scheduler():
     """A cluster in place of the one that the page names."""
-    distributed = pytest.importorskip("distributed")
-    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with distributed.LocalCluster(processes=False, **settings) as cluster:
-        yield cluster.scheduler_address
+    with scheduler_here() as address:
+        yield address
 
 
 @pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")

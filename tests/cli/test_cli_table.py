@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import plant, run
+from command_line import plant, run, scheduler_here
 
 import skad
 from skad import PatchCoreDetector
@@ -34,10 +34,8 @@ def workshop(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def scheduler():
-    distributed = pytest.importorskip("distributed")
-    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with distributed.LocalCluster(processes=False, **settings) as cluster:
-        yield cluster.scheduler_address
+    with scheduler_here() as address:
+        yield address
 
 
 def stored():
