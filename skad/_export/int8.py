@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from skad._runtime.detector import ExportedDetector
 
 # Images that set the ranges of the integers; more change little.
 _N_RANGES = 32
+# Levels of ONNX Runtime's log; warnings are its default.
+_WARNINGS, _ERRORS = 2, 3
 
 
 def quantised(model: Any, exported: ExportedDetector, good: Any) -> Any:
@@ -37,6 +41,7 @@ def quantised(model: Any, exported: ExportedDetector, good: Any) -> Any:
     """
     with LOADING:
         import onnx
+        import onnxruntime
         from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Canvases(CalibrationDataReader):
@@ -50,7 +55,7 @@ def quantised(model: Any, exported: ExportedDetector, good: Any) -> Any:
             self._left -= 1
             return next(self._waiting, None) if self._left >= 0 else None
 
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet(), _errors_alone(onnxruntime):
         before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, before)
         quantize_static(
@@ -63,3 +68,13 @@ def quantised(model: Any, exported: ExportedDetector, good: Any) -> Any:
             weight_type=QuantType.QInt8,
         )
         return onnx.load(after)
+
+
+@contextmanager
+def _errors_alone(onnxruntime: Any) -> Iterator[None]:
+    """Keep ONNX Runtime's own log, which is none of Python's, to errors; it does not say what it was."""
+    onnxruntime.set_default_logger_severity(_ERRORS)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNINGS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,6 @@ from skad._images import (
 from skad._runtime.content import Content, Thresholds
 from skad._runtime.file import CONTENT_KEY, check_file
 from skad._runtime.graphs import Graph, WholeGraph
-from skad._runtime.parts import GraphInParts
 from skad._runtime.thresholds_file import read_thresholds, write_thresholds
 from skad._scoring.judging import Judge
 from skad._scoring.results import MappedImage
@@ -76,8 +77,7 @@ class ExportedDetector(Judge):
         session = _session(self._path, providers, n_threads)
         self.content_ = _content(session, self._path)
         self.providers_: list[str] = session.get_providers()
-        kind = GraphInParts if self.content_.parts else WholeGraph
-        self._graph: Graph = kind(session, self.content_)
+        self._graph = _graph(session, self.content_)
         own = self.content_.thresholds
         self._take(read_thresholds(self._path, self._checksum) or own)
 
@@ -242,8 +242,9 @@ def _session(path: Path, providers: Sequence[Any] | None, n_threads: int | None)
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors, which are raised as well
-    # Else room is planned for a whole run at once: a sixth more memory, for no time.
-    options.enable_mem_pattern = False
+    # Else room is planned for a whole run at once, and kept from run to run: a fifth more memory, for no
+    # time.
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False
     if n_threads is not None:
         options.intra_op_num_threads = int(n_threads)
     wanted = ["CPUExecutionProvider"] if providers is None else list(providers)
@@ -256,12 +257,28 @@ def _session(path: Path, providers: Sequence[Any] | None, n_threads: int | None)
             "the build of it that has the others: onnxruntime-gpu, onnxruntime-openvino."
         )
     try:
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
     except Exception as error:  # its errors have no common class of their own
         raise ValueError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run {shortened(os.fspath(path))!r}: "
             f"{shortened(' '.join(str(error).split()))}"
         ) from error
+    _give_back_memory()
+    return session
+
+
+def _give_back_memory() -> None:
+    """Give what reading the file took back to the system: glibc would keep it, as much as the file."""
+    with suppress(OSError, AttributeError):  # another system, or another library of C
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _graph(session: Any, content: Content) -> Graph:
+    if not content.parts:
+        return WholeGraph(session, content)
+    with LOADING:  # brings in what whole graphs do without, and 19 MB
+        from skad._runtime.parts import GraphInParts
+    return GraphInParts(session, content)
 
 
 def _content(session: Any, path: Path) -> Content:
