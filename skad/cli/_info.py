@@ -82,12 +82,19 @@ def _exported(model: Any) -> Iterator[tuple[str, Any]]:
         return
     yield "exported from", content.detector
     yield "backbone", content.backbone
-    yield "geometry", f"{content.geometry.mode}, {content.geometry.image_size} px"
+    yield "geometry", _placed(content.geometry)
+    for number, part in enumerate(content.parts if len(content.parts) > 1 else ()):
+        yield f"geometry of network {number}", _placed(part.geometry)
     yield "region of interest", "none" if content.roi is None else "a mask"
     for name, version in content.versions.items():
         yield f"written by {name}", version
     for name, value in content.verified.items():
         yield f"verified: {name}", _shown(value)
+
+
+def _placed(geometry: Any) -> str:
+    kind = "tiles of" if geometry.tiling is not None else f"{geometry.mode},"
+    return f"{kind} {geometry.image_size} px"
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, Any]]:

@@ -27,6 +27,7 @@ from skad._export.verification import compare
 from skad._runtime.content import Content
 from skad._runtime.detector import ExportedDetector
 from skad._runtime.parts import GraphInParts
+from skad.cli._info import _exported
 
 NATIVE = {"tiles": "native", "image_size": 48}
 RECONSTRUCTED = {"tiles": "native", "image_size": 96, "target_false_alarm_rate": 0.4}
@@ -210,6 +211,7 @@ def test_parts_are_written_to_a_file_and_read(tmp_path):
     assert line.content_.verified["largest_difference_of_maps"] <= 1e-5
     np.testing.assert_array_equal(line.predict(images), det.predict(images))
     assert [part.kind for part in line.content_.parts] == ["whole", "patches"]
+    assert dict(_exported(line))["geometry of network 1"] == "tiles of 48 px"
     check_without_torch(det, file, images[:5])
     line.calibrate(large_images(6, seed=5))
     again = skad.load(file)
