@@ -8,13 +8,14 @@ import numpy as np
 from torch import nn
 
 from skad._export.banks import BankDistances, BankGrids, PatchEmbedding
+from skad._export.gaussians import GaussianGrids
 from skad._export.reconstructions import ReconstructionGrids, ReconstructionLayers
 from skad._export.rendering import ContentSeen, Everything, RegionSeen, Rendering
 from skad._export.scoring import Fused, Judged, Scoring
 from skad._export.tiles import Tiles
 from skad._fusion import ScoreFusionDetector
 from skad._images import Footprint, Frame
-from skad._patchcore import PatchCoreDetector
+from skad._padim import PaDiMDetector
 from skad._reconstruction import BaseReconstructionDetector
 from skad._runtime.content import Rounding
 
@@ -91,7 +92,7 @@ def rounding_of(detector: Any) -> Rounding:
     """Say how far a score may move where a processor rounds otherwise."""
     if isinstance(detector, BaseReconstructionDetector):
         return Rounding("fraction", detector._rounding_of(1.0))
-    is_distance = isinstance(detector, PatchCoreDetector) and detector.distance == "euclidean"
+    is_distance = isinstance(detector, PaDiMDetector) or detector.distance == "euclidean"
     return Rounding("distance" if is_distance else "constant", detector._rounding_of(0.0))
 
 
@@ -120,6 +121,9 @@ def _grids(detector: Any) -> nn.Module:
     tiles = None if tiling is None else Tiles(tiling)
     if isinstance(detector, BaseReconstructionDetector):
         return ReconstructionGrids(layers_of(detector, tiles), grid_of(detector), canvas)
+    if isinstance(detector, PaDiMDetector):
+        pyramid = detector._pyramid()
+        return GaussianGrids(detector._network, pyramid, detector.means_, detector.factors_)
     return BankGrids(*embedding_of(detector), canvas, tiles)
 
 

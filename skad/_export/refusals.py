@@ -6,8 +6,10 @@ from typing import Any
 
 from skad._export.parts import needs_parts
 from skad._fusion import ScoreFusionDetector
+from skad._padim import PaDiMDetector
 from skad._patchcore import PatchCoreDetector
 from skad._reconstruction import BaseReconstructionDetector
+from skad._spade import SPADEDetector
 from skad._verdicts import BaseDetector
 
 
@@ -54,7 +56,9 @@ def _problem(detector: Any) -> str | None:
 
 
 def _problem_of_one(detector: Any) -> str | None:
-    if not isinstance(detector, PatchCoreDetector | BaseReconstructionDetector):
+    if isinstance(detector, SPADEDetector):
+        return "it cannot be exported so far; skad.save holds it."
+    if not isinstance(detector, PatchCoreDetector | PaDiMDetector | BaseReconstructionDetector):
         return "only skad's own detectors can be exported; pickle others, or write their graph yourself."
     index, roi = getattr(detector, "index", "auto"), detector._roi()
     if roi is not None and roi.mask is None:

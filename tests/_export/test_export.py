@@ -5,7 +5,14 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
+from conftest import (
+    make_detector,
+    make_dinomaly,
+    make_padim,
+    make_reconpatch,
+    make_recontrast,
+    make_spade,
+)
 from exported_files import (
     need_libraries,
     of_several_sizes,
@@ -64,6 +71,9 @@ VARIANTS = {
     "recontrast, pad": (make_recontrast, {"geometry": "pad", "pairs": "own"}),
     "recontrast, roi": (make_recontrast, {"roi": region_mask(), "image_score": 0.05}),
     "dinomaly": (make_dinomaly, {}),
+    "padim": (make_padim, {}),
+    "padim, pad, share": (make_padim, {"geometry": "pad", "image_score": 0.1}),
+    "padim, roi": (make_padim, {"roi": region_mask()}),
     "fusion": (fused, {"others": {"n_neighbors": 2, "smoothing": 2.0}}),
     "fusion, image": (fused, {"others": {"n_neighbors": 2}, "level": "image"}),
     "fusion, patch": (
@@ -276,8 +286,16 @@ def test_what_cannot_be_exported_is_named_before_any_work(params, named, tmp_pat
         export_onnx(det, tmp_path / "line3.onnx")
 
 
+def test_spade_is_named(tmp_path):
+    det = make_spade().fit(varied_images())
+    with pytest.raises(
+        ValueError, match=r"SPADEDetector: it cannot be exported so far; skad\.save"
+    ):
+        export_onnx(det, tmp_path / "line3.onnx")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["recontrast", "dinomaly", "transformer", "fusion"])
+@pytest.mark.parametrize("variant", ["recontrast", "dinomaly", "padim", "transformer", "fusion"])
 def test_other_detectors_as_files(variant, tmp_path, caplog):
     need_libraries()
     make, params = VARIANTS[variant]
