@@ -46,10 +46,10 @@ def peak_fractions():
 
 
 def test_max_memory_bounds_it(peak_fractions):
-    assert peak_fractions[0] <= 0.55
+    assert peak_fractions[0] <= 0.53
 
 
 def test_embeddings_are_not_held(peak_fractions):
     # Pooled feature maps take 5/8 of them here, projections 1/8, those of two folds 1/12; the rest does
     # not grow with the images: 48 of them are scored together, and whitening has matrices of its own.
-    assert peak_fractions[0] < peak_fractions[1] <= 1.15
+    assert peak_fractions[0] < peak_fractions[1] <= 1.1
