@@ -30,6 +30,8 @@ def tiled(make=make_detector, **params):
     return make(**{**defaults, **params})
 
 
+# ReContrast holds two of eight images out, which promise no smaller rate.
+RATES = {"patchcore": 0.3, "reconpatch": 0.3, "recontrast": 0.4}
 MAKERS = {"patchcore": make_detector, "reconpatch": make_reconpatch, "recontrast": make_recontrast}
 
 
@@ -98,7 +100,7 @@ def test_scores_are_those_of_tiles_by_brute_force(make, tiles, good, defective):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_defects_are_found_where_they_are(name, good, defective):
-    det = tiled(MAKERS[name], target_false_alarm_rate=0.4).fit(good)
+    det = tiled(MAKERS[name], target_false_alarm_rate=RATES[name]).fit(good)
     if name == "recontrast":  # which is hardly trained
         assert det.predict_heatmap(defective).shape == (4, 110, 120)
         return
@@ -331,7 +333,7 @@ def all_are_large(monkeypatch):
 )
 def test_large_images_are_scored_as_others(name, good, defective, tiles, request):
     # Wide and trained enough to find the defects.
-    params = {"backbone": "skad_nano", "target_false_alarm_rate": 0.4}
+    params = {"backbone": "skad_nano", "target_false_alarm_rate": RATES[name]}
     det = tiled(MAKERS[name], tiles=tiles, **params).fit(good)
     maps, scores = det.predict_heatmap(defective, return_scores=True)
     regions = det.predict_regions(defective)
