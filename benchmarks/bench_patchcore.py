@@ -131,8 +131,8 @@ def peak_mb() -> float:
 
 def measure_memory(args: argparse.Namespace) -> None:
     """Peak memory of a fit, in a process of its own, beyond that of a fit on eight images."""
-    for limit in (None, "100MB"):
-        command = [sys.executable, __file__, "--memory-of-fit", str(limit)]
+    for limit in args.limits:
+        command = [sys.executable, __file__, "--memory-of-fit", limit]
         command += ["--backbone", args.backbone, "--images", str(args.images)]
         command += ["--aggregation", args.aggregation]
         print(subprocess.run(command, capture_output=True, text=True, check=True).stdout, end="")
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--stream", type=int, default=1, help="batches scored in one call")
+    parser.add_argument("--limits", nargs="*", default=["None", "100MB"], help="max_memory of fits")
     parser.add_argument("--memory-of-fit", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:

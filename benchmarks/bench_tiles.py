@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--weights", default="pretrained")
     parser.add_argument("--side", type=int, default=1024, help="of the images, in pixels")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--settings", nargs="+", default=[*SETTINGS], choices=SETTINGS, help="rows")
     args = parser.parse_args()
     images = textures(7, args.side)
     detectors = {
@@ -42,6 +43,7 @@ def main() -> None:
             target_false_alarm_rate=0.2, **params,
         ).fit(images[:5])
         for name, params in SETTINGS.items()
+        if name in args.settings
     }  # fmt: skip
     seconds: dict[str, list[float]] = {name: [] for name in detectors}
     for _ in range(1 + args.rounds):

@@ -27,18 +27,18 @@ from skad.utils.estimator_checks import (
 )
 
 DETECTORS = [
-    make_detector(image_size=64),
+    make_detector(),
     make_detector(image_size=64, geometry="pad", b=2, image_score="patch"),
-    make_detector(image_size=(64, 96)),
-    make_reconpatch(image_size=64, epochs=1, train_batch_size=512),
-    make_recontrast(max_iter=6),
-    make_dinomaly(max_iter=6, lr=1e-2, image_size=32),
-    make_padim(image_size=64),
-    make_spade(image_size=64),
+    make_detector(image_size=(32, 48)),
+    make_reconpatch(image_size=48, epochs=1, train_batch_size=512),
+    make_recontrast(max_iter=3),
+    make_dinomaly(max_iter=4, lr=1e-2, image_size=32),
+    make_padim(image_size=48),
+    make_spade(),
     make_spade(geometry="pad", image_score="map", kappa=2),
     make_padim(image_size=(64, 48), geometry="pad", image_score=0.01),
     ScoreFusionDetector(
-        [("bank", make_detector()), ("deep", make_detector(layers=(2,), image_size=64))],
+        [("bank", make_detector()), ("deep", make_detector(layers=(2,), image_size=48))],
         target_false_alarm_rate=0.2,
     ),
 ]
@@ -147,4 +147,4 @@ class Complacent(PatchCoreDetector):
 )
 def test_checks_can_fail(kind, check):
     with pytest.raises(AssertionError):
-        check(kind(**make_detector(image_size=64, coreset_size=0.5).get_params()))
+        check(kind(**make_detector(coreset_size=0.5).get_params()))

@@ -41,10 +41,15 @@ def inside(good):
 
 
 @EVERY
-@pytest.mark.parametrize("geometry", ["squash", "pad", "crop"])
-@pytest.mark.parametrize("roi", [MASK, mask_of], ids=["mask", "function"])
+@pytest.mark.parametrize(
+    ("geometry", "roi"),
+    [("squash", MASK), ("pad", mask_of), ("crop", MASK), ("crop", mask_of)],
+    ids=["squash-mask", "pad-function", "crop-mask", "crop-function"],
+)
 def test_what_lies_outside_changes_nothing(make, geometry, roi, good, outside, inside):
     params = {"geometry": geometry, "image_size": 64, "roi": roi}
+    if make is make_recontrast:
+        params["max_iter"] = 4
     det, other = make(**params).fit(good), make(**params).fit(outside)
     maps = det.predict_heatmap(inside)
     np.testing.assert_array_equal(other.predict_heatmap(inside), maps)

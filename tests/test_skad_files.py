@@ -297,14 +297,15 @@ class TestTampering:
         with pytest.raises(ValueError, match="damaged, incomplete or no file"):
             skad.load(path)
 
-    def test_ten_thousand_mutated_files(self, simple, good, tmp_path):
+    @pytest.mark.parametrize("n", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+    def test_mutated_files(self, simple, n, tmp_path):
         """An error of ours or an equal detector, nothing else."""
         path = tmp_path / "det.skad"
         skad.save(simple, path)
         original = path.read_bytes()
         header = int.from_bytes(original[:8], "little") + 8
         rng, n_equal = np.random.default_rng(0), 0
-        for i in range(10_000):
+        for i in range(n):
             content = bytearray(original)
             # Half of the mutations hit the header, which is small beside the arrays.
             end = header if i % 2 else len(content)
@@ -321,4 +322,4 @@ class TestTampering:
             np.testing.assert_array_equal(loaded.bank_.vectors, simple.bank_.vectors)
             assert loaded.offset_ == simple.offset_
             assert str(loaded) == str(simple)
-        assert n_equal < 500
+        assert n_equal < n / 20

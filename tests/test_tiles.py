@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_resnet  # noqa: F401  registers the backbone
 import torch
 from conftest import make_detector, make_reconpatch, make_recontrast
 from scipy.spatial.distance import cdist
@@ -25,16 +26,18 @@ def tiled(make=make_detector, **params):
     defaults = {"image_size": TILE, "tiles": (2, 2), "coreset_size": 200}
     if make is make_recontrast:
         defaults.pop("coreset_size")
-        defaults |= {"max_iter": 3, "target_false_alarm_rate": 0.5}
+        defaults |= {"backbone": "tiny_resnet", "max_iter": 3, "target_false_alarm_rate": 0.5}
     return make(**{**defaults, **params})
 
 
+# ReContrast holds two of eight images out, which promise no smaller rate.
+RATES = {"patchcore": 0.3, "reconpatch": 0.3, "recontrast": 0.4}
 MAKERS = {"patchcore": make_detector, "reconpatch": make_reconpatch, "recontrast": make_recontrast}
 
 
 @pytest.fixture(scope="module")
 def good():
-    return textures(12, (110, 120), seed=0)
+    return textures(8, (110, 120), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_scores_are_those_of_tiles_by_brute_force(make, tiles, good, defective):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_defects_are_found_where_they_are(name, good, defective):
-    det = tiled(MAKERS[name], target_false_alarm_rate=0.3).fit(good)
+    det = tiled(MAKERS[name], target_false_alarm_rate=RATES[name]).fit(good)
     if name == "recontrast":  # which is hardly trained
         assert det.predict_heatmap(defective).shape == (4, 110, 120)
         return
@@ -156,12 +159,13 @@ def test_nothing_depends_on_the_company(name, mixed):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_threads_change_nothing(name, good, defective):
-    det = tiled(MAKERS[name], target_false_alarm_rate=0.5).fit(good[:6])
+    # The bundled backbone, whose layers are wide enough for several threads.
+    det = tiled(MAKERS[name], backbone="skad_nano", target_false_alarm_rate=0.5).fit(good[:6])
     before, scores = torch.get_num_threads(), []
     try:
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
-            scores.append(det.score_samples(defective))
+            scores.append(det.score_samples(defective[:1]))
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(*scores)
@@ -328,7 +332,9 @@ def all_are_large(monkeypatch):
     [("patchcore", "native"), ("patchcore", (2, 2)), ("recontrast", "native")],
 )
 def test_large_images_are_scored_as_others(name, good, defective, tiles, request):
-    det = tiled(MAKERS[name], tiles=tiles, target_false_alarm_rate=0.3).fit(good)
+    # Wide and trained enough to find the defects.
+    params = {"backbone": "skad_nano", "target_false_alarm_rate": RATES[name]}
+    det = tiled(MAKERS[name], tiles=tiles, **params).fit(good)
     maps, scores = det.predict_heatmap(defective, return_scores=True)
     regions = det.predict_regions(defective)
     request.getfixturevalue("all_are_large")
@@ -364,7 +370,7 @@ def test_large_maps_of_a_region_of_interest(name, good, defective, image_score, 
 def test_verdicts_and_regions_of_large_images_agree(good, defective, all_are_large):
     det = tiled(tiles="native").fit(good)
     X = [*good, *defective]
-    for rate in (0.1, 0.3, 0.6):
+    for rate in (0.12, 0.3, 0.6):
         det.calibrate(target_false_alarm_rate=rate)
         has_region = np.array([len(found) > 0 for found in det.predict_regions(X)])
         assert np.array_equal(det.predict(X) == -1, has_region)
@@ -439,7 +445,7 @@ def test_heat_maps_that_take_too_much_are_refused(good):
 
 
 def test_a_search_over_tiles(good, defective):
-    X, y = np.concatenate([good, defective]), np.repeat([1, -1], [12, 4])
+    X, y = np.concatenate([good, defective]), np.repeat([1, -1], [8, 4])
     search = GridSearchCV(
         tiled(coreset_size=100),
         {"tiles": [None, (1, 2), (2, 2), "native"]},
@@ -525,7 +531,7 @@ def test_large_maps_of_a_fusion(coarse, params, mixed, good, defective, request)
         ("first", make_detector(**coarse) if "geometry" in coarse else tiled(**coarse)),
         ("second", tiled(tiles="native", smoothing=2.0)),
     ]
-    fused = ScoreFusionDetector(members, target_false_alarm_rate=0.3, **params).fit(good)
+    fused = ScoreFusionDetector(members, target_false_alarm_rate=0.3, **params).fit(good[:4])
     assert fused._share_grid == ("tiles" in coarse)
     X = [defective[0], mixed[3], good[0]]
     maps, scores = fused.predict_heatmap(X, return_scores=True)
@@ -576,7 +582,7 @@ def test_native_tiles_show_whole_images(good):
 def test_trimming_needs_common_places(mixed, good):
     with pytest.raises(ValueError, match=r"trim_fraction.*tiles=\(rows, columns\)"):
         tiled(tiles="native", trim_fraction=0.2).fit(mixed)
-    det = tiled(tiles="native", trim_fraction=0.2).fit(good)  # all of one size
+    det = tiled(tiles="native", trim_fraction=0.25).fit(good)  # all of one size
     assert len(det.trimmed_indices_) == 2
 
 

@@ -183,26 +183,6 @@ def run_with_hub(code, tmp_path, endpoint):
     )  # fmt: skip
 
 
-def test_offline_fails_at_once_and_names_the_remedies(tmp_path):
-    code = """
-        import time, torch
-        from skad._features.backbones import load_backbone
-        import huggingface_hub, skad._features._timm as t; t.import_timm()
-        start = time.perf_counter()
-        try:
-            load_backbone("resnet18.tv_in1k", "pretrained", (2, 3), torch.device("cpu"))
-        except OSError as error:
-            print(isinstance(error, ValueError), error)
-        print("seconds", time.perf_counter() - start)
-    """
-    result = run_with_hub(code, tmp_path, "http://127.0.0.1:9")
-    assert "True The pretrained weights of 'resnet18.tv_in1k'" in result.stdout, result.stderr
-    first, then = "backbone='skad_nano'", "weights='/path/to/model.safetensors'"
-    assert 0 < result.stdout.find(first) < result.stdout.find(then)
-    assert str(tmp_path / "cache" / "hub" / "models--timm--resnet18.tv_in1k") in result.stdout
-    assert float(result.stdout.split()[-1]) < 10
-
-
 class _Hub(BaseHTTPRequestHandler):
     """The few answers of a model hub that a download needs."""
 
@@ -230,25 +210,46 @@ class _Hub(BaseHTTPRequestHandler):
         pass
 
 
+_LOAD = """
+    import time, torch
+    from skad._features.backbones import load_backbone
+    print(load_backbone("resnet10t.c3_in1k", "pretrained", (2, 3), torch.device("cpu")).digest)
+"""
+_LOAD_ANOTHER = """
+    start = time.perf_counter()
+    try:
+        load_backbone("resnet18.tv_in1k", "pretrained", (2, 3), torch.device("cpu"))
+    except OSError as error:
+        print(isinstance(error, ValueError), error)
+    print("seconds", time.perf_counter() - start)
+"""
+
+
 def test_weights_come_from_the_hub_and_then_from_its_cache(state, tmp_path):
     full = {k: v for k, v in state.items() if "num_batches" not in k}
     _Hub.content = save(full, tmp_path / "served.safetensors").read_bytes()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    code = """
-        import torch
-        from skad._features.backbones import load_backbone
-        print(load_backbone("resnet10t.c3_in1k", "pretrained", (2, 3), torch.device("cpu")).digest)
-    """
     try:
-        online = run_with_hub(code, tmp_path, f"http://127.0.0.1:{server.server_port}")
+        online = run_with_hub(_LOAD, tmp_path, f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         server.server_close()
     expected = load_backbone("resnet10t", tmp_path / "served.safetensors", (2, 3), CPU).digest
     assert online.stdout.strip() == expected, online.stderr
-    offline = run_with_hub(code, tmp_path, "http://127.0.0.1:9")
-    assert offline.stdout.strip() == expected, offline.stderr
+    offline = run_with_hub(_LOAD + _LOAD_ANOTHER, tmp_path, "http://127.0.0.1:9")
+    from_cache, said = offline.stdout.split("\n", 1)
+    assert from_cache == expected, offline.stderr
+    assert_fails_at_once_and_names_the_remedies(said, tmp_path)
+
+
+def assert_fails_at_once_and_names_the_remedies(said, tmp_path):
+    """Of weights that the cache does not have."""
+    assert "True The pretrained weights of 'resnet18.tv_in1k'" in said
+    first, then = "backbone='skad_nano'", "weights='/path/to/model.safetensors'"
+    assert 0 < said.find(first) < said.find(then)
+    assert str(tmp_path / "cache" / "hub" / "models--timm--resnet18.tv_in1k") in said
+    assert float(said.split()[-1]) < 10
 
 
 def altered(state, key, change):

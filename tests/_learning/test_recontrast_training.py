@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tiny_resnet  # noqa: F401  registers the backbone
 import torch
 import torch.nn.functional as F
 from recordings import NoQuestions, addresses
@@ -15,8 +16,8 @@ from skad._learning.recontrast_training import feature_diversity
 from skad._learning.stable_norm import make_stable
 
 
-def make_network(pairs="cross", encoder=True, dtype=torch.float64):
-    frozen = load_backbone("skad_nano", "pretrained", (1, 2, 3), torch.device("cpu"))
+def make_network(pairs="cross", encoder=True, dtype=torch.float64, backbone="tiny_resnet"):
+    frozen = load_backbone(backbone, "pretrained", (1, 2, 3), torch.device("cpu"))
     frozen = copy.deepcopy(frozen).to(dtype)
     trained = frozen.trainable_copy().to(dtype) if encoder else None
     design = decoder_design(frozen.body, frozen.channels)
@@ -113,7 +114,8 @@ def run(steps=8, seed=1, **settings):
     """Losses and diversity over a training on one small batch."""
     encoder = settings.pop("encoder", True)
     pairs = settings.pop("pairs", "cross")
-    network = make_network(pairs, encoder, dtype=torch.float32)
+    # Wide enough to learn.
+    network = make_network(pairs, encoder, dtype=torch.float32, backbone="skad_nano")
     if settings.get("bn") == "stable":
         make_stable(network.encoder)
     training = ReContrastTraining(network, ReContrastSettings(max_iter=steps, **settings), n_iter=0)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,11 @@ def forget_backbones():
 @pytest.fixture
 def own(tmp_path):
     """File with weights that this machine has nowhere else."""
-    path = tmp_path / "mine.safetensors"
+    return own_weights(tmp_path)
+
+
+def own_weights(folder):
+    path = folder / "mine.safetensors"
     tensors = load_file(BUNDLED)
     save_file({name: t * 1.01 if t.ndim == 4 else t for name, t in tensors.items()}, path)
     return path
@@ -38,15 +43,27 @@ def fusion_of(weights):
     return skad.ScoreFusionDetector(members, target_false_alarm_rate=0.2)
 
 
-@pytest.fixture(params=["patchcore", "recontrast", "fusion"])
-def line(request, own, good, tmp_path):
-    """A file that holds a detector and its backbone, which is nowhere else, and expected scores."""
+@pytest.fixture(scope="module", params=["patchcore", "recontrast", "fusion"])
+def saved(request, good, tmp_path_factory):
+    """What a file holds, a detector and its backbone, and expected scores: fitted once for all tests."""
+    folder = tmp_path_factory.mktemp("own")
+    own = own_weights(folder)
     make = {"patchcore": make_detector, "recontrast": make_recontrast, "fusion": fusion_of}
-    params = {"max_iter": 2} if request.param == "recontrast" else {}
+    params = {"max_iter": 1} if request.param == "recontrast" else {}
     detector = make[request.param](weights=own, **params).fit(good)
-    skad.save(detector, tmp_path / "line.skad", include_backbone=True)
+    skad.save(detector, folder / "line.skad", include_backbone=True)
     expected = detector.score_samples(good)
-    own.unlink()
+    content = (folder / "line.skad").read_bytes()
+    shutil.rmtree(folder)
+    return content, expected
+
+
+@pytest.fixture
+def line(saved, tmp_path):
+    """A file that holds a detector and its backbone, which is nowhere else, and expected scores."""
+    content, expected = saved
+    forget_backbones()
+    (tmp_path / "line.skad").write_bytes(content)
     return tmp_path / "line.skad", expected
 
 
