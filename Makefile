@@ -13,7 +13,7 @@ IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
 OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles spade)
 
-.PHONY: demo test coverage test-oldest test-real test-gpu test-deploy test-recipes check format docs clean
+.PHONY: demo test test-scripts coverage test-oldest test-real test-gpu test-deploy test-recipes check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -23,6 +23,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL)
 	SKAD_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(OF_DETECTORS)
+
+# The scripts of examples and benchmarks, as a user runs them: a page of the gallery takes as long as
+# a hundred other tests.
+test-scripts: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) -m scripts tests
 
 # Apart from `test`: counting lines takes 66 % more time on Python 3.11. From 3.12 on,
 # COVERAGE_CORE=sysmon makes it nearly free.
@@ -34,7 +39,7 @@ coverage: $(STAMP)
 # doctests, since NumPy 1 prints numbers otherwise.
 test-oldest: $(OLDEST_STAMP)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest tests $(IN_PARALLEL) \
-		-W default::DeprecationWarning --ignore tests/test_examples.py --ignore tests/test_gallery.py
+		-W default::DeprecationWarning
 
 # Slow checks, most of them on real images and weights, which need SKAD_SHARED (see CONTRIBUTING.md).
 test-real: $(STAMP)

@@ -11,6 +11,8 @@ from exported_files import LIBRARIES
 from PIL import Image
 from scripts import ROOT, run, run_apart
 
+pytestmark = pytest.mark.scripts
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

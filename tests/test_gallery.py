@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 from scripts import ROOT, run
 
+pytestmark = pytest.mark.scripts
+
 EXAMPLES = ROOT / "examples"
 PAGES = {
     "plot_heatmaps.py": ["heatmaps.png", "pixel-curves.png"],

@@ -14,6 +14,8 @@ from scripts import ROOT, run
 from skad.benchmark import Preset
 from skad.benchmark import run as run_benchmark
 
+pytestmark = pytest.mark.scripts
+
 NANO = ("--backbone", "skad_nano")
 SMALL = {"backbone": "skad_nano", "image_size": 32, "contamination": 0.2, "coreset_size": 0.1}
 TINY = ("backbone=skad_nano", "image_size=32", "batch_size=4", "contamination=0.2")
