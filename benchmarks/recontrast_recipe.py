@@ -170,7 +170,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print the points as a table, mean over seeds."""
+    """Print the points as a table, means over seeds; of the ranking also the lowest and the highest."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("set", "backbone", "recipe", "steps"))
@@ -178,9 +178,14 @@ def show(rows: list[dict[str, Any]]) -> None:
     print(f"| set | backbone | recipe | steps | seeds | {' | '.join(HEAD)} |")
     print("| --- " * (5 + len(HEAD)) + "|")
     for key, group in sorted(groups.items()):
-        means = [np.mean([row[name] for row in group]) for name in HEAD]
-        cells = [f"{means[0]:.0f}", *(f"{mean:.3f}" for mean in means[1:])]
-        print(f"| {' | '.join(map(str, (*key, len(group), *cells)))} |")
+        means = {name: np.mean([row[name] for row in group]) for name in HEAD}
+        cells = {name: f"{mean:.3f}" for name, mean in means.items()} | {
+            "cpu_s": f"{means['cpu_s']:.0f}"
+        }
+        if len(group) > 1:
+            found = [row["auroc"] for row in group]
+            cells["auroc"] += f" ({min(found):.3f} to {max(found):.3f})"
+        print(f"| {' | '.join(map(str, (*key, len(group), *cells.values())))} |")
 
 
 if __name__ == "__main__":
