@@ -9,7 +9,6 @@ from conftest import make_padim
 from sklearn.model_selection import GridSearchCV
 from torch.nn.functional import interpolate
 
-import skad
 from skad import FeatureStore, PaDiMDetector, ScoreFusionDetector
 from skad._common.memory import temporary_array
 from skad._scoring.heatmaps import render
@@ -180,8 +179,3 @@ def test_features_too_large_for_the_regularization_are_named(good):
     det = make_padim(backbone=Large(), n_features=12, regularization=1e-9)
     with pytest.raises(ValueError, match="regularization=1e-09 is lost"):
         det.fit(good)
-
-
-def test_it_is_not_exported_and_says_so(fitted, tmp_path):
-    with pytest.raises(ValueError, match=r"PaDiMDetector: .* pickle"):
-        skad.export_onnx(fitted, tmp_path / "det.onnx")

@@ -9,7 +9,6 @@ from conftest import make_padim, make_spade
 from sklearn.model_selection import GridSearchCV
 from torch.nn.functional import interpolate
 
-import skad
 from skad import FeatureStore, ScoreFusionDetector, SPADEDetector
 from skad._scoring.heatmaps import render
 from skad.model_selection import OneClassKFold
@@ -172,8 +171,3 @@ def test_features_of_another_backbone_are_refused(fitted):
     det.features_ = det.features_[:, 1:]
     with pytest.raises(ValueError, match="do not belong to this backbone"):
         det.score_samples(good_images(1))
-
-
-def test_it_is_not_exported_and_says_so(fitted, tmp_path):
-    with pytest.raises(ValueError, match=r"SPADEDetector: .* pickle"):
-        skad.export_onnx(fitted, tmp_path / "det.onnx")

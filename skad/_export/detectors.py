@@ -92,7 +92,8 @@ def rounding_of(detector: Any) -> Rounding:
     """Say how far a score may move where a processor rounds otherwise."""
     if isinstance(detector, BaseReconstructionDetector):
         return Rounding("fraction", detector._rounding_of(1.0))
-    is_distance = isinstance(detector, PaDiMDetector) or detector.distance == "euclidean"
+    is_distance = getattr(detector, "distance", None) == "euclidean"
+    is_distance |= isinstance(detector, PaDiMDetector)
     return Rounding("distance" if is_distance else "constant", detector._rounding_of(0.0))
 
 
