@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import threading
+import time
 from itertools import count
 
 import numpy as np
