@@ -24,8 +24,8 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL)
 	SKAD_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(OF_DETECTORS)
 
-# The scripts of examples and benchmarks, as a user runs them: a page of the gallery takes as long as
-# a hundred other tests.
+# The scripts of examples and benchmarks and the code of pages, as a user runs them: a page of the
+# gallery takes as long as a hundred other tests.
 test-scripts: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) -m scripts tests
 

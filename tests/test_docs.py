@@ -135,6 +135,7 @@ def masks_for(code: str, known: dict) -> list:
 
 
 @pytest.mark.filterwarnings("ignore:target_false_alarm_rate:UserWarning")
+@pytest.mark.scripts
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda p: p.name)
 def test_python_of_a_page_runs(page, workshop):
     if page.name == "deploy.md":
