@@ -29,16 +29,16 @@ from skad._runtime.detector import ExportedDetector
 from skad._runtime.parts import GraphInParts
 from skad.cli._info import _exported
 
-NATIVE = {"tiles": "native", "image_size": 48}
-RECONSTRUCTED = {"tiles": "native", "image_size": 96, "target_false_alarm_rate": 0.4}
+NATIVE = {"tiles": "native", "image_size": 64}
+RECONSTRUCTED = {"tiles": "native", "image_size": 64, "target_false_alarm_rate": 0.4}
 
 
 def large_region():
-    return np.kron(region_mask(), np.ones((3, 3), bool))
+    return np.kron(region_mask(), np.ones((2, 2), bool))
 
 
 def large_images(n=10, seed=0):
-    return varied_images(n, seed).repeat(3, axis=1).repeat(3, axis=2)
+    return varied_images(n, seed).repeat(2, axis=1).repeat(2, axis=2)
 
 
 def fused(first, second, level="map", image_score="map"):
@@ -64,7 +64,7 @@ ALONE = {
     "native, reconpatch, b": lambda: make_reconpatch(**NATIVE, b=3, n_neighbors=2),
     "native, recontrast": lambda: make_recontrast(**RECONSTRUCTED),
     "native, recontrast, roi": lambda: make_recontrast(**RECONSTRUCTED, roi=large_region()),
-    "native, dinomaly": lambda: make_dinomaly(**{**RECONSTRUCTED, "image_size": 64}),
+    "native, dinomaly": lambda: make_dinomaly(**RECONSTRUCTED),
 }
 ENSEMBLES = {
     "canvases": lambda: fused(make_detector(), of_other_canvas()),
@@ -83,7 +83,7 @@ ENSEMBLES = {
         make_detector(geometry="pad", layers=(2,)), make_detector(geometry="pad", layers=(1,))
     ),
     "whole and tiles": lambda: fused(make_detector(), make_detector(**NATIVE)),
-    "methods": lambda: fused(make_detector(), make_recontrast(image_size=96)),
+    "methods": lambda: fused(make_detector(), make_recontrast(image_size=64)),
 }
 
 
@@ -211,7 +211,7 @@ def test_parts_are_written_to_a_file_and_read(tmp_path):
     assert line.content_.verified["largest_difference_of_maps"] <= 1e-5
     np.testing.assert_array_equal(line.predict(images), det.predict(images))
     assert [part.kind for part in line.content_.parts] == ["whole", "patches"]
-    assert dict(_exported(line))["geometry of network 1"] == "tiles of 48 px"
+    assert dict(_exported(line))["geometry of network 1"] == "tiles of 64 px"
     check_without_torch(det, file, images[:5])
     line.calibrate(large_images(6, seed=5))
     again = skad.load(file)
