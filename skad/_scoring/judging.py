@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that a detector finds on one image, from a single pass over it; :meth:`inspect` yields it."""
+    """All that a detector finds on one image, from a single pass over it; ``inspect`` yields it."""
 
     verdict: int
-    """+1 good, -1 defective, as :meth:`predict` says."""
+    """+1 good, -1 defective, as ``predict`` says."""
     score: float
-    """Higher = more normal, as :meth:`score_samples` gives it."""
+    """Higher = more normal, as ``score_samples`` gives it."""
     p_value: float | None
-    """As of :meth:`anomaly_p_value`; None where the detector has no calibration scores."""
+    """As of ``anomaly_p_value``; None where the detector has no calibration scores."""
     regions: list[Region]
-    """As of :meth:`predict_regions`, highest peak first."""
+    """As of ``predict_regions``, highest peak first."""
     shape: tuple[int, int]
     """Height and width of the image."""
     _mapped: MappedImage = field(repr=False, compare=False)
 
     def heatmap(self) -> np.ndarray:
-        """Return the map, as :meth:`predict_heatmap` does: (H, W) float32. Made anew at each call."""
+        """Return the map, as ``predict_heatmap`` does: (H, W) float32. Made anew at each call."""
         return self._mapped.heatmap()
 
 
