@@ -104,7 +104,8 @@ def in_one_call(items: Iterator[Item]) -> Iterator[Item]:
     object
         The items.
     """
-    said = _said.get() or set()
+    outer = _said.get()
+    said = set() if outer is None else outer
     while True:
         token = _said.set(said)
         try:

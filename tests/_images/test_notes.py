@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skad._images import as_image_source, one_call
+from skad._images import as_image_source, in_one_call, one_call
 from skad._images.notes import _FILTER, listening, say
 from skad.exceptions import ImageFileWarning, TabularDataWarning
 
@@ -145,3 +145,18 @@ def test_one_call_says_each_kind_once():
     assert heard(call) == expected
     assert heard(call) == expected  # and each call anew
     assert len(heard(lambda: [say("pages", str(i), ImageFileWarning) for i in range(2)])) == 2
+
+
+def test_items_that_are_made_one_by_one_belong_to_the_call_around_them():
+    def remarks():
+        for n in range(3):
+            say("kind", "a remark", TabularDataWarning)
+            yield n
+
+    def work():
+        with one_call():
+            assert list(in_one_call(remarks())) == [0, 1, 2]
+            say("kind", "a remark", TabularDataWarning)
+
+    assert heard(work) == [(TabularDataWarning, "a remark")]
+    assert heard(lambda: list(in_one_call(remarks()))) == [(TabularDataWarning, "a remark")]
