@@ -124,7 +124,7 @@ def export_onnx(
         model, content = _graph_of(fitted), describe(fitted)
         unfinished.write_bytes(_with_header(model, content))
         if is_int8:
-            model, content = _in_int8(fitted, unfinished, int8_from)
+            model, content = _in_int8(fitted, model, unfinished, int8_from)
             unfinished.write_bytes(_with_header(model, content))
         file = ExportedDetector(unfinished)
         found = compare(fitted, file, images, tolerance, verdicts=not is_int8)
@@ -153,10 +153,10 @@ def _graph_of(fitted: Any) -> Any:
     return to_onnx(network_of(fitted), of_canvas(member.geometry_.canvas, takes_content), _OUTPUTS)
 
 
-def _in_int8(fitted: Any, unfinished: Path, good: Any) -> tuple[Any, Content]:
-    """Make a model in integers of the file that was written, with thresholds of its own."""
+def _in_int8(fitted: Any, model: Any, unfinished: Path, good: Any) -> tuple[Any, Content]:
+    """Make a model in integers of that which the file holds, with thresholds of its own."""
     exported = ExportedDetector(unfinished)
-    model = quantised(_graph_of(fitted), exported, good)
+    model = quantised(model, exported, good)
     unfinished.write_bytes(_with_header(model, describe(fitted)))
     scores, peaks = ExportedDetector(unfinished)._measure_fresh(good)
     # Another detector by its thresholds alone, which the graph holds: it is made again.

@@ -24,7 +24,7 @@ def fit(n, **params):
     images = np.random.default_rng(0).integers(0, 256, (n, 64, 64), dtype=np.uint8)
     return PatchCoreDetector(
         "resnet10t", weights=None, layers=(1, 2), image_size=64, aggregation="adaptive",
-        n_jobs=1, random_state=0, coreset_size=100, **params
+        whitening=0.0, n_jobs=1, random_state=0, coreset_size=100, **params
     ).fit(images)
 
 fit(8)
@@ -51,5 +51,6 @@ def test_max_memory_bounds_it(peak_fractions):
 
 def test_embeddings_are_not_held(peak_fractions):
     # Pooled feature maps take 5/8 of them here, projections 1/8, those of two folds 1/12; the rest does
-    # not grow with the images: 48 of them are scored together, and whitening has matrices of its own.
+    # not grow with the images, of which 48 are scored together. Whitening is done in place, as
+    # _features/test_whitening.py says.
     assert peak_fractions[0] < peak_fractions[1] <= 1.1

@@ -7,7 +7,15 @@ from conftest import make_detector, make_reconpatch
 from sklearn.utils import check_random_state
 
 import skad
-from skad._features import FeatureSpec, WhitenedExtractor, learn_whitening, patch_extractor
+from skad._features import (
+    Canvases,
+    FeatureSpec,
+    HeldMaps,
+    StreamedMaps,
+    WhitenedExtractor,
+    learn_whitening,
+    patch_extractor,
+)
 from skad._features.whitening import SHRINKAGE, LayerMoments, whitening_matrix
 from skad._images import Footprint
 from skad._scoring.folds import split_images
@@ -28,12 +36,26 @@ def pixels():
 
 
 def learn(extractor, images, folds=None):
+    images = list(images)
     folds = np.zeros(len(images), dtype=int) if folds is None else folds
     return learn_whitening(extractor, images, 0.5, folds)
 
 
 def whole(n):
     return Footprint(np.ones((8, 8), bool), (0, 0, 64, 64))
+
+
+def test_maps_in_memory_are_whitened_in_place(extractor, pixels):
+    canvases = Canvases(lambda: [(pixels, [whole(64)] * len(pixels))], len(pixels))
+    held, streamed = (kind(extractor, canvases, None) for kind in (HeldMaps, StreamedMaps))
+    storage = held._pooled.data_ptr()
+    matrices = learn(extractor, held.per_canvas()).matrices
+    whitened = held.whitened(matrices)
+    assert whitened._pooled.data_ptr() == storage
+    for one, other in zip(
+        whitened.per_canvas(), streamed.whitened(matrices).per_canvas(), strict=True
+    ):
+        torch.testing.assert_close(one[0], other[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("strength", "times"), [(0.5, 2), (0.25, 4)])
