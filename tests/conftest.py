@@ -83,7 +83,7 @@ def make_recontrast(**params) -> ReContrastDetector:
     defaults = {
         "backbone": "skad_nano",
         "image_size": 32,
-        "max_iter": 12,
+        "max_iter": 4,
         "batch_size": 4,
         "validation_fraction": 0.3,
         "target_false_alarm_rate": 0.2,
@@ -114,7 +114,7 @@ def make_dinomaly(**params) -> DinomalyDetector:
         "backbone": "test_vit",
         "weights": vit_weights(),
         "image_size": 64,
-        "max_iter": 12,
+        "max_iter": 4,
         "batch_size": 4,
         "validation_fraction": 0.3,
         "target_false_alarm_rate": 0.2,

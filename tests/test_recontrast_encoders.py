@@ -26,7 +26,7 @@ CHANNELS = {
 # Of random weights: an EfficientNet's deep features vanish without statistics of its own.
 SETTINGS = {
     "tiny_convnext": {"image_size": 64, "max_iter": 20},
-    "tiny_efficientnet": {"bn": "train"},
+    "tiny_efficientnet": {"bn": "train", "max_iter": 12},
     "tiny_densenet": {"image_size": 64, "max_iter": 20},
 }
 

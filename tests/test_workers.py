@@ -1,12 +1,18 @@
-"""Searches in several processes give the sequential result."""
+"""Searches in several processes give the sequential result, and share what they compute."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_detector, make_reconpatch, make_recontrast
 from joblib import parallel_config
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
+from skad import ReConPatchDetector
+from skad._features import FeatureNet
 from skad.model_selection import OneClassKFold
 
 
@@ -34,6 +40,58 @@ def test_two_workers_give_the_sequential_result(data, backend):
         together.best_estimator_.score_samples(data[0]),
         alone.best_estimator_.score_samples(data[0]),
     )
+
+
+class Logging(ReConPatchDetector):
+    """Writes a byte to a file of this process for every image that the backbone sees.
+
+    The files lie beside the store: a process that was there before the test knows no more of it
+    than the detector tells.
+    """
+
+    def _fit_images(self, *args, **kwargs):
+        with self.logged():
+            return super()._fit_images(*args, **kwargs)
+
+    def _score_batches(self, *args, **kwargs):
+        with self.logged():
+            yield from super()._score_batches(*args, **kwargs)
+
+    @contextmanager
+    def logged(self):
+        forward = FeatureNet.forward
+
+        def logging(net, pixels):
+            with (Path(self.memory).parent / "log" / str(os.getpid())).open("ab") as file:
+                file.write(b"." * len(pixels))
+            return forward(net, pixels)
+
+        FeatureNet.forward = logging
+        try:
+            yield
+        finally:
+            FeatureNet.forward = forward
+
+
+def test_two_workers_share_a_store(tmp_path, good, defective):
+    (tmp_path / "log").mkdir()
+    X = np.concatenate([good, 255 - good, defective])
+    y = np.repeat([1, -1], [2 * len(good), len(defective)])
+    params = make_reconpatch(memory=tmp_path / "store", epochs=1, n_jobs=1, batch_size=1)
+    # A fit that fails would extract nothing and pass unseen.
+    search = GridSearchCV(
+        Logging(**params.get_params()),
+        {"k": [3, 5], "alpha": [0.25, 0.75]},
+        cv=StratifiedKFold(3),
+        n_jobs=2,
+        error_score="raise",
+    ).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    logged = list((tmp_path / "log").iterdir())
+    assert {file.name for file in logged} - {str(os.getpid())}
+    extracted = sum(len(file.read_bytes()) for file in logged)
+    # Each process looks at a black image first: two workers, and this one for the refit.
+    assert len(X) <= extracted <= 1.3 * len(X) + 3
 
 
 def test_a_cluster_of_dask_gives_the_sequential_result(data):

@@ -12,7 +12,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -330,7 +330,8 @@ def _check_name(name: str) -> None:
     raise ValueError(f"backbone={shortened(name)!r} is not a model that timm knows.{hint}")
 
 
-def pretrained_config(name: str) -> dict[str, Any]:
+@lru_cache(maxsize=64)  # every prediction asks, and timm takes as long as some layers
+def pretrained_config(name: str) -> Mapping[str, Any]:
     """Return what timm says about a network and its weights.
 
     Parameters
@@ -339,7 +340,8 @@ def pretrained_config(name: str) -> dict[str, Any]:
 
     Returns
     -------
-    dict
+    Mapping
+        Shared: not to be changed.
 
     Raises
     ------

@@ -103,7 +103,7 @@ def iter_batches(
         Images per batch; the last batch may be shorter.
     n_workers : int, default=None
         Threads that decode and resize about one batch ahead of the consumer. 0 works in the
-        calling thread; None takes the CPUs of this process, at most 8.
+        calling thread, as for one image alone; None takes the CPUs of this process, at most 8.
     order : ndarray of int, default=None
         Images of the source to stream, in this order; None: all, one after the other.
     cache : CanvasCache or None, default=None
@@ -132,7 +132,8 @@ def iter_batches(
     if not isinstance(n_workers, Integral) or n_workers < 0:
         raise ValueError(f"n_workers must be an integer of 0 at least, or None; got {n_workers!r}.")
     indices = range(len(source)) if order is None else order.tolist()
-    n_workers = min(int(n_workers), len(indices))
+    # To start a thread takes longer than to resize a small image.
+    n_workers = min(int(n_workers), len(indices)) if len(indices) > 1 else 0
     first = source.stacked(indices[:1]) if len(indices) else None
     if first is not None and geometry.keeps(*first.shape[1:3]) and roi is None:
         return _ready_batches(source, int(batch_size), indices)

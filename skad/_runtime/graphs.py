@@ -76,9 +76,7 @@ class WholeGraph(Graph):
 
 def one_by_one(images: ImageSource, geometry: Any, roi: Any) -> Iterator[ImageBatch]:
     """Bring image after image to the canvas."""
-    n_workers = 0 if len(images) == 1 else None
-    is_windowed = geometry.tiling is not None
-    return iter_batches(images, geometry, 1, n_workers=n_workers, roi=roi, windowed=is_windowed)
+    return iter_batches(images, geometry, 1, roi=roi, windowed=geometry.tiling is not None)
 
 
 def as_inputs(batch: ImageBatch, padding: Any = None, suffix: str = "") -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ import re
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -20,7 +19,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 import skad
-from skad import FeatureStore, ReConPatchDetector
+from skad import FeatureStore
 from skad._features import FeatureNet, as_feature_store, claims, tidying
 from skad._features import store as module
 
@@ -393,25 +392,6 @@ class TestDetectors:
             again.best_estimator_.set_params(memory=None).score_samples(X),
         )
 
-    def test_a_search_in_two_processes_shares_the_work(self, tmp_path, good, defective):
-        log = tmp_path / "log"
-        log.mkdir()
-        X = np.concatenate([good, 255 - good, defective])
-        y = np.repeat([1, -1], [2 * len(good), len(defective)])
-        defaults = make_reconpatch(
-            memory=tmp_path / "store", epochs=1, n_jobs=1, batch_size=1
-        ).get_params()
-        grid = {"k": [3, 5], "alpha": [0.25, 0.75], "m": [0.5, 1.0]}
-        # A fit that fails would extract nothing and pass unseen.
-        search = GridSearchCV(
-            Logging(**defaults), grid, cv=StratifiedKFold(3), n_jobs=2, error_score="raise"
-        ).fit(X, y)
-        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-        assert {file.name for file in log.iterdir()} - {str(os.getpid())}
-        extracted = sum(len(file.read_bytes()) for file in log.iterdir())
-        # Each process looks at a black image first: two workers, and this one for the refit.
-        assert len(X) <= extracted <= 1.3 * len(X) + 3
-
 
 class TestTroubles:
     """A store costs a warning, never a fit or a prediction."""
@@ -585,37 +565,6 @@ class TestOwnNetworks:
         make_detector(memory=FeatureStore(tmp_path, network="a")).fit(good)
         make_detector(memory=tmp_path).fit(good)
         assert len(files(FeatureStore(tmp_path))) == len(good)
-
-
-class Logging(ReConPatchDetector):
-    """Writes a byte to a file of this process for every image that the backbone sees.
-
-    The files lie beside the store: a process that was there before the test knows no more of it
-    than the detector tells.
-    """
-
-    def _fit_images(self, *args, **kwargs):
-        with self.logged():
-            return super()._fit_images(*args, **kwargs)
-
-    def _score_batches(self, *args, **kwargs):
-        with self.logged():
-            yield from super()._score_batches(*args, **kwargs)
-
-    @contextmanager
-    def logged(self):
-        forward = FeatureNet.forward
-
-        def logging(net, pixels):
-            with (Path(self.memory).parent / "log" / str(os.getpid())).open("ab") as file:
-                file.write(b"." * len(pixels))
-            return forward(net, pixels)
-
-        FeatureNet.forward = logging
-        try:
-            yield
-        finally:
-            FeatureNet.forward = forward
 
 
 class TestMemory:
