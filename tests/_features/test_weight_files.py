@@ -169,18 +169,17 @@ def test_the_fingerprint_sees_every_value():
     assert weights_digest(net) != before
 
 
-def run_with_hub(code, tmp_path, endpoint):
-    """Run code in a fresh process whose hub lies at `endpoint`; the hub's names are read at import."""
+def start_with_hub(code, tmp_path, endpoint):
+    """Start a process whose hub lies at `endpoint`; the hub's names are read at import."""
     environment = {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(tmp_path / "cache"),
         "PATH": "/usr/bin:/bin",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
 
 
 class _Hub(BaseHTTPRequestHandler):
@@ -210,15 +209,23 @@ class _Hub(BaseHTTPRequestHandler):
         pass
 
 
-_LOAD = """
+_LOAD_TWICE = """
     import time, torch
+    from skad._features import backbones
     from skad._features.backbones import load_backbone
-    print(load_backbone("resnet10t.c3_in1k", "pretrained", (2, 3), torch.device("cpu")).digest)
-"""
-_LOAD_ANOTHER = """
+
+    def load(name):
+        return load_backbone(name, "pretrained", (2, 3), torch.device("cpu"))
+
+    print(load("resnet10t.c3_in1k").digest, flush=True)
+    input()  # the hub goes away
+    # As in another process.
+    for kept in (backbones._alive, backbones._latest, backbones._found, backbones._contents):
+        kept.clear()
+    print(load("resnet10t.c3_in1k").digest)
     start = time.perf_counter()
     try:
-        load_backbone("resnet18.tv_in1k", "pretrained", (2, 3), torch.device("cpu"))
+        load("resnet18.tv_in1k")
     except OSError as error:
         print(isinstance(error, ValueError), error)
     print("seconds", time.perf_counter() - start)
@@ -228,18 +235,19 @@ _LOAD_ANOTHER = """
 def test_weights_come_from_the_hub_and_then_from_its_cache(state, tmp_path):
     full = {k: v for k, v in state.items() if "num_batches" not in k}
     _Hub.content = save(full, tmp_path / "served.safetensors").read_bytes()
+    expected = load_backbone("resnet10t", tmp_path / "served.safetensors", (2, 3), CPU).digest
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    process = start_with_hub(_LOAD_TWICE, tmp_path, f"http://127.0.0.1:{server.server_port}")
     try:
-        online = run_with_hub(_LOAD, tmp_path, f"http://127.0.0.1:{server.server_port}")
+        online = process.stdout.readline().strip()
     finally:
         server.shutdown()
         server.server_close()
-    expected = load_backbone("resnet10t", tmp_path / "served.safetensors", (2, 3), CPU).digest
-    assert online.stdout.strip() == expected, online.stderr
-    offline = run_with_hub(_LOAD + _LOAD_ANOTHER, tmp_path, "http://127.0.0.1:9")
-    from_cache, said = offline.stdout.split("\n", 1)
-    assert from_cache == expected, offline.stderr
+    offline, errors = process.communicate("\n", timeout=120)
+    assert online == expected, errors
+    from_cache, said = offline.split("\n", 1)
+    assert from_cache == expected, errors
     assert_fails_at_once_and_names_the_remedies(said, tmp_path)
 
 
