@@ -51,8 +51,6 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import ClientDisconnect
 
 import skad
-from skad._images import as_image_source
-from skad.cli._overlay import Scale, draw_overlay  # pictures are those of `skad predict`
 from skad.metrics import DriftMonitor
 
 ENVIRONMENT = "SKAD_SERVE_"
@@ -160,7 +158,7 @@ class Inspector:
         at_once, n_threads = settings.share()
         exported = settings.file.endswith(".onnx")
         self.model = skad.load(settings.file, **({"n_threads": n_threads} if exported else {}))
-        self._scale, self._max_pixels = Scale.of(self.model), settings.max_pixels
+        self._overlay, self._max_pixels = skad.HeatmapOverlay(self.model), settings.max_pixels
         self.pool = ThreadPoolExecutor(at_once, thread_name_prefix="judge")
 
     def judge(self, body: bytes, heatmap: bool = False) -> dict[str, Any]:
@@ -183,9 +181,7 @@ class Inspector:
     def draw(self, body: bytes) -> tuple[bytes, dict[str, Any]]:
         """Draw an image with its heat map over it, as PNG; also return what was found."""
         found = self._inspect(body)
-        contours = [line for region in found.regions for line in region.contour]
-        pixels = as_image_source([body]).load(0)
-        picture = draw_overlay(pixels, found.heatmap(), contours, self._scale)
+        picture = self._overlay.draw(body, found.heatmap(), found.regions)
         return _png(picture), {"verdict": _named(found), "score": found.score + 0.0}
 
     def _inspect(self, body: bytes) -> skad.Inspection:
@@ -200,7 +196,7 @@ class Inspector:
     def _layer(self, heatmap: np.ndarray) -> Image.Image:
         """Colour a map, transparent where the image is as good images are."""
         step = -(-max(heatmap.shape) // LARGEST_LAYER)
-        shares = self._scale.shares(heatmap[::step, ::step])
+        shares = self._overlay.shares(heatmap[::step, ::step])
         layer = np.zeros((*shares.shape, 4))
         layer[..., 0], layer[..., 1], layer[..., 3] = 255, 230 * (1 - shares), 180 * shares**1.2
         return Image.fromarray(np.round(layer).astype(np.uint8))

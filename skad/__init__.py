@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skad._features.store import FeatureStore
     from skad._fusion import ScoreFusionDetector
     from skad._loading import load
+    from skad._overlay import HeatmapOverlay
     from skad._padim import PaDiMDetector
     from skad._patchcore import PatchCoreDetector
     from skad._reconpatch import ReConPatchDetector
@@ -41,6 +42,7 @@ __all__ = [
     "ExportedDetector",
     "FeatureError",
     "FeatureStore",
+    "HeatmapOverlay",
     "ImageFileWarning",
     "Inspection",
     "PaDiMDetector",
@@ -69,6 +71,7 @@ _HOMES = {
     "DinomalyDetector": "skad._dinomaly",
     "PaDiMDetector": "skad._padim",
     "ExportedDetector": "skad._runtime.detector",
+    "HeatmapOverlay": "skad._overlay",
     "Inspection": "skad._scoring.judging",
     "Region": "skad._scoring.regions",
     "Regions": "skad._scoring.regions",

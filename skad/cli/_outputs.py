@@ -148,10 +148,9 @@ class Pictures:
 
     def __init__(self, folder: str, names: dict[str, str], model: Any, by: str = "") -> None:
         with LOADING:
-            from skad._images import as_image_source
-            from skad.cli._overlay import Scale, draw_overlay
+            from skad._overlay import HeatmapOverlay
         self._folder, self._names, self._by = Path(folder), names, by
-        self._open, self._draw, self._scale = as_image_source, draw_overlay, Scale.of(model)
+        self._overlay = HeatmapOverlay(model)
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, found: Finding | Failure) -> None:
@@ -165,11 +164,9 @@ class Pictures:
         if isinstance(found, Failure) or found.heatmap is None:
             return
         try:
-            pixels = self._open([found.path]).load(0)
+            picture = self._overlay.draw(found.path, found.heatmap, found.regions[0])
         except ValueError as error:
             raise NoPictureError(str(error)) from error
-        contours = [line for region in found.regions[0] for line in region.contour]
-        picture = self._draw(pixels, found.heatmap, contours, self._scale)
         path = self._folder / self._names[found.path]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all; to wait for the disk, as for a detector, would take longer than to draw.

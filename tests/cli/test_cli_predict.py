@@ -5,7 +5,6 @@ import json
 import os
 import signal
 
-import numpy as np
 import pytest
 from command_line import plant, run
 from PIL import Image
@@ -13,7 +12,6 @@ from PIL import Image
 import skad
 from skad import PatchCoreDetector
 from skad.cli._bar import Bar
-from skad.cli._overlay import Scale, draw_overlay
 
 NEW = [f"parts/new/{i:02}.png" for i in range(4)]
 
@@ -203,34 +201,6 @@ def test_an_image_that_goes_before_it_is_drawn(capsys, monkeypatch):
     assert result.lines[0] == f"skad: no picture: {NEW[1]!r}: no such file."
     assert len(rows()) == 4
     assert sorted(os.listdir("out")) == ["00.png", "02.png", "03.png"]
-
-
-# ---- pictures -------------------------------------------------------------------------------------
-
-
-def test_a_picture_shows_where_it_is_anomalous():
-    grey = np.full((40, 60, 3), 100, np.uint8)
-    heatmap = np.full((40, 60), 1.0, np.float32)
-    heatmap[10:20, 30:40], heatmap[:, :5] = 5.0, np.nan
-    square = np.array([[10, 30], [10, 40], [20, 40], [20, 30]])
-    picture = np.asarray(draw_overlay(grey, heatmap, [square], Scale(1.0, 2.0)))
-    assert (picture[30, 50] == 100).all()
-    assert (picture[15, 2] == 100).all()
-    assert picture[15, 35].tolist() != [100] * 3
-    # Along the edges of pixels: a line of one pixel lies on one side of them.
-    green = np.argwhere((picture == [0, 255, 0]).all(axis=2))
-    np.testing.assert_allclose(green.min(axis=0), [9.5, 29.5], atol=0.5)
-    np.testing.assert_allclose(green.max(axis=0), [19.5, 39.5], atol=0.5)
-
-
-def test_one_pixel_is_seen_in_a_picture_that_is_reduced():
-    heatmap = np.zeros((30, 5001), np.float32)
-    heatmap[7, 4321] = 9.0
-    picture = np.asarray(
-        draw_overlay(np.zeros((30, 5001, 3), np.float32), heatmap, [], Scale(0.0, 1.0))
-    )
-    assert picture.shape == (10, 1667, 3)
-    assert np.argwhere(picture.any(axis=2)).tolist() == [[2, 1440]]
 
 
 def test_the_bar_is_for_terminals(capsys):
