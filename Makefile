@@ -9,6 +9,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 RECIPES := .venv-recipes
 RECIPES_STAMP := $(RECIPES)/.installed
 IN_PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+# The many processes that tests start share what was compiled, wherever that is switched off.
+export PYTHONDONTWRITEBYTECODE :=
 
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
 OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles spade)
@@ -22,7 +24,7 @@ demo: $(STAMP)
 # tested once more on the plain path, with everything off that is there for speed alone.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL)
-	SKAD_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) $(OF_DETECTORS)
+	SKAD_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) -k "not recontrast" $(OF_DETECTORS)
 
 # The scripts of examples and benchmarks and the code of pages, as a user runs them: a page of the
 # gallery takes as long as a hundred other tests.

@@ -29,7 +29,6 @@ from skad.utils.estimator_checks import (
 DETECTORS = [
     make_detector(),
     make_detector(image_size=64, geometry="pad", b=2, image_score="patch"),
-    make_detector(image_size=(32, 48)),
     make_reconpatch(image_size=48, epochs=1, train_batch_size=512),
     make_recontrast(max_iter=3),
     make_dinomaly(max_iter=4, lr=1e-2, image_size=32),
