@@ -23,7 +23,7 @@ from skad._scoring.plain import Rule
 # Bank vectors of one product: what all patches of an image make of them stays in cache.
 _BLOCK = 512
 # Of which the lowest is found before that of all; blocks are made of whole groups.
-_GROUP = 64
+_GROUP = 32
 
 # What pads norms: farther than all, and finite, since 0 times it is 0 where products are aligned.
 _FAR = 1e30
@@ -183,28 +183,22 @@ def _nearest_few(compared: Compared, n_blocks: int, k: int) -> torch.Tensor:
 def _nearest_of_groups(compared: Compared, n_blocks: int) -> torch.Tensor:
     """Numbers (n, 1) of the nearest vectors; of equals the first.
 
-    Minima of groups are taken, and numbers are looked for in the best group alone: runtimes are slow at
-    numbers of minima.
+    Minima of groups are taken, and numbers are looked for in the best group of each block alone:
+    runtimes are slow at numbers of minima.
     """
     found = [_lowest_group(compared(block), block * _BLOCK) for block in range(n_blocks)]
-    lowest, numbers, group = found[0]
-    for low, first, values in found[1:]:
-        is_lower = low < lowest
-        numbers, group = torch.where(is_lower, first, numbers), torch.where(is_lower, values, group)
-        lowest = torch.minimum(low, lowest)
-    return numbers + group.argmin(dim=1, keepdim=True)
+    firsts, groups = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    at = groups.argmin(dim=1, keepdim=True)
+    return firsts.gather(1, at // _GROUP) + at % _GROUP
 
 
-def _lowest_group(
-    products: torch.Tensor, start: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the group with the lowest of every row: that, the number of its first vector, its values."""
+def _lowest_group(products: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the group with the lowest of every row: the number of its first vector, its values."""
     groups = products.unflatten(1, (-1, _GROUP))
-    minima = groups.amin(dim=2)
-    best = minima.argmin(dim=1)
+    best = groups.amin(dim=2).argmin(dim=1)
     rows = torch.arange(groups.shape[0]) * groups.shape[1] + best
     first = (best * _GROUP + start)[:, None]
-    return minima.amin(dim=1, keepdim=True), first, F.embedding(rows, groups.flatten(0, 1))
+    return first, F.embedding(rows, groups.flatten(0, 1))
 
 
 class BankGrids(nn.Module):
