@@ -11,7 +11,8 @@ none. In the end skad scores with the bank that anomalib has chosen: the scores 
 
 Both are exported to ONNX as well, anomalib's network by the call that its own export makes, and their
 files are timed in ONNX Runtime, score and map; "deviation" is how far a file's scores are from those of
-the model that it was made of.
+the model that it was made of. anomalib's is also converted to OpenVINO as its own export does it, and
+timed by its inferencer for OpenVINO; beside that stands skad's file in ONNX Runtime once more.
 
     python benchmarks/against_anomalib.py
     python benchmarks/against_anomalib.py --weights resnet18.safetensors --images parts/train/good
@@ -37,6 +38,9 @@ SIZE = 224
 BATCH = 8
 LAYERS = (2, 3)
 NEIGHBOURS = 9
+# OpenVINO computes in bfloat16 by default where the processor can: timed that way, and in float32.
+PRECISIONS = {"its default": {}, "float32": {"INFERENCE_PRECISION_HINT": "f32"}}
+IN_OPENVINO = "exported file, anomalib's in OpenVINO ({})"
 # Repetitions of a call that is timed; their median is one run's figure.
 CALLS = 7
 # New images that are scored, behind those that are learned from.
@@ -64,14 +68,16 @@ def time_scoring(name: str, score: Callable[[Any], Any], images: Any) -> dict[st
     }
 
 
-def of_file(score: Callable[[Any], Any], wanted: Any, images: Any) -> dict[str, float]:
+def of_file(
+    score: Callable[[Any], Any], wanted: Any, images: Any, name: str = "exported file"
+) -> dict[str, float]:
     """Time an exported file image by image, and compare its scores with those of its model."""
     import numpy as np
 
     found = np.concatenate([score(images[i : i + 1]) for i in range(len(wanted))])
     return {
-        "exported file, batch 1, ms/image": milliseconds_per_image(score, images, 1),
-        "exported file, deviation": float(np.max(np.abs(found / wanted - 1))),
+        f"{name}, batch 1, ms/image": milliseconds_per_image(score, images, 1),
+        f"{name}, deviation": float(np.max(np.abs(found / wanted - 1))),
     }
 
 
@@ -126,8 +132,11 @@ def run_skad(job: dict) -> dict[str, float]:
         **time_scoring("scores and maps", with_maps, new),
         **time_scoring("scores", detector.score_samples, new),
         "peak memory, MB": peak_mb(),
-        **of_file(*exported_skad(detector, new, Path(job["bank"]).with_name("skad.onnx")), new),
     }
+    file = exported_skad(detector, new, Path(job["bank"]).with_name("skad.onnx"))
+    figures |= of_file(*file, new)
+    for name in PRECISIONS:
+        figures |= of_file(*file, new, IN_OPENVINO.format(name))
     if Path(job["bank"]).exists():
         figures["deviation"] = compare_scores(detector, images[:BATCH], np.load(job["bank"]))
     return figures
@@ -211,42 +220,76 @@ def run_anomalib(job: dict) -> dict[str, float]:
         **times,
         **{name.replace(" and maps", ""): value for name, value in times.items()},
         "peak memory, MB": peak_mb(),
-        **of_file(*exported_anomalib(model, forward, new, Path(job["bank"])), new),
     }
+    file, names = exported_anomalib(model, Path(job["bank"]).with_name("anomalib.onnx"))
+    wanted = np.concatenate(
+        [forward(new[i : i + 1]).pred_score.numpy().ravel() for i in range(BATCH)]
+    )
+    figures |= of_file(by_onnx_runtime(file, names), wanted, new)
+    for name, precision in PRECISIONS.items():
+        figures |= of_file(by_openvino(file, precision), wanted, new, IN_OPENVINO.format(name))
     scores = forward(images[:BATCH]).pred_score.numpy()
     np.savez(job["bank"], bank=model.memory_bank.numpy(), scores=scores)
     return figures
 
 
-def exported_anomalib(
-    model: Any, forward: Callable[[Any], Any], new: Any, beside: Path
-) -> tuple[Callable[[Any], Any], Any]:
-    """Return what scores by the exported file, and the scores that it should give."""
-    import numpy as np
-    import onnxruntime
+def exported_anomalib(model: Any, file: Path) -> tuple[Path, list[str]]:
+    """Write a model that takes RGB in 0..1, as its own export does; return the names of its results."""
     import torch
 
-    file = beside.with_name("anomalib.onnx")
+    class Normalised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+            self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+
+        def forward(self, pixels: torch.Tensor) -> Any:
+            return self.model((pixels - self.mean) / self.std)
+
     model.memory_bank = model.memory_bank.clone()  # exporters take no tensors of inference mode
-    example = torch.zeros(1, 3, SIZE, SIZE)
-    names = [name for name, value in model(example)._asdict().items() if value is not None]
+    network, example = Normalised().eval(), torch.zeros(1, 3, SIZE, SIZE)
+    names = [name for name, value in network(example)._asdict().items() if value is not None]
     torch.onnx.export(
-        model, (example,), file, dynamo=True, opset_version=18, output_names=names, verbose=False
+        network, (example,), file, dynamo=True, opset_version=18, output_names=names, verbose=False
     )
+    return file, names
+
+
+def by_onnx_runtime(file: Path, names: list[str]) -> Callable[[Any], Any]:
+    import numpy as np
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     (taken,) = (one.name for one in session.get_inputs())
-    mean = np.array([0.485, 0.456, 0.406], np.float32)
-    std = np.array([0.229, 0.224, 0.225], np.float32)
 
     def score(portion: np.ndarray) -> np.ndarray:
-        pixels = ((portion.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
+        pixels = (portion.astype(np.float32) / 255).transpose(0, 3, 1, 2)
         found = session.run(names, {taken: np.ascontiguousarray(pixels)})
         return found[names.index("pred_score")].ravel()
 
-    wanted = [forward(new[i : i + 1]).pred_score.numpy().ravel() for i in range(BATCH)]
-    return score, np.concatenate(wanted)
+    return score
+
+
+def by_openvino(file: Path, precision: dict[str, str]) -> Callable[[Any], Any]:
+    """Return what scores by anomalib's inferencer, from a file in float32 as its export writes it."""
+    import numpy as np
+    import openvino
+    from anomalib.deploy import OpenVINOInferencer
+
+    os.chdir(file.parent)  # where the inferencer makes a folder for what it compiles
+    openvino.save_model(
+        openvino.convert_model(file), file.with_suffix(".xml"), compress_to_fp16=False
+    )
+    config = {"INFERENCE_NUM_THREADS": 1, **precision}
+    inferencer = OpenVINOInferencer(file.with_suffix(".xml"), device="CPU", config=config)
+
+    def score(portion: np.ndarray) -> np.ndarray:
+        return np.asarray(inferencer.predict(portion[0]).pred_score).ravel()
+
+    return score
 
 
 def load_weights(network: Any, file: str) -> None:
@@ -267,12 +310,13 @@ def make_environment(folder: Path, version: str) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-    installed = [python, "-c", "import importlib.metadata as m; print(m.version('anomalib'))"]
+    asked = "import importlib.metadata as m; m.version('openvino'); print(m.version('anomalib'))"
+    installed = [python, "-c", asked]
     found = subprocess.run(installed, capture_output=True, text=True, check=False).stdout.strip()
     if found != version:
         command = [python, "-m", "pip", "install", "--quiet", f"anomalib=={version}"]
         command += ["--constraint", REPOSITORY / "constraints.txt", "torch", "torchvision"]
-        command += ["onnx", "onnxruntime", "onnxscript"]
+        command += ["onnx", "onnxruntime", "onnxscript", "openvino"]
         subprocess.run(command, check=True)
     return python
 

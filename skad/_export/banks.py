@@ -22,8 +22,8 @@ from skad._scoring.plain import Rule
 
 # Bank vectors of one product: what all patches of an image make of them stays in cache.
 _BLOCK = 512
-# Of which the lowest is found before that of all; blocks are made of whole groups.
-_GROUP = 64
+# Of which the lowest is found before that of all; banks are filled up to whole groups.
+_GROUP = 32
 
 # What pads norms: farther than all, and finite, since 0 times it is 0 where products are aligned.
 _FAR = 1e30
@@ -101,7 +101,8 @@ class BankDistances(nn.Module):
     """Scores patches by their distances to the vectors of a bank.
 
     Nearest vectors are proposed by a product, and their distances are measured by differences: the
-    distance of a bank vector to itself is 0.
+    distance of a bank vector to itself is 0. Both take the same centred vectors, of which a runtime
+    makes blocks when it reads the file.
 
     Parameters
     ----------
@@ -113,11 +114,10 @@ class BankDistances(nn.Module):
         super().__init__()
         self.rule = rule
         exact = bank.exact(torch.device("cpu"))
-        self.register_buffer("vectors", exact.vectors.clone())
         self.register_buffer("centre", exact.centre.clone())
-        # Cut here and not by the graph, of which a runtime would hold both: the whole and its parts.
-        self.norms = _blocks(_padded(exact.norms, _FAR))
-        self.points = _blocks(_padded(-2 * exact.points.T, 0.0))
+        missing = -len(exact.points) % _GROUP
+        self._hold([F.pad(exact.points, (0, 0, 0, missing))])
+        self.register_buffer("norms", F.pad(exact.norms, (0, missing), value=_FAR))
         if rule.b is not None:
             around = Neighbourhoods(exact, min(rule.b, len(bank))).of(np.arange(len(bank)))
             self.register_buffer("around", torch.from_numpy(around.copy()))
@@ -129,8 +129,9 @@ class BankDistances(nn.Module):
 
         `compared` is a cheaper way to their products with the vectors, where there is one.
         """
-        ids = self._nearest(compared or self._products(patches))
-        distances = self._measured(patches, ids)
+        centred = patches - self.centre  # type: ignore[operator]
+        ids = self._nearest(compared or self._products(centred))
+        distances = self._measured(centred, ids)
         powers = distances * distances if self.rule.squared else distances
         scores = powers.mean(dim=1)
         if self.rule.b is None or not (weighted or self.rule.weighs_patches):
@@ -138,34 +139,43 @@ class BankDistances(nn.Module):
         first = distances.argmin(dim=1, keepdim=True)
         nearest = distances.gather(1, first)
         around = F.embedding(ids.gather(1, first)[:, 0], self.around)  # type: ignore[arg-type]
-        beyond = self._measured(patches, around) - nearest
+        beyond = self._measured(centred, around) - nearest
         return scores * (1 - 1 / beyond.exp().sum(dim=1))
 
-    def _products(self, patches: torch.Tensor) -> Compared:
-        centred = patches - self.centre  # type: ignore[operator]
-        return lambda block: torch.addmm(self.norms[block], centred, self.points[block])
+    def cut(self, columns: Sequence[int]) -> None:
+        """Hold the vectors in parts that begin at some columns; each is cut into blocks by itself."""
+        whole = torch.cat(list(self.parts), dim=1)
+        self._hold(whole.tensor_split(sorted({*columns} - {0, whole.shape[1]}), dim=1))
+
+    def _hold(self, parts: Sequence[torch.Tensor]) -> None:
+        held = (nn.Parameter(part.contiguous(), requires_grad=False) for part in parts)
+        self.parts = nn.ParameterList(held)
+
+    def block(self, number: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return ``|p|^2`` (m,) and the parts (m, d_i) of ``p`` of some of the centred vectors."""
+        some = slice(number * _BLOCK, (number + 1) * _BLOCK)
+        return self.norms[some], [part[some] for part in self.parts]  # type: ignore[index]
+
+    def _products(self, centred: torch.Tensor) -> Compared:
+        scaled = -2 * centred
+
+        def compared(number: int) -> torch.Tensor:
+            norms, parts = self.block(number)
+            return torch.addmm(norms, scaled, torch.cat(parts, dim=1).T)
+
+        return compared
 
     def _nearest(self, compared: Compared) -> torch.Tensor:
         """Numbers (n, k) of the nearest vectors, in no promised order."""
-        n_blocks = len(self.norms)
+        n_blocks = -(-len(self.norms) // _BLOCK)  # type: ignore[arg-type]
         if self.rule.n_neighbors == 1:
             return _nearest_of_groups(compared, n_blocks)
         return _nearest_few(compared, n_blocks, self.rule.n_neighbors)
 
-    def _measured(self, patches: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        away = F.embedding(ids, self.vectors) - patches[:, None]  # type: ignore[arg-type]
+    def _measured(self, centred: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        near = torch.cat([F.embedding(ids, part) for part in self.parts], dim=2)
+        away = near - centred[:, None]
         return (away * away).sum(dim=2).sqrt()
-
-
-def _padded(values: torch.Tensor, fill: float) -> torch.Tensor:
-    """Fill the last axis up to whole groups."""
-    return F.pad(values, (0, -values.shape[-1] % _GROUP), value=fill)
-
-
-def _blocks(values: torch.Tensor) -> nn.ParameterList:
-    """Cut the last axis into blocks."""
-    parts = values.split(_BLOCK, dim=-1)
-    return nn.ParameterList(nn.Parameter(part.clone(), requires_grad=False) for part in parts)
 
 
 def _nearest_few(compared: Compared, n_blocks: int, k: int) -> torch.Tensor:
@@ -183,28 +193,22 @@ def _nearest_few(compared: Compared, n_blocks: int, k: int) -> torch.Tensor:
 def _nearest_of_groups(compared: Compared, n_blocks: int) -> torch.Tensor:
     """Numbers (n, 1) of the nearest vectors; of equals the first.
 
-    Minima of groups are taken, and numbers are looked for in the best group alone: runtimes are slow at
-    numbers of minima.
+    Minima of groups are taken, and numbers are looked for in the best group of each block alone:
+    runtimes are slow at numbers of minima.
     """
     found = [_lowest_group(compared(block), block * _BLOCK) for block in range(n_blocks)]
-    lowest, numbers, group = found[0]
-    for low, first, values in found[1:]:
-        is_lower = low < lowest
-        numbers, group = torch.where(is_lower, first, numbers), torch.where(is_lower, values, group)
-        lowest = torch.minimum(low, lowest)
-    return numbers + group.argmin(dim=1, keepdim=True)
+    firsts, groups = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    at = groups.argmin(dim=1, keepdim=True)
+    return firsts.gather(1, at // _GROUP) + at % _GROUP
 
 
-def _lowest_group(
-    products: torch.Tensor, start: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the group with the lowest of every row: that, the number of its first vector, its values."""
+def _lowest_group(products: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find the group with the lowest of every row: the number of its first vector, its values."""
     groups = products.unflatten(1, (-1, _GROUP))
-    minima = groups.amin(dim=2)
-    best = minima.argmin(dim=1)
+    best = groups.amin(dim=2).argmin(dim=1)
     rows = torch.arange(groups.shape[0]) * groups.shape[1] + best
     first = (best * _GROUP + start)[:, None]
-    return minima.amin(dim=1, keepdim=True), first, F.embedding(rows, groups.flatten(0, 1))
+    return first, F.embedding(rows, groups.flatten(0, 1))
 
 
 class BankGrids(nn.Module):
@@ -244,7 +248,7 @@ class BankGrids(nn.Module):
             embedded = self.tiles.join(embedded)
         height, width = embedded.shape[2:]
         patches = embedded.flatten(2).transpose(1, 2)
-        compared = None if self.by_layers is None else self.by_layers(layers)
+        compared = None if self.by_layers is None else self.by_layers(layers, self.distances.block)
         scores = self.distances(patches.flatten(0, 1), compared).view(-1, height * width)
         grids = scores.view(-1, height, width)
         if self.distances.rule.image_score != "patch":
