@@ -15,19 +15,21 @@ export PYTHONDONTWRITEBYTECODE :=
 # ReContrast's accelerators are for GPUs alone: on a CPU its plain path is the one that is always tested.
 OF_DETECTORS := $(patsubst %,tests/test_%.py,patchcore partial_fit reconpatch fusion heatmap_threshold tiles spade)
 
-.PHONY: demo test test-scripts coverage test-oldest test-real test-gpu test-deploy test-recipes check format docs clean
+.PHONY: demo test test-plain test-scripts coverage test-oldest test-real test-gpu test-deploy test-recipes check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
-# Several processes of one thread each; their own children may take more. What detectors promise is
-# tested once more on the plain path, with everything off that is there for speed alone.
+# Several processes of one thread each; their own children may take more.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL)
+
+# What detectors promise, once more on the plain path: with everything off that is there for speed alone.
+test-plain: $(STAMP)
 	SKAD_PLAIN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) -k "not recontrast" $(OF_DETECTORS)
 
-# The scripts of examples and benchmarks and the code of pages, as a user runs them: a page of the
-# gallery takes as long as a hundred other tests.
+# The scripts of examples, benchmarks and tools and the code of pages, as a user runs them: a page of
+# the gallery takes as long as a hundred other tests.
 test-scripts: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_PARALLEL) -m scripts tests
 

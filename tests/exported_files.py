@@ -1,5 +1,6 @@
 """Images and detectors that are exported in tests; what is needed for that may be missing."""
 
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -59,8 +60,14 @@ def region_mask():
 
 @cache
 def exported_line() -> Path:
-    """A file line3.onnx, made once in each process; nothing may be written beside it."""
+    """A file line3.onnx, made once in a run of tests; nothing may be written beside it."""
     need_libraries()
-    path = Path(tempfile.mkdtemp(prefix="skad-tests-")) / "line3.onnx"
-    skad.export_onnx(make_detector().fit(varied_images()), path, of_several_sizes())
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")  # processes of one run share it
+    folder = Path(
+        tempfile.gettempdir(), f"skad-tests-{run}" if run else f"skad-tests-{os.getpid()}"
+    )
+    path = folder / "line3.onnx"
+    if not path.exists():
+        folder.mkdir(exist_ok=True)
+        skad.export_onnx(make_detector().fit(varied_images()), path, of_several_sizes())
     return path

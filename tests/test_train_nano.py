@@ -14,6 +14,7 @@ from skad._features._timm import import_timm
 from skad._features.backbones import load_backbone
 from skad._features.nano import WEIGHTS
 
+pytestmark = pytest.mark.scripts
 TOOLS = Path(__file__).parents[1] / "tools"
 
 

@@ -6,6 +6,7 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+import tiny_resnet  # noqa: F401  registers the backbone
 from conftest import make_detector, make_reconpatch, make_recontrast
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -25,7 +26,7 @@ MAKERS = {
     "patchcore": make_detector,
     # Whitening magnifies rounding where images hardly differ: scores would tie.
     "reconpatch": lambda **params: make_reconpatch(epochs=1, whitening=0, **params),
-    "recontrast": lambda **params: make_recontrast(max_iter=2, **params),
+    "recontrast": lambda **params: make_recontrast(backbone="tiny_resnet", max_iter=2, **params),
     "fusion": make_fusion,
 }
 FRESH = good_images(10, seed=9)

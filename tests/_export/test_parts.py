@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_resnet  # noqa: F401  registers the backbone
 import torch
 from conftest import make_detector, make_dinomaly, make_reconpatch, make_recontrast
 from exported_files import (
@@ -30,6 +31,7 @@ from skad._runtime.parts import GraphInParts
 from skad.cli._info import _exported
 
 NATIVE = {"tiles": "native", "image_size": 64}
+TINY = {"backbone": "tiny_resnet"}
 RECONSTRUCTED = {"tiles": "native", "image_size": 64, "target_false_alarm_rate": 0.4}
 
 
@@ -62,8 +64,8 @@ ALONE = {
     "native, patch, b": lambda: make_detector(**NATIVE, **PATCH, b=3),
     "native, roi": lambda: make_detector(**NATIVE, roi=large_region()),
     "native, reconpatch, b": lambda: make_reconpatch(**NATIVE, b=3, n_neighbors=2),
-    "native, recontrast": lambda: make_recontrast(**RECONSTRUCTED),
-    "native, recontrast, roi": lambda: make_recontrast(**RECONSTRUCTED, roi=large_region()),
+    "native, recontrast": lambda: make_recontrast(**TINY, **RECONSTRUCTED),
+    "native, recontrast, roi": lambda: make_recontrast(**TINY, **RECONSTRUCTED, roi=large_region()),
     "native, dinomaly": lambda: make_dinomaly(**RECONSTRUCTED),
 }
 ENSEMBLES = {
@@ -83,7 +85,7 @@ ENSEMBLES = {
         make_detector(geometry="pad", layers=(2,)), make_detector(geometry="pad", layers=(1,))
     ),
     "whole and tiles": lambda: fused(make_detector(), make_detector(**NATIVE)),
-    "methods": lambda: fused(make_detector(), make_recontrast(image_size=64)),
+    "methods": lambda: fused(make_detector(), make_recontrast(**TINY, image_size=64)),
 }
 
 

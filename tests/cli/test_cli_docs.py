@@ -9,6 +9,7 @@ from command_line import plant, run, scheduler_here
 
 from skad import PatchCoreDetector
 
+pytestmark = pytest.mark.scripts
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Waits for ever, on a camera that is not here.
