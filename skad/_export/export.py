@@ -18,6 +18,7 @@ from skad._export.int8 import quantised
 from skad._export.parts import Parts, needs_parts
 from skad._export.refusals import refuse
 from skad._export.verification import compare, probe
+from skad._images import one_call
 from skad._runtime.content import Content
 from skad._runtime.detector import ExportedDetector
 from skad._runtime.file import CONTENT_KEY, SUFFIX, with_checksum
@@ -29,6 +30,7 @@ _TOLERANCE, _OF_INT8 = 1e-5, 0.2
 _OUTPUTS = ("score", "verdict", "map", "p_value")
 
 
+@one_call()
 def export_onnx(
     detector: BaseDetector,
     path: str | os.PathLike[str],
@@ -68,8 +70,8 @@ def export_onnx(
     Raises
     ------
     ValueError
-        For another suffix, a tolerance that is not positive, or a detector of which something cannot be
-        exported; the message names it.
+        For another suffix, a tolerance that is not positive, images that cannot be read, or a detector
+        of which something cannot be exported; the message names it.
     RuntimeError
         If the file scores otherwise than the detector; nothing was written.
     ImportError
@@ -119,6 +121,10 @@ def export_onnx(
     _import_libraries()
     fitted = on_cpu(detector)
     member = first_member(fitted)
+    # Before the graph is made, which takes longer.
+    for given in (X, int8_from):
+        if given is not None:
+            member._open(given, reset=False).check()
     images = _probe_of(member) if X is None else X
     with replacing(path) as unfinished:
         model, content = _graph_of(fitted), describe(fitted)

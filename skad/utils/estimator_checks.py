@@ -451,7 +451,7 @@ def check_image_detector(detector: Any) -> None:
     >>> from skad import PatchCoreDetector
     >>> from skad.utils.estimator_checks import check_image_detector
     >>> check_image_detector(
-    ...     PatchCoreDetector("skad_nano", image_size=64, coreset_size=0.1, random_state=0)
+    ...     PatchCoreDetector("skad_nano", image_size=32, coreset_size=0.1, random_state=0)
     ... )
     """
     for check in image_checks():

@@ -302,6 +302,17 @@ def test_what_cannot_be_exported_is_named_before_any_work(params, named, tmp_pat
         export_onnx(det, tmp_path / "line3.onnx")
 
 
+@pytest.mark.parametrize("name", ["X", "int8_from"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_images_that_cannot_be_read_are_named_before_any_work(tmp_path, monkeypatch, name, others):
+    det = make_detector().fit(varied_images())
+    images = [*varied_images()[:others], str(tmp_path / "missing.png")]
+    monkeypatch.setattr(export, "_graph_of", lambda fitted: pytest.fail("work has started"))
+    with pytest.raises(ValueError, match=rf"image {others} .*missing\.png.*no such file"):
+        export_onnx(det, tmp_path / "line3.onnx", **{name: images})
+    assert not any(tmp_path.iterdir())
+
+
 def test_spade_is_named(tmp_path):
     det = make_spade().fit(varied_images())
     with pytest.raises(

@@ -558,7 +558,6 @@ print("imported", torchvision.__version__)
     ("name", "size", "option"),
     [
         ("deit_tiny_patch16_224", (96, 128), {"dynamic_img_size": True}),
-        ("vit_small_patch14_dinov2", (56, 70), {"dynamic_img_size": True}),
         ("eva02_tiny_patch14_224", (56, 70), {"dynamic_img_size": True}),
         ("swin_tiny_patch4_window7_224", (64, 96), {"dynamic_img_size": True}),
         ("mvitv2_tiny", (96, 96), {"img_size": (96, 96)}),
