@@ -1,4 +1,9 @@
-"""Small detectors and images that all tests share."""
+"""Small detectors and images that all tests share.
+
+Nothing here imports torch before a test does: the process that hands out the tests does without.
+"""
+
+from __future__ import annotations
 
 import os
 import sys
@@ -7,22 +12,24 @@ import threading
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from skad import (
-    DinomalyDetector,
-    PaDiMDetector,
-    PatchCoreDetector,
-    ReConPatchDetector,
-    ReContrastDetector,
-    SPADEDetector,
-)
-from skad._features._timm import import_timm
-from skad.utils.estimator_checks import defective_images, good_images
+import skad
+
+if TYPE_CHECKING:
+    from skad import (
+        DinomalyDetector,
+        PaDiMDetector,
+        PatchCoreDetector,
+        ReConPatchDetector,
+        ReContrastDetector,
+        SPADEDetector,
+    )
 
 
 def pytest_configure(config):
@@ -39,13 +46,12 @@ def pytest_sessionfinish(session, exitstatus):
 
 
 def pytest_unconfigure(config):
-    """End at once after a failure, if threads would be waited for.
+    """End at once if threads would be waited for.
 
-    What a failed test has made stays alive, a progress bar of scikit-learn's among it, whose threads
-    end with it and not before.
+    A progress bar of scikit-learn's that a test has made may stay alive, and its threads end with it.
     """
     waited_for = [thread for thread in threading.enumerate() if not thread.daemon]
-    if config.stash.get(STATUS, 0) and len(waited_for) > 1 and not hasattr(config, "workerinput"):
+    if STATUS in config.stash and len(waited_for) > 1 and not hasattr(config, "workerinput"):
         sys.stdout.flush()
         os._exit(config.stash[STATUS])
 
@@ -62,7 +68,7 @@ def make_detector(**params) -> PatchCoreDetector:
         "target_false_alarm_rate": 0.2,
         "random_state": 0,
     }
-    return PatchCoreDetector(**{**defaults, **params})
+    return skad.PatchCoreDetector(**{**defaults, **params})
 
 
 def make_reconpatch(**params) -> ReConPatchDetector:
@@ -75,7 +81,7 @@ def make_reconpatch(**params) -> ReConPatchDetector:
         "lr": 1e-3,
         "train_batch_size": 64,
     }
-    return ReConPatchDetector(**{**defaults, **params})
+    return skad.ReConPatchDetector(**{**defaults, **params})
 
 
 def make_recontrast(**params) -> ReContrastDetector:
@@ -89,12 +95,14 @@ def make_recontrast(**params) -> ReContrastDetector:
         "target_false_alarm_rate": 0.2,
         "random_state": 0,
     }
-    return ReContrastDetector(**{**defaults, **params})
+    return skad.ReContrastDetector(**{**defaults, **params})
 
 
 @cache
 def vit_weights() -> str:
     """A file with weights of a tiny transformer, the same on all processors."""
+    from skad._features._timm import import_timm
+
     rng = np.random.default_rng(0)
     state = import_timm().create_model("test_vit").state_dict()
     drawn = {
@@ -120,7 +128,7 @@ def make_dinomaly(**params) -> DinomalyDetector:
         "target_false_alarm_rate": 0.2,
         "random_state": 0,
     }
-    return DinomalyDetector(**{**defaults, **params})
+    return skad.DinomalyDetector(**{**defaults, **params})
 
 
 def make_padim(**params) -> PaDiMDetector:
@@ -132,7 +140,7 @@ def make_padim(**params) -> PaDiMDetector:
         "target_false_alarm_rate": 0.2,
         "random_state": 0,
     }
-    return PaDiMDetector(**{**defaults, **params})
+    return skad.PaDiMDetector(**{**defaults, **params})
 
 
 def make_spade(**params) -> SPADEDetector:
@@ -144,7 +152,7 @@ def make_spade(**params) -> SPADEDetector:
         "target_false_alarm_rate": 0.2,
         "random_state": 0,
     }
-    return SPADEDetector(**{**defaults, **params})
+    return skad.SPADEDetector(**{**defaults, **params})
 
 
 @pytest.fixture
@@ -187,6 +195,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory) -> Path:
     """Two categories in MVTec layout, small enough to be run in seconds."""
+    from skad.utils.estimator_checks import defective_images, good_images
+
     root = tmp_path_factory.mktemp("parts")
     mask = np.zeros((40, 48), np.uint8)
     mask[8:24, 26:42] = 255

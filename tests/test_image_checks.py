@@ -32,7 +32,6 @@ DETECTORS = [
     make_reconpatch(image_size=48, epochs=1, train_batch_size=512),
     make_recontrast(max_iter=3),
     make_dinomaly(max_iter=4, lr=1e-2, image_size=32),
-    make_padim(image_size=48),
     make_spade(),
     make_spade(geometry="pad", image_score="map", kappa=2),
     make_padim(image_size=(64, 48), geometry="pad", image_score=0.01),

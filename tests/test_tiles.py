@@ -498,7 +498,7 @@ def test_tiles_are_not_to_be_changed_after_fit(good):
 
 
 def test_detector_checks():
-    check_image_detector(tiled(image_size=48, tiles=(1, 2)))
+    check_image_detector(tiled(backbone="tiny_resnet", image_size=48, tiles=(1, 2)))
 
 
 # ----------------------------------------------------------------------- fusion
