@@ -147,6 +147,12 @@ def test_no_workers_means_no_threads():
     assert source.loads == 4
 
 
+def test_an_image_alone_needs_no_thread():
+    source = Counting(1)
+    list(iter_batches(source, SQUASH, 4, n_workers=4))
+    assert source.threads == {threading.current_thread().name}
+
+
 def test_no_more_threads_than_images():
     source = Counting(2, seconds=0.01)
     stream = iter_batches(source, SQUASH, 1, n_workers=8)
