@@ -59,7 +59,7 @@ def main() -> None:
         for name, task in tasks.items():
             task()  # what is imported and built once
             seconds = statistics.median(timed(task)[0] for _ in range(args.repeats))
-            print(f"| {name} | {seconds:.2f} |", flush=True)
+            print(f"| {name} | {seconds:.3g} |", flush=True)
 
 
 if __name__ == "__main__":
